@@ -1,0 +1,82 @@
+"""Entry point of ``nast-s2x SUBCOMMAND``.
+
+Only the module of the subcommand that was asked for is imported, so a missing optional package (fairseq, SimulEval,
+sacrebleu) breaks that subcommand alone and ``nast-s2x --help`` stays instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from nast_s2x import __version__
+
+#: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "user-dir": ("nast_s2x.cli.user_dir", "print the folder to give to fairseq's and SimulEval's --user-dir"),
+    "doctor": ("nast_s2x.cli.doctor", "report the version and state of every dependency"),
+    "prepare": ("nast_s2x.cli.prepare", "turn a manifest of recordings and texts into a data folder for training"),
+    "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
+    "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
+    "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
+    "translate": ("nast_s2x.cli.translate", "translate recordings as streams, printing words as they come"),
+    "benchmark": ("nast_s2x.cli.benchmark", "measure streaming, losses and alignment against the plain way"),
+}
+
+#: Set to any value to see the whole traceback of an error that is otherwise told in one line.
+TRACEBACK_VARIABLE = "NAST_S2X_TRACEBACK"
+
+
+def build_parser(subcommand: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser; only ``subcommand``'s module is imported, the others appear by name and help alone."""
+    parser = argparse.ArgumentParser(
+        prog="nast-s2x", description="Non-autoregressive simultaneous speech-to-any translation."
+    )
+    parser.add_argument("--version", action="version", version=f"nast-s2x {__version__}")
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", required=True)
+    for name, (module, line) in SUBCOMMANDS.items():
+        if name == subcommand:
+            importlib.import_module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=line)
+    return parser
+
+
+def _first_word(argv: Sequence[str]) -> str | None:
+    return next((word for word in argv if not word.startswith("-")), None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = _first_word(argv)
+    try:
+        parser = build_parser(name if name in SUBCOMMANDS else None)
+        args = parser.parse_args(argv)
+        return int(args.func(args) or 0)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "nast_s2x":
+            raise
+        return _fail(name, f"needs the Python package '{error.name}', which is not installed; see `nast-s2x doctor`")
+    except BrokenPipeError:
+        # The reader (head, less) has gone; point stdout elsewhere so that the flush at exit stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail(name, "interrupted", status=130)
+    except (ValueError, OSError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        return _fail(name, str(error))
+
+
+def _fail(name: str | None, message: str, status: int = 1) -> int:
+    print(f"nast-s2x{f' {name}' if name else ''}: error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

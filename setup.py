@@ -1,0 +1,54 @@
+"""Packaging of nast_s2x; `bash scripts/install.sh [extras]` knows the order in which the heavy parts go in."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "nast_s2x" / "__init__.py").read_text("utf-8")).group(1)
+README = ROOT / "README.md"
+
+EXTRAS = {
+    # Training by fairseq-train; fairseq-fixed is fairseq 0.12 made to work on Python >= 3.11.
+    "train": ["fairseq-fixed>=0.12.3", "sacrebleu>=2.3"],
+    # Latency and quality of streams, by SimulEval.
+    "simuleval": ["simuleval>=1.1.4"],
+    # The checks of scripts/test.sh.
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "sacrebleu>=2.3"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+
+setup(
+    name="nast-s2x",
+    version=VERSION,
+    description="Non-autoregressive end-to-end simultaneous speech-to-any translation",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    author="The nast_s2x authors",
+    python_requires=">=3.11",
+    packages=find_packages(include=["nast_s2x", "nast_s2x.*"]),
+    package_data={"nast_s2x": ["py.typed"]},
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "kaldi-native-fbank>=1.20",
+        "sentencepiece>=0.2",
+        "safetensors>=0.4",
+        "PyYAML>=6",
+        "tqdm>=4.64",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["nast-s2x = nast_s2x.cli.main:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
