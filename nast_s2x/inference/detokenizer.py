@@ -1,0 +1,69 @@
+"""Pieces to words, as a stream: a word is shown once it can no longer change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+WORD_START = "\u2581"
+"""SentencePiece's mark of a space; a piece that begins with it begins a word."""
+
+
+class Tokenizer(Protocol):
+    """What the detokenizer needs of :class:`nast_s2x.data.text.TextTokenizer`."""
+
+    def pieces(self, tokens: list[int]) -> list[str]:
+        """The piece of each token."""
+
+    def decode(self, tokens: list[int]) -> str:
+        """Plain text of tokens."""
+
+
+class StreamingDetokenizer:
+    """Turns tokens (labels after CTC collapse, without blank and specials) into whole words.
+
+    A word is given out when the next word-start piece arrives, or by :meth:`finish`. Words are joined by one space;
+    the texts of all calls, empty ones left out and joined by one space, are the text of all tokens at once
+    (:func:`detokenize`), however the tokens were cut into calls.
+
+    Example (pieces ``▁the ▁ho use ▁is``): ``push`` of the four returns ``"the house"``, ``finish`` returns ``"is"``.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._word: list[int] = []
+
+    def reset(self) -> None:
+        """Forget the word in progress."""
+        self._word = []
+
+    def push(self, tokens: Iterable[int]) -> str:
+        """Words that ``tokens`` complete, joined by one space; the last word is kept back."""
+        tokens = list(tokens)
+        done: list[str] = []
+        for token, piece in zip(tokens, self.tokenizer.pieces(tokens) if tokens else []):
+            if piece.startswith(WORD_START) and self._word:
+                done += self._decode_word()
+            self._word.append(token)
+        return " ".join(done)
+
+    def finish(self) -> str:
+        """The word in progress, now final; the detokenizer is ready for the next sentence."""
+        return " ".join(self._decode_word())
+
+    def _decode_word(self) -> list[str]:
+        # A lone word-start piece decodes to nothing and a piece may hold an inner space: split gives 0 to n words.
+        words = self.tokenizer.decode(self._word).split() if self._word else []
+        self._word = []
+        return words
+
+
+def detokenize(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """Text of a whole sentence: what a stream of the same tokens gives, words joined by one space."""
+    stream = StreamingDetokenizer(tokenizer)
+    return join_words([stream.push(tokens), stream.finish()])
+
+
+def join_words(texts: Iterable[str]) -> str:
+    """Join pieces of streaming output to one text, leaving empty ones out."""
+    return " ".join(text for text in texts if text)
