@@ -1,0 +1,99 @@
+"""Attention layers. Masks are boolean, True = may attend; ``None`` = everything visible; tensors are batch-first."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nast_s2x.network.cache import KeyValueCache
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, D) -> (B, H, T, D / H)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, T, D / H) -> (B, T, D)."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+class RelativeSelfAttention(nn.Module):
+    """Self-attention with clipped relative positions on keys and values (Shaw et al., 2018, equations 3 and 4).
+
+    No (T, T, head size) tensor exists: queries are scored against the ``2 * clip + 1`` relation rows and the scores
+    gathered by relation; attention weights are summed by relation before they meet the value rows.
+    """
+
+    def __init__(self, dim: int, heads: int, clip: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
+        self.heads, self.clip, self.dropout = heads, clip, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        self.relative_keys_embedding = nn.Embedding(2 * clip + 1, dim // heads)
+        self.relative_values_embedding = nn.Embedding(2 * clip + 1, dim // heads)
+        # Query, key and value share one matrix here but start as three separate square ones would.
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+        for table in (self.relative_keys_embedding, self.relative_values_embedding):
+            nn.init.xavier_uniform_(table.weight)
+
+    def forward(
+        self, x: Tensor, relation: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None, keep: int = 0
+    ) -> Tensor:
+        """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D).
+
+        Args:
+            relation: (T, Tk) rows of the relation tables, from :func:`relation_index`.
+            mask: (B or 1, 1, T, Tk) or ``None``.
+            cache: past keys and values; the first ``keep`` positions of ``x`` are added to it.
+        """
+        query, key, value = (split_heads(part, self.heads) for part in self._project(x))
+        if cache is not None:
+            key, value = cache.extend(key, value, keep)
+        query = query * query.size(-1) ** -0.5
+        by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
+        index = relation.expand(*by_relation.shape[:3], -1)  # (B, H, T, Tk), a view
+        scores = query @ key.transpose(-1, -2) + by_relation.gather(-1, index)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+        weights = F.dropout(weights, self.dropout, self.training)
+        summed = torch.zeros_like(by_relation).scatter_add(-1, index, weights)
+        out = weights @ value + summed @ self.relative_values_embedding.weight
+        return self.out_proj(merge_heads(out))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate projections, for the decoders' self- and cross-attention."""
+
+    def __init__(self, dim: int, heads: int, dropout: float, key_dim: int | None = None) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(key_dim or dim, dim)
+        self.v_proj = nn.Linear(key_dim or dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
+        """Attend from ``x`` (B, T, D) to the cached past and ``memory`` (B, M, key width); returns (B, T, D).
+
+        All of ``memory`` is added to the cache, so a stream passes only what is new.
+        """
+        key, value = (split_heads(projection(memory), self.heads) for projection in (self.k_proj, self.v_proj))
+        if cache is not None:
+            key, value = cache.extend(key, value)
+        out = F.scaled_dot_product_attention(
+            split_heads(self.q_proj(x), self.heads), key, value, mask, self.dropout if self.training else 0.0
+        )
+        return self.out_proj(merge_heads(out))

@@ -1,0 +1,86 @@
+"""Post-norm Transformer layers of the encoder and the decoders (parameter names as in the released checkpoints)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nast_s2x.network.attention import Attention, RelativeSelfAttention
+from nast_s2x.network.cache import KeyValueCache
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Dropout rates: after attention and feed-forward, on attention weights, on activations."""
+
+    residual: float = 0.1
+    attention: float = 0.1
+    activation: float = 0.1
+
+
+@dataclass
+class DecoderLayerCache:
+    """What a decoder layer remembers of a stream: its own slots and the encoder frames."""
+
+    slots: KeyValueCache = field(default_factory=KeyValueCache)
+    memory: KeyValueCache = field(default_factory=KeyValueCache)
+
+
+class _PostNormLayer(nn.Module):
+    """What both kinds of layer share: the residual step and the feed-forward block."""
+
+    def __init__(self, dim: int, ffn_dim: int, dropouts: Dropouts) -> None:
+        super().__init__()
+        self.dropouts = dropouts
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+
+    def _residual(self, x: Tensor, update: Tensor, norm: nn.LayerNorm) -> Tensor:
+        return norm(x + F.dropout(update, self.dropouts.residual, self.training))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        hidden = F.dropout(F.relu(self.fc1(x)), self.dropouts.activation, self.training)
+        return self._residual(x, self.fc2(hidden), self.final_layer_norm)
+
+
+class EncoderLayer(_PostNormLayer):
+    """Relative self-attention, then feed-forward."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, clip: int, dropouts: Dropouts) -> None:
+        super().__init__(dim, ffn_dim, dropouts)
+        self.self_attn = RelativeSelfAttention(dim, heads, clip, dropouts.attention)
+
+    def forward(
+        self, x: Tensor, relation: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None, keep: int = 0
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D); see :class:`RelativeSelfAttention` for the arguments."""
+        x = self._residual(x, self.self_attn(x, relation, mask, cache, keep), self.self_attn_layer_norm)
+        return self._feed_forward(x)
+
+
+class DecoderLayer(_PostNormLayer):
+    """Self-attention over slots, cross-attention to encoder frames, feed-forward."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, dropouts: Dropouts, memory_dim: int) -> None:
+        super().__init__(dim, ffn_dim, dropouts)
+        self.self_attn = Attention(dim, heads, dropouts.attention)
+        self.encoder_attn = Attention(dim, heads, dropouts.attention, memory_dim)
+        self.encoder_attn_layer_norm = nn.LayerNorm(dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        self_mask: Tensor | None,
+        memory_mask: Tensor | None,
+        cache: DecoderLayerCache | None = None,
+    ) -> Tensor:
+        """(B, N, D) slots and the new encoder frames (B, S, memory width) -> (B, N, D)."""
+        slots, frames = (None, None) if cache is None else (cache.slots, cache.memory)
+        x = self._residual(x, self.self_attn(x, x, self_mask, slots), self.self_attn_layer_norm)
+        x = self._residual(x, self.encoder_attn(x, memory, memory_mask, frames), self.encoder_attn_layer_norm)
+        return self._feed_forward(x)
