@@ -1,0 +1,215 @@
+"""Non-monotonic latent alignments: matching a target's n-grams in expectation over all CTC alignments.
+
+Shao and Feng, 2022, "Non-Monotonic Latent Alignments for CTC-Based Non-Autoregressive Machine Translation". Notation:
+p_t(v) is the probability of label v at slot t (0 at padded slots), b the blank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nast_s2x.losses.common import at_least_float32, check_loss_inputs, valid_positions
+
+# Guards divisions by an expected number of n-grams that is zero; far below any number a sentence can have.
+_SMALLEST_COUNT = 1e-6
+
+
+def nmla_loss(
+    logits: Tensor,
+    lengths: Tensor,
+    targets: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    order: int = 2,
+    normalization: str = "batch",
+    pad: int = 1,
+) -> Tensor:
+    """NMLA loss of order 2 (bigrams, the published training loss) or 1 (bag of words).
+
+    Order 2, with C_xy the expected count of bigram (x, y) in the collapsed output (:func:`expected_bigrams`), n_xy its
+    count in the target, E the expected output length and S the target length:
+    ``-2 * sum_xy min(C_xy, n_xy) / (S + E - 2)``, between -1 (best) and 0.
+    Order 1, with bow(v) the expected count of label v: ``sum_v |bow(v) - n_v| / (S + E)``, between 0 (best) and 1.
+
+    Args:
+        logits: (B, T, V) scores before the softmax (log-probabilities serve as well).
+        lengths: (B,) valid slots.
+        targets: (B, L) labels with ``<s>`` and ``</s>``; entries past ``target_lengths`` and equal to ``pad`` take no
+            part. A target of fewer than two labels has no bigram and matches 0.
+        target_lengths: (B,) valid labels.
+        blank: the blank label.
+        order: 2 or 1.
+        normalization: "batch", the published ratio of batch means with the padded target length L for S, or
+            "sentence", the paper's definition: one ratio per sentence with its own S, then the mean.
+        pad: the padding label.
+    Returns:
+        scalar, float32 or float64.
+    """
+    check_loss_inputs(logits, lengths, targets, target_lengths, blank)
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order}")
+    if normalization not in ("batch", "sentence"):
+        raise ValueError(f"normalization must be 'batch' or 'sentence', got {normalization!r}")
+    probs = at_least_float32(logits).softmax(-1)
+    valid = valid_positions(lengths, logits.size(1))
+    valid_targets = valid_positions(target_lengths, targets.size(1)) & (targets != pad)
+    if order == 2:
+        scores = matched_bigrams(probs, valid, targets, valid_targets, blank) * -2.0
+        sizes = ExpectedLength.apply(probs, valid, blank) - 2.0
+    else:
+        bag = expected_bag_of_words(probs, valid, blank)
+        reference = label_counts(targets, valid_targets, logits.size(2)).to(bag.dtype)
+        reference[:, blank] = 0.0
+        scores, sizes = (bag - reference).abs().sum(1), bag.sum(1)
+    return _normalized(scores, sizes, targets, target_lengths, normalization)
+
+
+def _normalized(
+    scores: Tensor, sizes: Tensor, targets: Tensor, target_lengths: Tensor, normalization: str
+) -> Tensor:
+    if normalization == "batch":
+        return scores.mean() / (targets.size(1) + sizes.mean()).clamp(min=_SMALLEST_COUNT)
+    return (scores / (target_lengths + sizes).clamp(min=_SMALLEST_COUNT)).mean()
+
+
+def expected_bag_of_words(probs: Tensor, valid: Tensor, blank: int) -> Tensor:
+    """Expected count of each label in the collapsed output, 0 for the blank.
+
+    ``bow(v) = p_1(v) + sum_{t>1} p_t(v) (1 - p_{t-1}(v))``; probs (B, T, V), valid (B, T) -> (B, V).
+    """
+    probs = probs * valid[:, :, None]
+    bag = probs.sum(1) - (probs[:, 1:] * probs[:, :-1]).sum(1)
+    keep = torch.ones_like(bag[0])
+    keep[blank] = 0.0
+    return bag * keep
+
+
+class ExpectedLength(torch.autograd.Function):
+    """Expected length of the collapsed output, the sum of :func:`expected_bag_of_words`; one pass over (B, T, V).
+
+    ``E = sum_t (1 - p_t(b)) - sum_{t>1} [ sum_v p_t(v) p_{t-1}(v) - p_t(b) p_{t-1}(b) ]``, its gradient written out:
+    ``dE/dp_t(v) = 1 - p_{t-1}(v) - p_{t+1}(v)`` for v != b, 0 for b. (The rows of p sum to one, but the gradient is
+    that of the sum over v != b, as autograd would give.)
+    """
+
+    @staticmethod
+    def forward(ctx, probs: Tensor, valid: Tensor, blank: int) -> Tensor:
+        """probs (B, T, V) that sum to 1 over V, valid (B, T) -> (B,)."""
+        ctx.blank = blank
+        ctx.save_for_backward(probs, valid)
+        blanks = probs[:, :, blank]
+        begun = (probs.sum(-1) - blanks).masked_fill(~valid, 0.0).sum(1)
+        stay = torch.einsum("btv,btv->bt", probs[:, 1:], probs[:, :-1]) - blanks[:, 1:] * blanks[:, :-1]
+        return begun - stay.masked_fill(~valid[:, 1:], 0.0).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        probs, valid = ctx.saved_tensors
+        weight = grad[:, None] * valid  # (B, T)
+        # Both slots of a neighbouring pair are valid exactly where the later one is.
+        later = weight[:, 1:, None]
+        result = weight[:, :, None].expand_as(probs).contiguous()
+        result[:, 1:].addcmul_(probs[:, :-1], later, value=-1.0)
+        result[:, :-1].addcmul_(probs[:, 1:], later, value=-1.0)
+        result[:, :, ctx.blank] = 0.0
+        return result, None, None
+
+
+class LinearScan(torch.autograd.Function):
+    """First-order linear recurrence ``s_t = a_t * s_{t-1} + u_t`` (s before the first is 0), with an adjoint scan.
+
+    Exact for any a, 0 and 1 included: nothing is divided and no logarithm is taken.
+    """
+
+    @staticmethod
+    def forward(ctx, decay: Tensor, inputs: Tensor) -> Tensor:
+        """decay a (T, B, 1), inputs u (T, B, X) -> s (T, B, X)."""
+        result = _scan(decay, inputs)
+        ctx.save_for_backward(decay, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        # d_t = grad_t + a_{t+1} d_{t+1}: the same recurrence from the end, with the decays moved by one.
+        decay, result = ctx.saved_tensors
+        adjoint = _scan(decay[1:].flip(0), grad, reverse=True)
+        grad_decay = torch.zeros_like(decay)
+        torch.sum(adjoint[1:] * result[:-1], -1, keepdim=True, out=grad_decay[1:])
+        return grad_decay, adjoint
+
+
+def _scan(decay: Tensor, inputs: Tensor, reverse: bool = False) -> Tensor:
+    """The recurrence over the first axis; reversed: from the last slot, ``decay`` given from there for the second on."""
+    result = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+    slots = inputs.size(0)
+    if slots == 0:
+        return result
+    order = range(slots - 1, -1, -1) if reverse else range(slots)
+    steps = decay.unbind(0) if reverse else decay[1:].unbind(0)
+    sources, results = inputs.unbind(0), result.unbind(0)
+    previous = results[order[0]].copy_(sources[order[0]])
+    for slot, step in zip(order[1:], steps, strict=True):
+        previous = torch.addcmul(sources[slot], step, previous, out=results[slot])
+    return result
+
+
+def expected_bigrams(probs: Tensor, valid: Tensor, targets: Tensor, blank: int) -> Tensor:
+    """Expected counts of the target's bigrams (x, y) in the collapsed output.
+
+    ``C_xy = sum_{i<j} p_i(x) prod_{i<k<j} p_k(b) p_j(y)``, less the terms j = i + 1 when x = y (the two would merge).
+    With ``s_t(x) = p_t(b) s_{t-1}(x) + p_t(x)``, the weight of "x was said last, at or before slot t", this is
+    ``C_xy = sum_t p_t(y) (s_{t-1}(x) - [x = y] p_{t-1}(x))``: O(B * L * T) time and memory.
+
+    probs (B, T, V), valid (B, T), targets (B, L) with L >= 2 -> (B, L - 1), entry l for (targets[l], targets[l + 1]).
+    """
+    slots = probs.size(1)
+    index = targets.expand(slots, *targets.shape)  # (T, B, L)
+    by_slot = probs.transpose(0, 1)
+    mask = valid.t()[:, :, None]
+    said = by_slot.gather(2, index) * mask  # p_t(target label), (T, B, L)
+    blanks = by_slot[:, :, blank : blank + 1] * mask  # (T, B, 1)
+    before, last = said[:-1, :, :-1], said[1:, :, 1:]
+    carried = LinearScan.apply(blanks, said)[:-1, :, :-1]
+    repeated = targets[:, 1:] == targets[:, :-1]
+    return (last * (carried - before * repeated)).sum(0)
+
+
+def matched_bigrams(probs: Tensor, valid: Tensor, targets: Tensor, valid_targets: Tensor, blank: int) -> Tensor:
+    """``sum_xy min(C_xy, n_xy)`` over the distinct bigrams of each target, (B,)."""
+    if targets.size(1) < 2:
+        return probs.new_zeros(probs.size(0)) + 0.0 * probs.sum((1, 2))
+    counts = bigram_counts(targets, valid_targets)
+    expected = expected_bigrams(probs, valid, targets, blank)
+    # Where nothing is counted the minimum is 0 whatever is expected there; the mask keeps its gradient at 0 too.
+    return torch.minimum(expected, counts.to(expected.dtype)).masked_fill(counts == 0, 0.0).sum(1)
+
+
+def bigram_counts(targets: Tensor, valid: Tensor) -> Tensor:
+    """How often the target has each of its bigrams, told once: targets (B, L), valid (B, L) bool -> (B, L - 1) long.
+
+    Entry l holds the count of (targets[l], targets[l + 1]) if this is its first occurrence, else 0; 0 for pairs that
+    touch an invalid label.
+    """
+    batch, labels = targets.shape
+    pairs = valid[:, :-1] & valid[:, 1:]
+    base = int(targets.max()) + 1 if targets.numel() else 1
+    sentence = torch.arange(batch, device=targets.device)[:, None]
+    codes = (sentence * base + targets[:, :-1]) * base + targets[:, 1:]
+    distinct, group, count = codes[pairs].unique(return_inverse=True, return_counts=True)
+    position = torch.arange(group.numel(), device=targets.device)
+    first = torch.full_like(distinct, group.numel()).scatter_reduce_(0, group, position, "amin")
+    told = torch.zeros_like(position)
+    told[first] = count
+    result = torch.zeros_like(codes)
+    result[pairs] = told
+    return result
+
+
+def label_counts(targets: Tensor, valid: Tensor, labels: int) -> Tensor:
+    """targets (B, L), valid (B, L) bool -> (B, labels) counts of each label."""
+    counts = torch.zeros(targets.size(0), labels, dtype=torch.long, device=targets.device)
+    return counts.scatter_add_(1, targets.masked_fill(~valid, 0), valid.long())
