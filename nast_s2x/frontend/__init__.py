@@ -1,0 +1,1 @@
+"""Samples to features: audio files, streaming resampler, log-mel filterbank, global CMVN."""
