@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-WORD_START = "\u2581"
-"""SentencePiece's mark of a space; a piece that begins with it begins a word."""
-
 
 class Tokenizer(Protocol):
     """What the detokenizer needs of :class:`nast_s2x.data.text.TextTokenizer`."""
 
-    def pieces(self, tokens: list[int]) -> list[str]:
-        """The piece of each token."""
+    def starts_word(self, token: int) -> bool:
+        """True if the piece of ``token`` begins with SentencePiece's mark of a space."""
 
     def decode(self, tokens: list[int]) -> str:
         """Plain text of tokens."""
@@ -39,10 +36,9 @@ class StreamingDetokenizer:
 
     def push(self, tokens: Iterable[int]) -> str:
         """Words that ``tokens`` complete, joined by one space; the last word is kept back."""
-        tokens = list(tokens)
         done: list[str] = []
-        for token, piece in zip(tokens, self.tokenizer.pieces(tokens) if tokens else []):
-            if piece.startswith(WORD_START) and self._word:
+        for token in tokens:
+            if self._word and self.tokenizer.starts_word(token):
                 done += self._decode_word()
             self._word.append(token)
         return " ".join(done)
