@@ -26,5 +26,5 @@ def sinusoidal_positions(index: Tensor, dim: int, dtype: torch.dtype = torch.flo
 
 
 def relation_index(query: Tensor, key: Tensor, clip: int) -> Tensor:
-    """Row of the relation tables for each pair, clamp(key - query, -clip, clip) + clip, (Tq, Tk) (Shaw et al., 2018)."""
+    """Row of the relation tables for each pair (Tq, Tk): clamp(key - query, -clip, clip) + clip (Shaw et al., 2018)."""
     return (key[None, :] - query[:, None]).clamp_(-clip, clip) + clip

@@ -1,0 +1,235 @@
+"""The network: streaming equals offline, nothing after the look-ahead matters, padding never matters."""
+
+import itertools
+
+import pytest
+import torch
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.network import NastConfig, NastModel, load_published_state, positions_for_seconds, preset
+from nast_s2x.network.attention import RelativeSelfAttention
+from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.positions import relation_index
+from nast_s2x.network.subsampling import ConvSubsampler, pool_frames
+
+
+def small_model(dtype: torch.dtype = torch.float64, **overrides: object) -> NastModel:
+    torch.manual_seed(7)
+    sizes = {
+        "conv_channels": 4,
+        "encoder_dim": 16,
+        "encoder_layers": 2,
+        "encoder_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_dim": 16,
+        "decoder_layers": 2,
+        "decoder_heads": 2,
+        "decoder_ffn_dim": 32,
+        "unit_layers": 1,
+        "max_relative_position": 5,
+    }
+    model = NastModel(NastConfig(text_vocab=11, unit_vocab=13, **{**sizes, **overrides}))
+    for parameter in model.parameters():  # BERT-style weights are too small to tell anything apart
+        torch.nn.init.normal_(parameter, std=0.25)
+    return model.to(dtype).eval()
+
+
+MODEL = small_model()
+GEOMETRIES = [
+    ChunkGeometry(chunk, lookahead, wait_chunks=wait)
+    for chunk, lookahead, wait in itertools.product((16, 32), (0, 8, 32, 52), (0, 1, 2))
+] + [ChunkGeometry(None), ChunkGeometry(24, 24, pooling=3, text_upsample=2, unit_upsample=2)]
+
+
+def stream(model: NastModel, fbank: torch.Tensor, geometry: ChunkGeometry, cuts: list[int]) -> tuple:
+    state = model.init_state(geometry)
+    text, unit, slots = [], [], 0
+    edges = [0, *cuts, fbank.size(1)]
+    for start, stop in itertools.pairwise(edges):
+        output = model(fbank[:, start:stop], None, geometry, state=state, final=False)
+        assert output.first_text_slot == slots
+        slots += output.text_logits.size(1)
+        allowed = geometry.ready_chunks(stop) - geometry.wait_chunks
+        assert slots == (0 if geometry.offline else max(0, allowed) * geometry.chunk_text_slots)
+        text.append(output.text_logits)
+        unit.append(output.unit_logits)
+    output = model(fbank[:, :0], None, geometry, state=state, final=True)
+    return torch.cat([*text, output.text_logits], 1), torch.cat([*unit, output.unit_logits], 1), state
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_streaming_equals_offline(geometry: ChunkGeometry) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for frames in (0, 1, 3, 31, 32, 33, 65, 150, 203):
+        fbank = torch.randn(2, frames, 80, generator=generator, dtype=torch.float64)
+        whole = MODEL(fbank, None, geometry)
+        number = int(torch.randint(0, 6, (1,), generator=generator))
+        cuts = sorted(torch.randint(0, frames + 1, (number,), generator=generator).tolist())
+        text, unit, _ = stream(MODEL, fbank, geometry, cuts)
+        assert text.shape == whole.text_logits.shape == (2, geometry.text_slots(frames), 11)
+        assert unit.shape == whole.unit_logits.shape == (2, geometry.unit_slots(frames), 13)
+        torch.testing.assert_close(text, whole.text_logits, atol=1e-10, rtol=0)
+        torch.testing.assert_close(unit, whole.unit_logits, atol=1e-10, rtol=0)
+
+
+@torch.no_grad()
+def test_frame_by_frame_in_float32() -> None:
+    model, geometry = small_model(torch.float32), ChunkGeometry(32, 16)
+    fbank = torch.randn(1, 170, 80)
+    text, unit, _ = stream(model, fbank, geometry, list(range(1, 170)))
+    whole = model(fbank, None, geometry)
+    torch.testing.assert_close(text.log_softmax(-1), whole.text_logits.log_softmax(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(unit.log_softmax(-1), whole.unit_logits.log_softmax(-1), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_interleaved_streams_do_not_meet() -> None:
+    geometry = ChunkGeometry(16, 16)
+    first, second = (torch.randn(1, 96, 80, dtype=torch.float64) for _ in range(2))
+    states = [MODEL.init_state(geometry) for _ in range(2)]
+    got = [[], []]
+    for start in range(0, 96, 8):
+        for number, fbank in enumerate((first, second)):
+            final = start == 88
+            output = MODEL(fbank[:, start : start + 8], None, geometry, state=states[number], final=final)
+            got[number].append(output.text_logits)
+    for fbank, logits in zip((first, second), got, strict=True):
+        torch.testing.assert_close(torch.cat(logits, 1), MODEL(fbank, None, geometry).text_logits, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("geometry", [ChunkGeometry(32, 16), ChunkGeometry(16, 32, wait_chunks=1)], ids=str)
+def test_causality_by_gradient(geometry: ChunkGeometry) -> None:
+    fbank = torch.randn(1, 160, 80, dtype=torch.float64, requires_grad=True)
+    output = MODEL(fbank, None, geometry)
+    for chunk in range(3):
+        last = (chunk + 1) * geometry.chunk_text_slots
+        for logits, ratio in ((output.text_logits, 1), (output.unit_logits, geometry.unit_upsample)):
+            (gradient,) = torch.autograd.grad(logits[:, : last * ratio].sum(), fbank, retain_graph=True)
+            heard = gradient[0].abs().sum(-1).nonzero().max() + 1
+            assert geometry.emission_frames(chunk) - 3 == heard  # the last window needs only the first frame of four
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "geometry", [ChunkGeometry(None), ChunkGeometry(32, 16), ChunkGeometry(16, 40, wait_chunks=1)], ids=str
+)
+def test_padding_and_batching_do_not_matter(geometry: ChunkGeometry) -> None:
+    lengths = torch.tensor([140, 33, 1, 97])
+    fbank = torch.randn(4, 140, 80, dtype=torch.float64)  # past the lengths: noise, not zeros
+    batch = MODEL(fbank, lengths, geometry, with_asr=True)
+    for number, frames in enumerate(lengths.tolist()):
+        alone = MODEL(fbank[number : number + 1, :frames], None, geometry, with_asr=True)
+        for name in ("encoder_out", "text_logits", "unit_logits", "asr_logits"):
+            one = getattr(alone, name)
+            padded = getattr(batch, name)[number : number + 1, : one.size(1)]
+            torch.testing.assert_close(padded, one, atol=1e-10, rtol=0)
+    assert batch.text_lengths.tolist() == [geometry.text_slots(frames) for frames in lengths.tolist()]
+
+
+def test_an_empty_sentence_in_a_batch_leaves_no_nan() -> None:
+    fbank = torch.randn(2, 64, 80, dtype=torch.float64)
+    output = MODEL(fbank, torch.tensor([64, 0]), ChunkGeometry(32, 32), with_asr=True)
+    total = output.text_logits.sum() + output.unit_logits.sum() + output.asr_logits.sum()
+    gradients = torch.autograd.grad(total, [p for p in MODEL.parameters() if p.requires_grad])
+    assert torch.isfinite(total) and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@torch.no_grad()
+def test_work_per_chunk_is_constant_but_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = RelativeSelfAttention._project
+    monkeypatch.setattr(RelativeSelfAttention, "_project", lambda self, x: seen.append(x.size(1)) or original(self, x))
+    geometry = ChunkGeometry(32, 32)
+    stream(MODEL, torch.randn(1, 640, 80, dtype=torch.float64), geometry, list(range(32, 640, 32)))
+    assert max(seen) == 16 and sum(seen) <= MODEL.config.encoder_layers * 2 * 160  # 8 frames and 8 copies a chunk
+
+
+def test_cache_grows_by_doubling_and_drops_lookahead_keys() -> None:
+    cache, parts = KeyValueCache(), [torch.randn(1, 1, 10, 4) for _ in range(30)]
+    for part in parts:
+        keys, _ = cache.extend(part, part, keep=7)
+    kept = torch.cat([part[:, :, :7] for part in parts[:-1]] + [parts[-1]], dim=2)
+    assert torch.equal(keys, kept) and cache.length == 210 and cache.keys.size(2) == 256
+
+
+def test_relative_attention_against_the_definition() -> None:
+    torch.manual_seed(1)
+    layer = RelativeSelfAttention(8, 2, 3, 0.0).double()
+    x, position = torch.randn(1, 9, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 5, 6, 3, 4])
+    relation = relation_index(position, position, 3)
+    got = layer(x, relation, None)
+    q, k, v = (t.reshape(9, 2, 4) for t in layer._project(x[0]))
+    out = torch.zeros(9, 2, 4, dtype=torch.float64)
+    for head, i in itertools.product(range(2), range(9)):
+        rows = [int((position[j] - position[i]).clamp(-3, 3)) + 3 for j in range(9)]
+        key = k[:, head] + layer.relative_keys_embedding.weight[rows]
+        weights = (key @ q[i, head] / 2).softmax(0)
+        out[i, head] = weights @ (v[:, head] + layer.relative_values_embedding.weight[rows])
+    torch.testing.assert_close(got[0], layer.out_proj(out.reshape(9, 8)), atol=1e-12, rtol=0)
+
+
+def test_subsampling_lengths_and_pooling() -> None:
+    conv = ConvSubsampler(80, 2, 5)
+    for frames in range(12):
+        assert conv(torch.zeros(1, frames, 80))[0].size(1) == -(-frames // 4)
+    x = torch.tensor([[[1.0], [3.0], [5.0]]], requires_grad=True)
+    assert pool_frames(x, 2).flatten().tolist() == [2.0, 5.0]
+    pooled = pool_frames(x, 2, torch.tensor([1]))
+    assert pooled.flatten().tolist() == [1.0, 0.0]
+    assert torch.autograd.grad(pooled.sum(), x)[0].flatten().tolist() == [1.0, 0.0, 0.0]
+
+
+def test_sizes_of_the_presets() -> None:
+    # 52.5M (text) and 78.8M (speech) parameters with a 10k vocabulary (Ma et al., 2024)
+    for units, millions in ((0, 52.5), (1005, 78.8)):
+        with torch.device("meta"):
+            model = NastModel(preset("base", text_vocab=10000, unit_vocab=units))
+        assert abs(sum(p.numel() for p in model.parameters()) / 1e6 - millions) < 0.3
+    assert positions_for_seconds(60, ChunkGeometry(32)) == (750, 4500)
+
+
+@torch.no_grad()
+def test_past_the_position_table_is_a_clear_error() -> None:
+    model = small_model(max_text_positions=20, max_unit_positions=60)
+    with pytest.raises(ValueError, match=r"unit decoder has learned positions for 60 slots, 0.8 s .* needs 66 slots"):
+        model(torch.zeros(1, 88, 80, dtype=torch.float64), None, ChunkGeometry(32))
+
+
+def test_misuse_of_a_stream_is_refused() -> None:
+    geometry = ChunkGeometry(32)
+    state, fbank = MODEL.init_state(geometry), torch.zeros(1, 8, 80, dtype=torch.float64)
+    with pytest.raises(ValueError, match="keeps its geometry"):
+        MODEL(fbank, None, ChunkGeometry(16), state=state)
+    with pytest.raises(ValueError, match="without padding"):
+        MODEL(fbank, torch.tensor([8]), geometry, state=state)
+    MODEL(fbank, None, geometry, state=state, final=True)
+    with pytest.raises(ValueError, match="has ended"):
+        MODEL(fbank, None, geometry, state=state, final=True)
+    with pytest.raises(ValueError, match=r"\(B, F, 80\)"):
+        MODEL(torch.zeros(1, 8, 40), None, geometry)
+
+
+def test_foreign_checkpoints_are_named() -> None:
+    state = dict(MODEL.state_dict())
+    state["decoder.version"] = torch.zeros(1)
+    load_published_state(MODEL, state)
+    state["encoder.extra"] = state.pop("decoder.embed_tokens.weight")
+    with pytest.raises(ValueError, match="missing decoder.embed_tokens.weight; unknown encoder.extra"):
+        load_published_state(MODEL, state)
+
+
+def test_glancing_shows_labels_in_the_second_pass() -> None:
+    geometry, fbank = ChunkGeometry(32, 32), torch.randn(1, 64, 80, dtype=torch.float64)
+    seen = []
+
+    def glancer(logits: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert not logits.requires_grad and lengths.tolist() == [logits.size(1)]
+        seen.append(logits)
+        return torch.full(logits.shape[:2], 5), torch.ones(logits.shape[:2], dtype=torch.bool)
+
+    output = MODEL(fbank, None, geometry, text_glancer=glancer, unit_glancer=glancer)
+    plain = MODEL(fbank, None, geometry)
+    assert len(seen) == 2 and torch.equal(seen[0], plain.text_logits)
+    assert output.text_glance_mask.all() and not torch.allclose(output.text_logits, plain.text_logits)
+    assert output.text_logits.requires_grad
