@@ -3,7 +3,7 @@
 A CTC model predicts one *label* per *slot*; merging runs of equal labels and dropping the blank gives the *tokens*
 (Graves et al., 2006, "Connectionist Temporal Classification"). Nothing here knows about chunks or networks.
 
-Alignment states, for a target of L labels: state ``s`` runs from 0 to 2L; odd states stand for ``target[(s - 1) // 2]``,
+Alignment states of a target of L labels: state ``s`` runs from 0 to 2L; odd states stand for ``target[(s - 1) // 2]``,
 even states for the blank before, between and after the labels.
 """
 
@@ -120,12 +120,9 @@ def viterbi_align(
     batch, slots, _ = log_probs.shape
     if slots == 0:
         return torch.full((batch, 0), -1, dtype=torch.long, device=device)
-    states = _extended_labels(targets, target_lengths, blank)  # (B, S), S = 2L + 1
-    # A jump over the blank (two states) is allowed onto a label that differs from the one before it.
-    skip_cost = torch.full(states.shape, NEGATIVE_INFINITY, device=device, dtype=_score_dtype(log_probs))
-    skip_cost[:, 3::2] = skip_cost[:, 3::2].masked_fill(~_repeated(targets)[:, 1:], 0.0)
-    scores, moves = _best_scores(log_probs, lengths, states, skip_cost)
-    return _backtrace(scores, moves, lengths, target_lengths)
+    skip_cost = _skip_cost(targets, torch.promote_types(log_probs.dtype, torch.float32))
+    scores = _best_scores(log_probs, _state_labels(targets, target_lengths, blank), skip_cost)
+    return _backtrace(scores, skip_cost, lengths, target_lengths)
 
 
 def _check_alignment_inputs(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> None:
@@ -143,61 +140,61 @@ def _check_alignment_inputs(log_probs: Tensor, lengths: Tensor, targets: Tensor,
             raise ValueError(f"{name} must lie between 0 and {limit}, got {values.tolist()}")
 
 
-def _score_dtype(log_probs: Tensor) -> torch.dtype:
-    return torch.promote_types(log_probs.dtype, torch.float32)
+# Below, every row of states (..., 2L + 3) begins with two that cannot be reached, so that "one state back" and "two
+# states back" are plain slices and never leave the tensor.
+_MARGIN = 2
 
 
-def _extended_labels(targets: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
-    """(B, L) targets -> (B, 2L + 1) labels of the states, blanks between; padding reads as blank, always in range."""
+def _state_labels(targets: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
+    """Label of each state, (B, 2L + 3): blanks between the labels; padding reads as blank, which is always in range."""
     batch, labels = targets.shape
-    extended = targets.new_full((batch, 2 * labels + 1), blank)
+    result = targets.new_full((batch, 2 * labels + 1 + _MARGIN), blank)
     padded = _positions(targets, 1) >= target_lengths[:, None]
-    extended[:, 1::2] = targets.masked_fill(padded, blank)
-    return extended
+    result[:, _MARGIN + 1 :: 2] = targets.masked_fill(padded, blank)
+    return result
 
 
-def _best_scores(log_probs: Tensor, lengths: Tensor, states: Tensor, skip_cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Forward pass: final scores (B, S) at each sentence's last slot and moves (T, B, S), states gone forward."""
-    (batch, count), slots = states.shape, log_probs.size(1)
-    dtype = _score_dtype(log_probs)
-    moves = torch.zeros(slots, batch, count, dtype=torch.int8, device=log_probs.device)
-    two = torch.full((), 2, dtype=torch.int8, device=log_probs.device)
-    # Two states of -inf in front make the neighbours below plain slices.
-    padded = torch.full((batch, count + 2), NEGATIVE_INFINITY, dtype=dtype, device=log_probs.device)
-    scores = padded[:, 2:]
-    first = log_probs[:, 0].gather(1, states[:, :2]).to(dtype)
-    scores[:, :2] = torch.where(lengths[:, None] > 0, first, first.new_full((), NEGATIVE_INFINITY))
-    # An empty sentence aligns an empty target only: its score is that of the empty path.
-    scores[:, 0] = torch.where(lengths > 0, scores[:, 0], 0.0)
-    running = torch.arange(slots, device=log_probs.device)[:, None, None] < lengths[None, :, None]  # (T, B, 1)
-    for slot in range(1, slots):
-        stay, step, skip = scores, padded[:, 1:-1], padded[:, :-2] + skip_cost
-        stepped = step > stay
-        best = torch.where(stepped, step, stay)
-        skipped = skip > best
-        best = torch.where(skipped, skip, best)
-        moves[slot] = torch.where(skipped, two, stepped.to(torch.int8))
-        best = best + log_probs[:, slot].gather(1, states)
-        # Past its end a sentence keeps the scores of its last slot.
-        scores.copy_(torch.where(running[slot], best, stay))
-    return scores, moves
+def _skip_cost(targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 2L + 1): 0 where a state may be entered from two states back, else -inf.
+
+    The blank between two labels may be left out if the labels differ.
+    """
+    cost = torch.full((targets.size(0), 2 * targets.size(1) + 1), NEGATIVE_INFINITY, dtype=dtype, device=targets.device)
+    cost[:, 3::2] = cost[:, 3::2].masked_fill(~_repeated(targets)[:, 1:], 0.0)
+    return cost
 
 
-def _backtrace(scores: Tensor, moves: Tensor, lengths: Tensor, target_lengths: Tensor) -> Tensor:
-    """Final scores (B, S) and moves (T, B, S) -> states (B, T)."""
-    slots = moves.size(0)
-    last_blank = 2 * target_lengths
-    last_label = (last_blank - 1).clamp(min=0)
-    blank_score = scores.gather(1, last_blank[:, None])[:, 0]
-    label_score = scores.gather(1, last_label[:, None])[:, 0]
-    state = torch.where(blank_score > label_score, last_blank, last_label)
+def _best_scores(log_probs: Tensor, labels: Tensor, skip_cost: Tensor) -> Tensor:
+    """Log-probability of the best path that is in each state at each slot, (T, B, 2L + 3)."""
+    slots = log_probs.size(1)
+    scores = log_probs.transpose(0, 1).gather(2, labels.expand(slots, *labels.shape)).to(skip_cost.dtype)
+    scores[:, :, :_MARGIN] = NEGATIVE_INFINITY
+    scores[0, :, _MARGIN + 2 :] = NEGATIVE_INFINITY  # a path begins in the first blank or the first label
+    for before, current in zip(scores, scores[1:], strict=False):
+        best = torch.maximum(before[:, 2:], before[:, 1:-1])
+        current[:, _MARGIN:] += torch.maximum(best, before[:, :-2] + skip_cost)
+    return scores
+
+
+def _backtrace(scores: Tensor, skip_cost: Tensor, lengths: Tensor, target_lengths: Tensor) -> Tensor:
+    """Scores (T, B, 2L + 3) of all states -> states (B, T) of the best path; its decisions are taken here."""
+    slots, batch, _ = scores.shape
+    sentence = torch.arange(batch, device=scores.device)
+    final = scores[(lengths - 1).clamp(min=0), sentence]  # (B, 2L + 3)
+    ends = torch.stack([(2 * target_lengths - 1).clamp(min=0), 2 * target_lengths], 1)  # last label, blank behind it
+    label_score, blank_score = final.gather(1, ends + _MARGIN).unbind(1)
+    state = torch.where(blank_score > label_score, ends[:, 1], ends[:, 0])
     possible = torch.maximum(blank_score, label_score) > NEGATIVE_INFINITY
-    aligned = torch.full((slots, state.size(0)), -1, dtype=torch.long, device=scores.device)
-    running = (_positions(moves, 0)[:, None] < lengths) & possible  # (T, B)
-    for slot in range(slots - 1, -1, -1):
+    running = (torch.arange(slots, device=scores.device)[:, None] < lengths) & possible  # (T, B)
+    back = torch.arange(_MARGIN, -1, -1, device=scores.device)  # columns of states s, s - 1, s - 2, behind the margin
+    aligned = torch.full((slots, batch), -1, dtype=torch.long, device=scores.device)
+    for slot in range(slots - 1, 0, -1):
         aligned[slot] = torch.where(running[slot], state, -1)
-        move = moves[slot].gather(1, state[:, None])[:, 0]
-        state = torch.where(running[slot], (state - move).clamp(min=0), state)
+        stay, step, skip = scores[slot - 1].gather(1, state[:, None] + back).unbind(1)
+        skip = skip + skip_cost.gather(1, state[:, None])[:, 0]
+        move = torch.where(skip > torch.maximum(stay, step), 2, (step > stay).long())
+        state = torch.where(running[slot], state - move, state)
+    aligned[0] = torch.where(running[0], state, -1)
     return aligned.transpose(0, 1).contiguous()
 
 

@@ -101,7 +101,7 @@ class ExpectedLength(torch.autograd.Function):
         ctx.save_for_backward(probs, valid)
         blanks = probs[:, :, blank]
         begun = (probs.sum(-1) - blanks).masked_fill(~valid, 0.0).sum(1)
-        stay = torch.einsum("btv,btv->bt", probs[:, 1:], probs[:, :-1]) - blanks[:, 1:] * blanks[:, :-1]
+        stay = (probs[:, 1:] * probs[:, :-1]).sum(-1) - blanks[:, 1:] * blanks[:, :-1]
         return begun - stay.masked_fill(~valid[:, 1:], 0.0).sum(1)
 
     @staticmethod
@@ -143,7 +143,7 @@ class LinearScan(torch.autograd.Function):
 
 
 def _scan(decay: Tensor, inputs: Tensor, reverse: bool = False) -> Tensor:
-    """The recurrence over the first axis; reversed: from the last slot, ``decay`` given from there for the second on."""
+    """The recurrence over the first axis; reversed: from the last slot on, with one decay per step in that order."""
     result = torch.empty_like(inputs, memory_format=torch.contiguous_format)
     slots = inputs.size(0)
     if slots == 0:
@@ -166,16 +166,15 @@ def expected_bigrams(probs: Tensor, valid: Tensor, targets: Tensor, blank: int) 
 
     probs (B, T, V), valid (B, T), targets (B, L) with L >= 2 -> (B, L - 1), entry l for (targets[l], targets[l + 1]).
     """
-    slots = probs.size(1)
-    index = targets.expand(slots, *targets.shape)  # (T, B, L)
-    by_slot = probs.transpose(0, 1)
-    mask = valid.t()[:, :, None]
-    said = by_slot.gather(2, index) * mask  # p_t(target label), (T, B, L)
-    blanks = by_slot[:, :, blank : blank + 1] * mask  # (T, B, 1)
-    before, last = said[:-1, :, :-1], said[1:, :, 1:]
-    carried = LinearScan.apply(blanks, said)[:-1, :, :-1]
+    # One gather for all that is needed of (B, T, V), the blank as one more label: its backward is one scatter.
+    labels = torch.cat([targets, targets.new_full((targets.size(0), 1), blank)], 1)
+    columns = probs.transpose(0, 1).gather(2, labels.expand(probs.size(1), *labels.shape))  # (T, B, L + 1)
+    columns = columns * valid.t()[:, :, None]
+    said, blanks = columns[:, :, :-1], columns[:, :, -1:]  # p_t(x), p_t(b)
+    first, second = said[:-1, :, :-1], said[1:, :, 1:]
+    carried = LinearScan.apply(blanks[:-1], first)
     repeated = targets[:, 1:] == targets[:, :-1]
-    return (last * (carried - before * repeated)).sum(0)
+    return (second * torch.where(repeated, carried - first, carried)).sum(0)
 
 
 def matched_bigrams(probs: Tensor, valid: Tensor, targets: Tensor, valid_targets: Tensor, blank: int) -> Tensor:

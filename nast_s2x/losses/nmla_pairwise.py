@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def between_blanks(blanks: Tensor) -> Tensor:
-    """Blank probabilities (B, T) -> (B, T, T), entry [i, j] the product over the slots between i and j, 0 for j <= i."""
+    """Blank probabilities (B, T) -> (B, T, T): [i, j] is their product over the slots between i and j, 0 for j <= i."""
     slots = blanks.size(1)
     index = torch.arange(slots, device=blanks.device)
     inside = index[None, :] > index[:, None] + 1  # [i, j]: slot j - 1 lies after i
@@ -49,7 +49,7 @@ def distinct_bigrams(targets: list[list[int]]) -> tuple[Tensor, Tensor]:
 def nmla_loss_pairwise(
     logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
 ) -> Tensor:
-    """:func:`nast_s2x.losses.nmla.nmla_loss` of order 2 with batch normalisation, same arguments, from the definition."""
+    """The same as :func:`nast_s2x.losses.nmla.nmla_loss`, order 2, batch normalisation, from the definition."""
     valid = torch.arange(logits.size(1), device=logits.device) < lengths[:, None]
     probs = logits.softmax(-1) * valid[:, :, None]
     rows = zip(targets.tolist(), target_lengths.tolist(), strict=True)
