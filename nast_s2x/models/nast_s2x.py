@@ -1,0 +1,190 @@
+"""The network as a fairseq model: one registered class, four architectures, unprefixed parameter names.
+
+fairseq's encoder-decoder base class insists on its own encoder type; this class is the network and a
+``BaseFairseqModel`` at once instead, so ``model.state_dict()`` has the names of the released checkpoints.
+"""
+
+import logging
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from omegaconf import II, DictConfig
+from torch import Tensor
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.inference.checkpoint import SAFE_CLASSES, load_checkpoint
+from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
+from nast_s2x.network.nast import IGNORED_SUFFIXES
+
+logger = logging.getLogger(__name__)
+# fairseq calls torch.load with its defaults, which are weights-only: with this list, resuming, fine-tuning and
+# generation read checkpoints that hold settings in these inert classes, and still never execute anything from one.
+torch.serialization.add_safe_globals(list(SAFE_CLASSES))
+
+# fairseq reads the types of these fields at run time: they must be classes of `typing`, not strings or unions.
+
+
+@dataclass
+class NastModelConfig(FairseqDataclass):
+    """Flags of the network; the architecture (``--arch``) sets those that are not given."""
+
+    conv_channels: int = field(default=64, metadata={"help": "channels of the two subsampling convolutions"})
+    encoder_dim: int = field(default=512, metadata={"help": "width of the encoder"})
+    encoder_layers: int = field(default=6, metadata={"help": "layers of the encoder"})
+    encoder_heads: int = field(default=8, metadata={"help": "attention heads of the encoder"})
+    encoder_ffn_dim: int = field(default=2048, metadata={"help": "inner width of the encoder's feed-forward blocks"})
+    decoder_dim: int = field(default=512, metadata={"help": "width of both decoders"})
+    decoder_layers: int = field(default=6, metadata={"help": "layers of the text decoder"})
+    decoder_heads: int = field(default=8, metadata={"help": "attention heads of both decoders"})
+    decoder_ffn_dim: int = field(default=2048, metadata={"help": "inner width of the decoders' feed-forward blocks"})
+    unit_layers: int = field(default=6, metadata={"help": "layers of the unit decoder (nast_s2s architectures)"})
+    max_relative_position: int = field(
+        default=32, metadata={"help": "clip of the encoder's relative positions, in encoder frames of 40 ms"}
+    )
+    max_position_shift: int = field(
+        default=300, metadata={"help": "in training, encoder positions of a sentence start at a random number below it"}
+    )
+    dropout: float = field(
+        default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
+    )
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
+    activation_dropout: float = field(default=0.1, metadata={"help": "dropout inside the feed-forward blocks"})
+    unit_decoder: bool = field(
+        default=False, metadata={"help": "add the unit decoder; the nast_s2s architectures do this by themselves"}
+    )
+    load_pretrained_encoder_from: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "checkpoint whose encoder.* weights start this training (the encoder of an ASR stage); sizes must "
+            "agree; ignored when a checkpoint is restored afterwards"
+        },
+    )
+    # Copies of task flags, so that a checkpoint's model section describes the whole network and its geometry.
+    max_source_seconds: float = II("task.max_source_seconds")
+    chunk_ms: str = II("task.chunk_ms")
+    lookahead_ms: Optional[int] = II("task.lookahead_ms")  # noqa: UP045
+    wait_chunks: int = II("task.wait_chunks")
+    pooling: int = II("task.pooling")
+    text_upsample: int = II("task.text_upsample")
+    unit_upsample: int = II("task.unit_upsample")
+
+
+ModelSettings = NastModelConfig | DictConfig | Namespace
+_NETWORK_FIELDS = {f.name for f in fields(NastConfig)} & {f.name for f in fields(NastModelConfig)}
+
+
+def drop_foreign_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` without the entries of released checkpoints that carry no weights of their own (SPEC section 10)."""
+    return {name: value for name, value in state.items() if not name.endswith(IGNORED_SUFFIXES)}
+
+
+def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_dim: int = 80) -> NastConfig:
+    """The network's configuration from fairseq's model settings and the sizes of the label sets.
+
+    Args:
+        unit_vocab: labels of the unit decoder, 0 where the data has no units.
+
+    Raises:
+        ValueError: the architecture has a unit decoder but the data has no units.
+    """
+    if cfg.unit_decoder and not unit_vocab:
+        raise ValueError("this architecture has a unit decoder, but config.yaml of the data folder names no num_units")
+    structure = ChunkGeometry(
+        chunk_frames=None, pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample
+    )
+    text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, structure)
+    return NastConfig(
+        text_vocab=text_vocab,
+        unit_vocab=unit_vocab if cfg.unit_decoder else 0,
+        input_dim=input_dim,
+        max_text_positions=text_positions,
+        max_unit_positions=unit_positions,
+        **{name: getattr(cfg, name) for name in _NETWORK_FIELDS},
+    )
+
+
+@register_model("nast_s2x", dataclass=NastModelConfig)
+class NastFairseqModel(NastModel, BaseFairseqModel):
+    """:class:`nast_s2x.network.NastModel` with what fairseq asks of a model."""
+
+    cfg: ModelSettings
+
+    @classmethod
+    def build_model(cls, args: ModelSettings, task: Any) -> "NastFairseqModel":
+        """Build the network for ``task`` (label sets, feature size); weights are those of the initialisation."""
+        model = cls(network_config(args, len(task.labels), task.unit_vocab, task.data_config.feature_bins))
+        model.cfg = args
+        return model
+
+    def max_positions(self) -> None:
+        """The task limits the source length, not the model."""
+
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Tensor],
+        strict: bool = True,
+        model_cfg: DictConfig | None = None,
+        args: Namespace | None = None,
+    ) -> Any:
+        """As in fairseq; entries of released checkpoints that hold no weights are passed over."""
+        return super().load_state_dict(drop_foreign_keys(state_dict), strict, model_cfg, args)
+
+
+def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:
+    """Start the encoder of ``model`` from the checkpoint at ``path`` (any model whose encoder has the same sizes).
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, not only data, no encoder in it, or another size.
+    """
+    state = drop_foreign_keys(load_checkpoint(path)["model"])
+    weights = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    own = model.encoder.state_dict()
+    if not weights:
+        raise ValueError(f"checkpoint {path} has no weights named encoder.*")
+    if missing := sorted(own.keys() ^ weights.keys()):
+        raise ValueError(f"the encoder in {path} has another shape: {missing[0]} exists on one side only")
+    for name, value in weights.items():
+        if own[name].shape != value.shape:
+            raise ValueError(
+                f"encoder.{name} is {tuple(value.shape)} in {path}, {tuple(own[name].shape)} in this architecture"
+            )
+    model.encoder.load_state_dict(weights)
+    logger.info(f"encoder started from {path} ({len(weights)} tensors)")
+
+
+def _set_defaults(args: Namespace | DictConfig, name: str, unit_decoder: bool) -> None:
+    """Fill what the command line left open from the preset ``name`` (fairseq calls this with flat settings)."""
+    base = preset(name, text_vocab=5)
+    for field_name in sorted(_NETWORK_FIELDS):
+        setattr(args, field_name, getattr(args, field_name, getattr(base, field_name)))
+    args.unit_decoder = unit_decoder or bool(getattr(args, "unit_decoder", False))
+
+
+@register_model_architecture("nast_s2x", "nast_s2t")
+def nast_s2t(args: Namespace | DictConfig) -> None:
+    """Speech to text at the paper's size."""
+    _set_defaults(args, "base", unit_decoder=False)
+
+
+@register_model_architecture("nast_s2x", "nast_s2t_tiny")
+def nast_s2t_tiny(args: Namespace | DictConfig) -> None:
+    """Speech to text at the example's size."""
+    _set_defaults(args, "tiny", unit_decoder=False)
+
+
+@register_model_architecture("nast_s2x", "nast_s2s")
+def nast_s2s(args: Namespace | DictConfig) -> None:
+    """Speech to units (and text) at the paper's size."""
+    _set_defaults(args, "base", unit_decoder=True)
+
+
+@register_model_architecture("nast_s2x", "nast_s2s_tiny")
+def nast_s2s_tiny(args: Namespace | DictConfig) -> None:
+    """Speech to units (and text) at the example's size."""
+    _set_defaults(args, "tiny", unit_decoder=True)

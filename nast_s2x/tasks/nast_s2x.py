@@ -1,0 +1,319 @@
+"""The fairseq task: one for recognition, text and speech targets, for any list of chunk sizes."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.models import BaseFairseqModel
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING, DictConfig
+from torch import Tensor, nn
+
+# fairseq imports tasks/ and models/ of a user directory, but not criterions/.
+import nast_s2x.criterions.nast_ctc_nmla  # noqa: F401
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.data.config import DataConfig
+from nast_s2x.data.dictionary import BLANK, LabelDictionary
+from nast_s2x.data.manifest import read_split
+from nast_s2x.data.text import TextTokenizer
+from nast_s2x.models.nast_s2x import load_pretrained_encoder
+from nast_s2x.network import NastOutput
+from nast_s2x.tasks.bleu import bleu_counts, bleu_of_counts
+from nast_s2x.tasks.dataset import UNIT_OFFSET, NastDataset, unit_string
+from nast_s2x.tasks.generator import SPECIALS, CtcGreedyGenerator, collapse_batch
+from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries
+
+logger = logging.getLogger(__name__)
+
+TARGET_TEXT_CHOICES = ChoiceEnum(["source", "target"])
+
+
+@dataclass
+class NastTaskConfig(FairseqDataclass):
+    """Flags of the task. Names of the published system are given where they differ."""
+
+    data: str = field(default=MISSING, metadata={"help": "data folder with config.yaml and a SPLIT.tsv for each split"})
+    config_yaml: str = field(default="config.yaml", metadata={"help": "name of the configuration in the data folder"})
+    target_text: TARGET_TEXT_CHOICES = field(
+        default="target",
+        metadata={
+            "help": "what the text decoder learns: target, the translation (stages 1 and 2), or source, the transcript "
+            "(stage 0, speech recognition)"
+        },
+    )
+    chunk_ms: str = field(
+        default="320,640,1280,offline",
+        metadata={
+            "help": "chunk sizes in ms, and/or offline, separated by commas; training draws one for each update, "
+            "validation looks at the smallest and the largest, generation takes the largest (published: "
+            "--main-context, in frames of 10 ms)"
+        },
+    )
+    lookahead_ms: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "look-ahead of a chunk in ms; default: as long as the chunk (published: --right-context)"},
+    )
+    wait_chunks: int = field(
+        default=0, metadata={"help": "chunks that the decoders stay behind the encoder (published: --wait-until)"}
+    )
+    pooling: int = field(default=2, metadata={"help": "encoder frames of 40 ms per text slot (published: --unit-size)"})
+    text_upsample: int = field(
+        default=1, metadata={"help": "text slots per pooled encoder state (published: --src-upsample-ratio)"}
+    )
+    unit_upsample: int = field(
+        default=6, metadata={"help": "unit slots per text slot (published: --hidden-upsample-ratio)"}
+    )
+    max_source_seconds: float = field(
+        default=60.0,
+        metadata={"help": "longest source in seconds: sizes the position tables; longer training samples are left out"},
+    )
+    skip_bleu: bool = field(default=False, metadata={"help": "validate by losses only, without BLEU"})
+    print_samples: int = field(default=3, metadata={"help": "validation samples whose translations are logged"})
+    seed: int = II("common.seed")
+
+
+@register_task("nast_s2x", dataclass=NastTaskConfig)
+class NastTask(FairseqTask):
+    """Speech to text and units with NAST-S2X (Ma et al., 2024)."""
+
+    cfg: NastTaskConfig
+
+    def __init__(self, cfg: NastTaskConfig) -> None:
+        super().__init__(cfg)
+        self.geometries = parse_geometries(
+            cfg.chunk_ms, cfg.lookahead_ms, cfg.wait_chunks, cfg.pooling, cfg.text_upsample, cfg.unit_upsample
+        )
+        self.data_config = DataConfig.load(Path(cfg.data) / cfg.config_yaml)
+        self.labels = LabelDictionary.load(self.data_config.vocab_path)
+        self.tokenizer = TextTokenizer(self.data_config.spm_path, self.labels)
+        self.num_units = self.data_config.num_units or 0
+        self.trains_units = False
+        self._dictionary = _fairseq_dictionary(self.labels)
+        self._printed = 0
+        _load_on_every_rank(cfg)
+
+    @property
+    def unit_vocab(self) -> int:
+        """Labels of the unit decoder: 4 specials, the units, blank; 0 where the data has no units."""
+        return self.num_units + UNIT_OFFSET + 1 if self.num_units else 0
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """The labels as a fairseq dictionary, ``<blank>`` last."""
+        return self._dictionary
+
+    @property
+    def max_frames(self) -> int:
+        """Longest source in feature frames."""
+        return int(self.cfg.max_source_seconds * 100)
+
+    def max_positions(self) -> int:
+        """Longest source in feature frames; fairseq refuses longer ones outside training."""
+        return self.max_frames
+
+    def load_dataset(self, split: str, **_: Any) -> None:
+        """Load SPLIT.tsv (several, separated by commas); names that begin with ``train`` are training splits."""
+        train = split.startswith("train")
+        names = split.split(",")
+        examples = [row for name in names for row in read_split(Path(self.cfg.data) / f"{name}.tsv")]
+        self.datasets[split] = NastDataset(
+            examples,
+            self.data_config,
+            self.tokenizer,
+            self.geometries[0],
+            train=train,
+            max_frames=self.max_frames,
+            target_text=str(self.cfg.target_text),
+            num_units=self.num_units,
+            seed=self.cfg.seed,
+            split=names[0],
+        )
+        logger.info(f"{split}: {len(self.datasets[split])} samples")
+
+    def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
+        """Build the model; a new one may start from the encoder of another training."""
+        model = super().build_model(cfg, from_checkpoint)
+        self.trains_units = model.unit_decoder is not None
+        if not from_checkpoint and cfg.load_pretrained_encoder_from:
+            load_pretrained_encoder(model, cfg.load_pretrained_encoder_from)
+        self._description = {
+            "network": model.config.to_dict(),
+            "geometries": [geometry.to_dict() for geometry in self.geometries],
+            "target_text": str(self.cfg.target_text),
+        }
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint says about its model in words of this project, under ``task_state``."""
+        return {"nast_s2x": self._description}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is restored: the description above is for readers of the checkpoint."""
+
+    def train_step(
+        self,
+        sample: dict[str, Any],
+        model: nn.Module,
+        criterion: nn.Module,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """As in fairseq, with the geometry of this update."""
+        geometry = draw_geometry(self.geometries, self.cfg.seed, update_num)
+        sample = {**sample, "geometry": geometry, "update": update_num}
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
+        """Samples are logged anew at each validation."""
+        self._printed = 0
+
+    @torch.no_grad()
+    def valid_step(
+        self, sample: dict[str, Any], model: nn.Module, criterion: nn.Module
+    ) -> tuple[Tensor, int, dict[str, Any]]:
+        """Losses (mean) and BLEU counts at the smallest and at the largest geometry, one forward pass for each."""
+        model.eval()
+        geometries = extremes(self.geometries)
+        logs: list[dict[str, Any]] = []
+        hypotheses: dict[str, list[str]] = {}
+        for geometry in geometries:
+            _, log, output = criterion.compute(model, sample, geometry, update=0)
+            if not self.cfg.skip_bleu:
+                texts, units = self.translate(output)
+                hypotheses[geometry.name] = texts
+                log |= self._bleu_counts(geometry.name, sample, texts, units)
+            logs.append(log)
+        losses = {key: sum(log[key] for log in logs) / len(logs) for key in logs[0] if key.endswith("loss")}
+        merged = {key: value for log in logs for key, value in log.items()} | losses
+        self._log_samples(sample, hypotheses)
+        return losses["loss"], 1, merged
+
+    def translate(self, output: NastOutput) -> tuple[list[str], list[str] | None]:
+        """Texts and unit strings of a batch by greedy decoding; units are ``None`` without a unit decoder."""
+        tokens = collapse_batch(output.text_logits, output.text_lengths, self.labels.blank)
+        texts = [self.tokenizer.decode(row) for row in tokens]
+        if output.unit_logits is None:
+            return texts, None
+        rows = collapse_batch(output.unit_logits, output.unit_lengths, self.unit_vocab - 1)
+        return texts, [unit_string([unit - UNIT_OFFSET for unit in row if unit >= UNIT_OFFSET]) for row in rows]
+
+    def _bleu_counts(
+        self, name: str, sample: dict[str, Any], texts: list[str], units: list[str] | None
+    ) -> dict[str, int]:
+        """Counts for BLEU; examples without a reference are left out of their score."""
+        counts = _pair_counts(f"_bleu_{name}", texts, sample["references"], "13a")
+        if units is not None:
+            counts |= _pair_counts(f"_unit_bleu_{name}", units, sample["unit_references"], "none")
+        return counts
+
+    def _log_samples(self, sample: dict[str, Any], hypotheses: dict[str, list[str]]) -> None:
+        for row, reference in enumerate(sample["references"] if hypotheses else []):
+            if self._printed >= self.cfg.print_samples:
+                return
+            self._printed += 1
+            logger.info(f"T-{int(sample['id'][row])}\t{reference}")
+            for name, texts in hypotheses.items():
+                logger.info(f"H-{int(sample['id'][row])} ({name})\t{texts[row]}")
+
+    def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: nn.Module) -> None:
+        """Losses from the criterion; BLEU from counts summed over the validation set, also where it is 0."""
+        super().reduce_metrics(logging_outputs, criterion)
+        names = [geometry.name for geometry in extremes(self.geometries)]
+        for kind in ("bleu", "unit_bleu"):
+            if not any(f"_{kind}_{names[0]}_sys" in log for log in logging_outputs):
+                continue
+            for key in {key for log in logging_outputs for key in log if key.startswith(f"_{kind}_")}:
+                metrics.log_scalar_sum(key, sum(float(log.get(key, 0)) for log in logging_outputs))
+            for name in names:
+                metrics.log_derived(f"{kind}_{name}", _BleuOfMeters(kind, [name]))
+            metrics.log_derived(kind, _BleuOfMeters(kind, names))
+
+    def build_generator(self, models: list[nn.Module], args: Any, **_: Any) -> CtcGreedyGenerator:
+        """Greedy generator at the largest of ``--chunk-ms``, with the slot counts that the model was trained for."""
+        trained = getattr(models[0], "cfg", None) or self.cfg
+        lookahead = self.cfg.lookahead_ms if self.cfg.lookahead_ms is not None else trained.lookahead_ms
+        geometries = parse_geometries(
+            self.cfg.chunk_ms,
+            lookahead,
+            self.cfg.wait_chunks or trained.wait_chunks,
+            trained.pooling,
+            trained.text_upsample,
+            trained.unit_upsample,
+        )
+        logger.info(f"generating with chunk size {geometries[-1].name}")
+        return CtcGreedyGenerator(geometries[-1], self.labels.blank)
+
+    def inference_step(
+        self,
+        generator: CtcGreedyGenerator,
+        models: list[nn.Module],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Hypotheses of a batch; prefixes and constraints have no meaning for a model that decodes in one pass."""
+        if prefix_tokens is not None or constraints is not None:
+            raise ValueError("--prefix-size and --constraints are not available: decoding is not autoregressive")
+        return generator.generate(models, sample)
+
+    def build_bpe(self, args: Any) -> "PieceDecoder":
+        """Turns the pieces that fairseq-generate prints into text."""
+        return PieceDecoder(self.tokenizer)
+
+
+class PieceDecoder:
+    """fairseq's interface for joining pieces."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def decode(self, pieces: str) -> str:
+        """Pieces separated by spaces -> text."""
+        return self.tokenizer.decode(self.tokenizer.dictionary.index(piece) for piece in pieces.split())
+
+
+class _BleuOfMeters:
+    """BLEU, or the mean of several, from the sums in fairseq's meters."""
+
+    def __init__(self, kind: str, names: list[str]) -> None:
+        self.kind, self.names = kind, names
+
+    def __call__(self, meters: dict[str, Any]) -> float:
+        sums = {key: float(meter.sum) for key, meter in meters.items() if key.startswith(f"_{self.kind}_")}
+        scores = [bleu_of_counts(f"_{self.kind}_{name}", sums) for name in self.names]
+        return round(sum(scores) / len(scores), 2)
+
+
+def _pair_counts(prefix: str, hypotheses: list[str], references: list[str], tokenize: str) -> dict[str, int]:
+    pairs = [pair for pair in zip(hypotheses, references, strict=True) if pair[1]]
+    return bleu_counts(prefix, [pair[0] for pair in pairs], [pair[1] for pair in pairs], tokenize)
+
+
+def _fairseq_dictionary(labels: LabelDictionary) -> Dictionary:
+    dictionary = Dictionary()
+    for label in range(UNIT_OFFSET, len(labels)):
+        dictionary.add_symbol(labels.piece(label))
+    if len(dictionary) != len(labels) or dictionary.index(BLANK) != labels.blank:
+        raise ValueError(f"the dictionary has {len(labels)} labels, but fairseq's form of it {len(dictionary)}")
+    return dictionary
+
+
+def _load_on_every_rank(cfg: NastTaskConfig) -> None:
+    """Let each process read a checkpoint itself when several train.
+
+    fairseq would read it on one and send it pickled to the others, whose weights-only reader refuses fairseq's own
+    configuration classes; reading everywhere keeps the list of allowed classes short.
+    """
+    root = cfg._get_root() if isinstance(cfg, DictConfig) else None
+    distributed = root.get("distributed_training") if isinstance(root, DictConfig) else None
+    if distributed is not None and distributed.distributed_world_size > 1:
+        root.checkpoint.load_checkpoint_on_all_dp_ranks = True
+
+
+__all__ = ["SPECIALS", "ChunkGeometry", "NastTask", "NastTaskConfig"]
