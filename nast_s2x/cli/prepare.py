@@ -1,0 +1,93 @@
+"""``nast-s2x prepare``: a data folder from a table of recordings and texts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
+  id  audio  src_text  tgt_text  split  [tgt_audio]
+audio is relative to the manifest (wav, flac, ogg, mp3, or features as .npy); tgt_audio is a unit string such as
+"71 12 993". Splits named train... give the vocabulary and the normalisation. The folder holds features, gcmvn.npz,
+spm.model, spm.txt, SPLIT.tsv and config.yaml. Running the command again resumes or finds everything done.
+Bad rows are listed on stderr as FILE:LINE: reason and left out."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the subcommand."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="turn a manifest of recordings and texts into a data folder for training",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="TSV of recordings and texts")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="the data folder to make")
+    parser.add_argument("--source-lang", metavar="LANG", default="", help="language of the recordings, such as fr")
+    parser.add_argument("--target-lang", metavar="LANG", default="", help="language of the translations, such as en")
+    parser.add_argument(
+        "--vocab-size", metavar="N", type=int, default=10000,
+        help="pieces of the joint unigram vocabulary (default 10000; fewer where the text yields fewer)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--character-coverage", metavar="P", type=float, default=1.0,
+        help="share of the characters that pieces must cover (default 1.0; 0.9995 for Chinese or Japanese)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--features", choices=("zip", "npy", "audio"), default="zip",
+        help="one archive (default), a file per recording, or none: computed from the audio at every reading",
+    )  # fmt: skip
+    parser.add_argument("--float16", action="store_true", help="store features in half the space, a little coarser")
+    parser.add_argument(
+        "--num-units", metavar="K", type=int, help="number of unit codes (default: the largest in tgt_audio + 1)"
+    )
+    parser.add_argument(
+        "--vocabulary-from", metavar="DIR", type=Path,
+        help="take vocabulary and normalisation from this data folder instead of making new ones",
+    )  # fmt: skip
+    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per processor)")
+    parser.add_argument("--strict", action="store_true", help="stop at bad rows, before anything is written")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder made with other settings or data")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare, list bad rows on stderr, and say what was made."""
+    from nast_s2x.data.prepare import PrepareError, PrepareOptions, prepare
+
+    options = PrepareOptions(
+        vocab_size=args.vocab_size,
+        character_coverage=args.character_coverage,
+        features=args.features,
+        float16=args.float16,
+        source_lang=args.source_lang,
+        target_lang=args.target_lang,
+        num_units=args.num_units,
+        vocabulary_from=args.vocabulary_from,
+    )
+    try:
+        report = prepare(
+            args.manifest, args.output, options,
+            jobs=args.jobs, strict=args.strict, overwrite=args.overwrite, progress=not args.quiet,
+        )  # fmt: skip
+    except PrepareError as error:
+        _list_problems(error.problems)
+        raise
+    _list_problems(report.problems)
+    for note in report.notes:
+        print(f"note: {note}")
+    for split, rows in report.rows.items():
+        print(f"{split}: {rows} rows, {report.hours[split]:.2f} hours")
+    left_out = f", {len(report.problems)} rows left out" if report.problems else ""
+    units = f", {report.num_units} units" if report.num_units else ""
+    state = "already complete" if report.already_complete else "done"
+    print(f"{args.output}: {report.labels} labels{units}{left_out}, {state}")
+    return 0
+
+
+def _list_problems(problems: list[str]) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
