@@ -1,0 +1,160 @@
+"""``nast-s2x generate``: offline translation of a corpus or of single files, in batches."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from nast_s2x.cli.system import add_system_flags, open_system, say
+
+if TYPE_CHECKING:
+    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.generation import GeneratedRow, SourceRow
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand to the console command's parser."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="translate a manifest or audio files offline, in batches",
+        description="Translate whole utterances. Lines as fairseq-generate writes them: T- reference, H- score (mean "
+        "base-2 log-probability of a slot) and pieces, D- the same as text, Unit- speech units; numbers are places in "
+        "the manifest. Rows that cannot be read are reported and left out; the exit status is then 1.",
+    )
+    add_flags(parser)
+    parser.set_defaults(func=run)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the subcommand."""
+    parser.add_argument("audio", nargs="*", metavar="AUDIO", help="audio files (wav, flac, ogg, mp3) or .npy features")
+    parser.add_argument("--manifest", metavar="TSV", help="table with columns id, audio[, tgt_text, n_frames, split]")
+    parser.add_argument("--split", metavar="NAME", help="translate only the rows of this split of the manifest")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="utterances a batch (default: 16)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=20000, metavar="N", help="frames a batch, with padding (default: 20000)"
+    )
+    parser.add_argument("--num-shards", type=int, default=1, metavar="N", help="split the work into N parts")
+    parser.add_argument("--shard-id", type=int, default=0, metavar="I", help="and do part I, from 0")
+    parser.add_argument("--json", metavar="FILE", help="also write one JSON object a row; - is standard output")
+    parser.add_argument("--output", "-o", metavar="FILE", help="write the lines to FILE instead of standard output")
+    parser.add_argument("--no-units", action="store_true", help="leave the units out")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    add_system_flags(parser, default_chunk="offline if the model was trained for it, else its largest chunk")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate; returns the exit status."""
+    from nast_s2x.inference.generation import shard_rows
+
+    rows = shard_rows(_rows(args), args.num_shards, args.shard_id)
+    bundle, geometry = open_system(args, offline_default=True)
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        json_file = _open(stack, args.json) if args.json else None
+        # JSON on standard output has it to itself.
+        lines = _open(stack, args.output) if args.output or args.json != "-" else None
+        done = list(_write(_generated(args, bundle, geometry, rows), bundle, lines, json_file))
+    _report(args, done, time.monotonic() - started)
+    return 1 if any(row.error for row in done) else 0
+
+
+def _rows(args: argparse.Namespace) -> list[SourceRow]:
+    from nast_s2x.inference.generation import rows_of_files, rows_of_manifest
+
+    if bool(args.audio) == bool(args.manifest):
+        raise ValueError("give either audio files or --manifest")
+    if args.split and not args.manifest:
+        raise ValueError("--split needs --manifest")
+    return rows_of_manifest(args.manifest, args.split) if args.manifest else rows_of_files(args.audio)
+
+
+def _open(stack: contextlib.ExitStack, name: str | None) -> IO[str]:
+    if name in (None, "-"):
+        return sys.stdout
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    return stack.enter_context(open(name, "w", encoding="utf-8"))
+
+
+def _generated(
+    args: argparse.Namespace, bundle: Bundle, geometry: Any, rows: list[SourceRow]
+) -> Iterable[GeneratedRow]:
+    from tqdm import tqdm
+
+    from nast_s2x.inference.generation import generate
+
+    with tqdm(total=len(rows), unit="utt", file=sys.stderr, disable=args.no_progress or None) as bar:
+        yield from generate(
+            bundle,
+            rows,
+            geometry,
+            batch_size=args.batch_size,
+            max_tokens=args.max_tokens,
+            with_units=not args.no_units,
+            progress=bar.update,
+        )
+
+
+def _write(
+    results: Iterable[GeneratedRow], bundle: Bundle, lines: IO[str] | None, json_file: IO[str] | None
+) -> Iterable[GeneratedRow]:
+    for result in results:
+        if result.error is not None:
+            say(f"left out: {result.row.id}: {result.error}")
+        if lines is not None and result.translation is not None:
+            lines.write(fairseq_lines(result, bundle.tokenizer.pieces(result.translation.tokens), bundle.has_units))
+        if json_file is not None:
+            json_file.write(json.dumps(as_json(result, bundle), ensure_ascii=False) + "\n")
+        yield result
+
+
+def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> str:
+    """The T-, H-, D- and Unit- lines of one row."""
+    row, translation = result.row, result.translation
+    assert translation is not None
+    score = f"{translation.score / math.log(2):.4f}"
+    lines = [f"T-{row.index}\t{row.reference}"] if row.reference is not None else []
+    lines += [f"H-{row.index}\t{score}\t{' '.join(pieces)}", f"D-{row.index}\t{score}\t{translation.text}"]
+    if with_units:
+        lines.append(f"Unit-{row.index}\t{' '.join(map(str, translation.units))}")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(result: GeneratedRow, bundle: Bundle) -> dict[str, Any]:
+    """One row as a JSON object; with ``error`` instead of a translation where there is none."""
+    row, translation = result.row, result.translation
+    entry: dict[str, Any] = {"index": row.index, "id": row.id, "audio": row.audio}
+    if row.reference is not None:
+        entry["reference"] = row.reference
+    if translation is None:
+        return {**entry, "error": result.error}
+    entry |= {"text": translation.text, "pieces": bundle.tokenizer.pieces(translation.tokens)}
+    if bundle.has_units:
+        entry["units"] = translation.units
+    return entry | {"score": round(translation.score, 6), "seconds": round(translation.num_frames / 100, 2)}
+
+
+def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) -> None:
+    translated = [result for result in done if result.translation is not None]
+    speech = sum(result.translation.num_frames for result in translated if result.translation) / 100
+    shard = f" (shard {args.shard_id} of {args.num_shards})" if args.num_shards > 1 else ""
+    speed = f", {speech / seconds:.1f} times as fast as speech" if speech and seconds else ""
+    count = f"{len(translated)} of {len(done)} utterances{shard}"
+    say(f"translated {count}, {speech:.1f} s of speech in {seconds:.1f} s{speed}")
+    scored = [(r.translation.text, r.row.reference) for r in translated if r.translation and r.row.reference]
+    if not scored:
+        return
+    try:
+        import sacrebleu
+    except ModuleNotFoundError:
+        say("BLEU is not computed: it needs the package sacrebleu (pip install sacrebleu)")
+        return
+    bleu = sacrebleu.corpus_bleu([text for text, _ in scored], [[reference for _, reference in scored]])
+    say(f"BLEU{shard} on {len(scored)} utterances: {bleu}")

@@ -1,0 +1,113 @@
+"""Translation of whole utterances, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.frontend.fbank import fbank
+from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.detokenizer import detokenize
+from nast_s2x.inference.labels import text_collapser, unit_codes, unit_collapser
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Translation of one utterance.
+
+    Attributes:
+        text: the words.
+        tokens: text tokens (labels after collapse, without blank and specials).
+        units: unit codes, runs collapsed; empty without a unit decoder.
+        score: mean natural-log-probability of the best text label of each slot; 0 without slots.
+        num_frames: feature frames (10 ms) of the source.
+        labels, unit_labels: best label of each text and unit slot, before collapse.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)
+    score: float = 0.0
+    num_frames: int = 0
+    labels: list[int] = field(default_factory=list)
+    unit_labels: list[int] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def translate_batch(
+    bundle: Bundle,
+    features: Sequence[Tensor | NDArray[np.float32]],
+    geometry: ChunkGeometry | None = None,
+    with_units: bool = True,
+    normalised: bool = False,
+) -> list[Translation]:
+    """Translate utterances in one forward pass.
+
+    Args:
+        bundle: the trained system.
+        features: of each utterance (F, bins), F from 0; log-mel as the front end gives them.
+        geometry: ``None`` takes the bundle's default for whole utterances.
+        with_units: return units too, if the bundle has a unit decoder.
+        normalised: True if CMVN has been applied already.
+    Returns:
+        one translation per utterance, in order; padding and batching do not change them.
+    Raises:
+        ValueError: features of a wrong shape, or an utterance longer than the model's position tables.
+    """
+    geometry = bundle.trained.choose(offline_default=True) if geometry is None else geometry
+    tensors = [_as_features(item, bundle.model.config.input_dim) for item in features]
+    results = [Translation() for _ in tensors]
+    spoken = [index for index, item in enumerate(tensors) if len(item)]
+    if not spoken:
+        return results
+    ready = [
+        tensors[index].to(bundle.device, bundle.dtype) if normalised else bundle.normalise(tensors[index])
+        for index in spoken
+    ]
+    lengths = torch.tensor([len(item) for item in ready], device=bundle.device)
+    fbank_batch = torch.nn.utils.rnn.pad_sequence(ready, batch_first=True)  # (B, F, bins)
+    output = bundle.model(fbank_batch, lengths, geometry)
+    scores, labels = output.text_logits.log_softmax(-1).max(-1)  # (B, N) each
+    unit_labels = None
+    if with_units and output.unit_logits is not None:
+        unit_labels = output.unit_logits.argmax(-1)  # (B, U)
+    for row, index in enumerate(spoken):
+        slots = int(output.text_lengths[row])
+        units = unit_labels[row, : slots * geometry.unit_upsample].tolist() if unit_labels is not None else []
+        results[index] = _translation(
+            bundle, labels[row, :slots].tolist(), units, float(scores[row, :slots].float().mean()), len(ready[row])
+        )
+    return results
+
+
+def _translation(
+    bundle: Bundle, labels: list[int], unit_labels: list[int], score: float, num_frames: int
+) -> Translation:
+    tokens = text_collapser(bundle).push(labels)
+    units = unit_codes(unit_collapser(bundle).push(unit_labels)) if unit_labels else []
+    return Translation(detokenize(bundle.tokenizer, tokens), tokens, units, score, num_frames, labels, unit_labels)
+
+
+def _as_features(item: Tensor | NDArray[np.float32], bins: int) -> Tensor:
+    tensor = item if isinstance(item, Tensor) else torch.from_numpy(np.ascontiguousarray(item))
+    if tensor.dim() != 2 or tensor.size(1) != bins:
+        raise ValueError(f"features of an utterance must have shape (frames, {bins}), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def translate_samples(
+    bundle: Bundle,
+    samples: ArrayLike,
+    sample_rate: int | None = None,
+    geometry: ChunkGeometry | None = None,
+    with_units: bool = True,
+) -> Translation:
+    """Translate one recording: samples (n,) or (n, channels) at ``sample_rate`` Hz (``None``: the bundle's)."""
+    features = fbank(samples, bundle.sample_rate if sample_rate is None else sample_rate)
+    return translate_batch(bundle, [features], geometry, with_units)[0]
