@@ -242,7 +242,7 @@ def may_attend(query: SequenceLayout, key: SequenceLayout, wait: int = 0) -> Ten
 
 
 def attention_mask(query: SequenceLayout, key: SequenceLayout, wait: int = 0) -> Tensor | None:
-    """:func:`may_attend` and the padding of ``key`` in one mask, (B or 1, 1, Tq, Tk); ``None`` = all visible."""
+    """:func:`may_attend` and the padding of ``key`` as a (B or 1, 1, Tq, Tk) mask; ``None``: all visible."""
     visible = may_attend(query, key, wait)[None, None]
     if key.lengths is not None:
         visible = visible & (key.position < key.lengths[:, None])[:, None, None]

@@ -212,9 +212,8 @@ def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
         states = viterbi_align(log_probs, lengths, targets, target_lengths, blank)
         labels = aligned_labels(states, targets, blank, pad=PAD)
         expected = fixture.tensor(f"out/glance/{decoder}_labels")
-        scores = [
-            log_probs.gather(-1, each[..., None])[..., 0].masked_fill(each == PAD, 0).sum(1) for each in (labels, expected)
-        ]
+        picked = (log_probs.gather(-1, each[..., None])[..., 0] for each in (labels, expected))
+        scores = [each.masked_fill(expected == PAD, 0).sum(1) for each in picked]
         tied = (scores[0] - scores[1]).abs() < TIE  # another alignment of the same probability
         wrong = (labels != expected) & ~(tied & ((labels == PAD) == (expected == PAD)).all(1))[:, None]
         yield Row(f"glance/{decoder}_labels", float(wrong.sum()), 0)

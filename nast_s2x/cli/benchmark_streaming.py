@@ -1,0 +1,195 @@
+"""The parts ``streaming`` and ``attention`` of ``nast-s2x benchmark``: random weights, features to labels."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask, parse_chunk_ms
+from nast_s2x.network import NastModel, positions_for_seconds, preset
+from nast_s2x.network.attention import RelativeSelfAttention, merge_heads, split_heads
+from nast_s2x.network.positions import relation_index
+
+TEXT_VOCAB = 10_000
+UNIT_VOCAB = 1005
+TIE = 1e-3
+"""Slots whose two best labels are closer than this (log-probability) are left out of ``labels_equal``."""
+
+
+def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | str]:
+    """A stream with caches, against the same network's offline forward on every prefix.
+
+    Both emit the same chunks at the same moments; look-ahead is one chunk. Features exist beforehand, so the times are
+    the network's alone.
+
+    Returns:
+        cached_seconds, recomputed_seconds (totals), offline_seconds (one forward of the whole), speedup,
+        real_time_factor (cached seconds per second of source), chunk_ms_first_third and chunk_ms_last_third (median
+        time of a chunk), labels_equal (cached against the whole forward, near-ties left out), tied_slots, and sizes.
+    """
+    chunk = parse_chunk_ms(args.chunk_ms)
+    if chunk is None:
+        raise ValueError("streaming needs a chunk size in ms: offline there is no chunk to wait for")
+    torch.set_num_threads(args.threads)
+    geometry = ChunkGeometry(chunk, lookahead_frames=chunk)
+    model = random_model(args.preset, args.seconds, geometry)
+    fbank = torch.randn(1, int(args.seconds * 100), model.config.input_dim)
+    with torch.inference_mode():
+        warm_up = fbank[:, : 3 * chunk]
+        stream(model, warm_up, geometry)
+        text, units, chunk_seconds = stream(model, fbank, geometry)
+        begun = time.perf_counter()
+        whole = model(fbank, None, geometry)
+        offline = time.perf_counter() - begun
+        recomputed = recompute_prefixes(model, fbank, geometry)
+    equal, ties = compare((text, whole.text_logits), (units, whole.unit_logits))
+    third = max(1, len(chunk_seconds) // 3)
+    cached = sum(chunk_seconds)
+    return {
+        "cached_seconds": cached,
+        "recomputed_seconds": recomputed,
+        "offline_seconds": offline,
+        "speedup": recomputed / cached,
+        "real_time_factor": cached / args.seconds,
+        "chunk_ms_first_third": 1000 * statistics.median(chunk_seconds[:third]),
+        "chunk_ms_last_third": 1000 * statistics.median(chunk_seconds[-third:]),
+        "labels_equal": equal,
+        "tied_slots": ties,
+        "chunks": len(chunk_seconds),
+        "seconds": args.seconds,
+        "chunk_ms": chunk * 10,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def random_model(name: str, seconds: float, geometry: ChunkGeometry) -> NastModel:
+    """A speech-to-speech-unit network of a preset's size with random weights and labels that vary."""
+    torch.manual_seed(0)
+    # The published sizes unless the source is longer: tables grow with the longest source.
+    text, unit = positions_for_seconds(seconds, geometry)
+    config = preset(
+        name,
+        text_vocab=TEXT_VOCAB,
+        unit_vocab=UNIT_VOCAB,
+        max_text_positions=max(1024, text),
+        max_unit_positions=max(1200, unit),
+    )
+    model = NastModel(config).eval()
+    for decoder in (model.decoder, model.unit_decoder):
+        torch.nn.init.normal_(decoder.embed_tokens.weight, std=config.decoder_dim**-0.5)
+    return model
+
+
+def pieces(frames: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
+    """Frames that arrive between two emissions: the first piece completes the first chunk, the last ends the source."""
+    edges, chunk = [0], 0
+    while geometry.emission_frames(chunk) < frames:
+        edges.append(geometry.emission_frames(chunk))
+        chunk += 1
+    return list(zip(edges, [*edges[1:], frames], strict=True))
+
+
+def stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> tuple[Tensor, Tensor, list[float]]:
+    """Text and unit logits of a cached stream, and the seconds that each emission took."""
+    state, text, units, seconds = model.init_state(geometry), [], [], []
+    for start, stop in pieces(fbank.size(1), geometry):
+        begun = time.perf_counter()
+        final = stop == fbank.size(1)
+        output = model(fbank[:, start:stop], None, geometry, state=state, final=final)
+        seconds.append(time.perf_counter() - begun)
+        text.append(output.text_logits)
+        units.append(output.unit_logits)
+    return torch.cat(text, 1), torch.cat(units, 1), seconds
+
+
+def recompute_prefixes(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> float:
+    """Seconds to run the offline forward on each prefix at which the stream emits."""
+    total = 0.0
+    for _, stop in tqdm(pieces(fbank.size(1), geometry), desc="recomputed prefixes", leave=False):
+        begun = time.perf_counter()
+        model(fbank[:, :stop], None, geometry)
+        total += time.perf_counter() - begun
+    return total
+
+
+def compare(*pairs: tuple[Tensor, Tensor]) -> tuple[bool, int]:
+    """Whether the best labels of each pair of logits (1, T, V) agree where they are not tied, and how many are."""
+    equal, ties = True, 0
+    for ours, reference in pairs:
+        if ours.shape != reference.shape:
+            return False, 0
+        best = reference.log_softmax(-1).topk(2, dim=-1).values
+        tied = best[..., 0] - best[..., 1] < TIE
+        ties += int(tied.sum())
+        equal &= bool(((ours.argmax(-1) == reference.argmax(-1)) | tied).all())
+    return equal, ties
+
+
+def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
+    """Relative self-attention by relation rows, against the textbook form with a (T, T, head size) tensor.
+
+    Forward and backward over the encoder frames of ``--seconds`` of source and their look-ahead copies.
+
+    Returns:
+        seconds and pairwise_seconds (medians), speedup, relation_bytes and pairwise_relation_bytes (the largest tensor
+        that relations need in either form), max_abs_difference of the outputs.
+    """
+    chunk = parse_chunk_ms(args.chunk_ms)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    config = preset(args.preset, text_vocab=10)
+    layer = RelativeSelfAttention(config.encoder_dim, config.encoder_heads, config.max_relative_position, 0.0)
+    geometry = ChunkGeometry(chunk, lookahead_frames=chunk or 0)
+    frames = geometry.encoder_frames(int(args.seconds * 100))
+    sequence = SequenceLayout.plain(0, frames, geometry.chunk_encoder_frames)
+    if chunk is not None:
+        per_chunk = geometry.chunk_encoder_frames
+        sequence = sequence + SequenceLayout.copies(0, frames // per_chunk, per_chunk, per_chunk, frames)
+    relation = relation_index(sequence.position, sequence.position, layer.clip)
+    mask = attention_mask(sequence, sequence)
+    x = torch.randn(args.batch or 1, len(sequence), config.encoder_dim)
+    seconds = median_seconds(lambda: layer(x, relation, mask).sum().backward())
+    pairwise = median_seconds(lambda: pairwise_attention(layer, x, relation, mask).sum().backward())
+    with torch.no_grad():
+        difference = float((layer(x, relation, mask) - pairwise_attention(layer, x, relation, mask)).abs().max())
+    size, head = len(sequence), config.encoder_dim // config.encoder_heads
+    return {
+        "seconds": seconds,
+        "pairwise_seconds": pairwise,
+        "speedup": pairwise / seconds,
+        "relation_bytes": 4 * x.size(0) * config.encoder_heads * size * (2 * layer.clip + 1),
+        "pairwise_relation_bytes": 4 * size * size * head,
+        "max_abs_difference": difference,
+        "frames": size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def pairwise_attention(layer: RelativeSelfAttention, x: Tensor, relation: Tensor, mask: Tensor | None) -> Tensor:
+    """The definition (Shaw et al., 2018) with one relation vector for each pair: the oracle, never used otherwise."""
+    query, key, value = (split_heads(part, layer.heads) for part in layer._project(x))
+    query = query * query.size(-1) ** -0.5
+    by_key, by_value = layer.relative_keys_embedding(relation), layer.relative_values_embedding(relation)
+    scores = query @ key.transpose(-1, -2) + torch.einsum("bhqd,qkd->bhqk", query, by_key)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    return layer.out_proj(merge_heads(weights @ value + torch.einsum("bhqk,qkd->bhqd", weights, by_value)))
+
+
+def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
+    """Median time of ``runs`` calls after one that warms up."""
+    work()
+    times = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
