@@ -139,7 +139,7 @@ class ChunkGeometry:
         return slots / self.text_upsample * self.pooling * self.subsampling * FRAME_MS / 1000
 
     def ready_chunks(self, frames: int) -> int:
-        """Complete chunks that the encoder may run once ``frames`` feature frames exist; offline none before the end."""
+        """Complete chunks that the encoder may run once ``frames`` feature frames exist; offline 0 before the end."""
         if self.chunk_frames is None:
             return 0
         return max(0, (frames - self.lookahead_frames) // self.chunk_frames)
