@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import soxr
 
-from nast_s2x.frontend.audio import AudioError, StreamResampler, as_mono, load_audio
+from nast_s2x.frontend.audio import AudioError, StreamResampler, as_mono, declared_samples, load_audio
 
 
 def tone(rate: int, seconds: float = 0.5, hertz: float = 440.0) -> np.ndarray:
@@ -35,6 +35,8 @@ def test_formats_and_rates(tmp_path: Path, name: str, rate: int, subtype: str | 
     samples = load_audio(tmp_path / name)
     assert samples.dtype == np.float32
     assert len(samples) == 8000
+    # The header of an mp3 counts its padding.
+    assert abs(declared_samples(tmp_path / name) - 8000) <= (1200 if name.endswith("mp3") else 0)
     # The ends are left out: filters ring there.
     assert np.abs(samples - tone(16000))[400:-400].max() <= error
 
@@ -74,7 +76,14 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
     for name, reason in reasons.items():
         with pytest.raises(AudioError) as error:
             load_audio(tmp_path / name)
-        assert str(error.value).startswith(str(tmp_path / name)) and reason in str(error.value)
+        assert str(error.value).startswith(f"{tmp_path / name}: ") and reason in str(error.value)
+
+
+def test_header_of_an_unusable_file(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no sound")
+    for name in ("text.wav", "missing.wav"):
+        with pytest.raises(AudioError, match=rf"{name}: cannot be read as audio"):
+            declared_samples(tmp_path / name)
 
 
 def test_integer_samples_are_scaled() -> None:

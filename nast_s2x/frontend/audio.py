@@ -123,6 +123,19 @@ def read_samples(
         raise AudioError(f"{name}: {error}") from error
 
 
+def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> int:
+    """Number of samples at ``sample_rate`` that a sound file's header declares, without reading the sound.
+
+    Raises:
+        AudioError: missing or unreadable; names the file.
+    """
+    try:
+        info = soundfile.info(os.fspath(path))
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from error
+    return int(info.frames * sample_rate / info.samplerate)
+
+
 def _read_whole(source: Any, start: int, frames: int) -> tuple[NDArray[np.float32], int]:
     with soundfile.SoundFile(source) as file:
         if start:

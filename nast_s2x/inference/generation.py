@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.data.features import load_features
 from nast_s2x.data.manifest import read_table
+from nast_s2x.frontend.audio import AudioError, declared_samples
 from nast_s2x.frontend.fbank import num_frames
 from nast_s2x.inference.bundle import Bundle
 from nast_s2x.inference.offline import Translation, translate_batch
@@ -107,10 +107,9 @@ def _row_of_cells(index: int, cells: dict[str, str], base: Path) -> SourceRow:
 
 def _frames_of_file(path: Path) -> int | None:
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError):
+        return num_frames(declared_samples(path))
+    except AudioError:
         return None  # features, or unreadable: told when the row is loaded
-    return num_frames(int(info.frames * 16000 / info.samplerate))
 
 
 def shard_rows(rows: Sequence[SourceRow], num_shards: int, shard_id: int) -> list[SourceRow]:

@@ -1,0 +1,125 @@
+"""Imports point downward only: every room imports what its line of the table allows, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
+
+BASE = {"torch", "numpy"}
+#: room -> (rooms of this package, libraries); the standard library and the room itself always count.
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    "chunking": (set(), {"torch"}),
+    "ctc": (set(), {"torch"}),
+    "network": ({"chunking", "ctc"}, {"torch"}),
+    "losses": ({"chunking", "ctc"}, {"torch"}),
+    "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank"}),
+    "vocoder": ({"frontend", "data"}, BASE),
+    "data": ({"frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm"}),
+    "inference": (
+        {"frontend", "network", "vocoder", "data", "chunking", "ctc"},
+        BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"},
+    ),
+    "agents": ({"inference"}, BASE | {"simuleval"}),
+    "evaluation": ({"inference", "agents"}, BASE | {"simuleval"}),
+}
+_BELOW_FAIRSEQ = {"chunking", "ctc", "network", "losses", "frontend", "vocoder", "data", "inference"}
+for _room in ("models", "criterions", "tasks"):
+    ROOMS[_room] = (
+        _BELOW_FAIRSEQ | {"models", "criterions", "tasks"},
+        BASE | {"fairseq", "omegaconf", "sacrebleu", "sentencepiece", "tqdm", "yaml"},
+    )
+
+
+def room_files(room: str) -> list[Path]:
+    """Python files of a room: a module of its own, or a folder."""
+    module = PACKAGE / f"{room}.py"
+    return [module] if module.exists() else sorted((PACKAGE / room).rglob("*.py"))
+
+
+def imports(source: str, module: str) -> set[str]:
+    """Absolute names that a module imports anywhere in it, in functions and for type checkers too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*module.split(".")[: -node.level], *filter(None, [base])])
+            # `from nast_s2x import data` imports a room as much as `from nast_s2x.data import x`.
+            names |= {f"{base}.{alias.name}" if base == "nast_s2x" else base for alias in node.names}
+    return names
+
+
+def violations(room: str, names: set[str]) -> list[str]:
+    """Imported names that the table does not allow to the room."""
+    rooms, libraries = ROOMS[room]
+    wrong = []
+    for name in sorted(names):
+        top, _, rest = name.partition(".")
+        if top == "nast_s2x":
+            target = rest.split(".")[0]
+            allowed = target in rooms or target in {room, "__version__", ""}
+        else:
+            allowed = top in libraries or top in sys.stdlib_module_names
+        if not allowed:
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_room_imports_only_what_is_below(room: str) -> None:
+    wrong = {}
+    for file in room_files(room):
+        module = "nast_s2x." + ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        found = violations(room, imports(file.read_text("utf-8"), module))
+        if found:
+            wrong[str(file.relative_to(PACKAGE))] = found
+    assert not wrong
+
+
+def test_every_room_has_a_line_in_the_table() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and list(path.glob("*.py"))}
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert folders | modules <= {*ROOMS, "cli"}
+
+
+def test_the_check_sees_all_kinds_of_imports() -> None:
+    source = "import fairseq.data\ndef f():\n    from ..cli import main\n    from nast_s2x import tasks\nimport os\n"
+    names = imports(source, "nast_s2x.data.features")
+    assert names == {"fairseq.data", "nast_s2x.cli", "nast_s2x.tasks", "os"}
+    assert violations("data", names) == ["fairseq.data", "nast_s2x.cli", "nast_s2x.tasks"]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120, check=False
+    )
+
+
+def test_package_import_is_light_and_silent() -> None:
+    result = run_python("import sys, nast_s2x; print(*sorted({name.split('.')[0] for name in sys.modules}))")
+    assert result.returncode == 0 and result.stderr == ""
+    assert not {"torch", "numpy", "fairseq", "simuleval", "argparse"} & set(result.stdout.split())
+
+
+def test_inference_needs_neither_fairseq_nor_simuleval() -> None:
+    modules = [
+        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for room in ("chunking", "ctc", "network", "losses", "frontend", "data", "inference", "vocoder")
+        for file in room_files(room)
+    ]
+    # None in sys.modules makes an import of that name fail, as if it were not installed.
+    code = (
+        "import sys, importlib\n"
+        "for name in ('fairseq', 'simuleval', 'sacrebleu', 'omegaconf', 'torchaudio'): sys.modules[name] = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+    )
+    result = run_python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
