@@ -1,0 +1,127 @@
+"""A small random system for tests of inference: real vocabulary and CMVN, random weights whose labels vary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from numpy.typing import NDArray
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.data.dictionary import LabelDictionary
+from nast_s2x.data.text import TextTokenizer
+from nast_s2x.frontend.cmvn import CmvnAccumulator
+from nast_s2x.frontend.fbank import fbank
+from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.geometries import TrainedGeometries
+from nast_s2x.network import NastConfig, NastModel
+
+SENTENCES = """the small house is red
+a big dog sleeps near the old house
+the cats walk slowly to the river
+where is the blue bird of the old man
+she walked home and he slept
+birds sing under the open window
+""".splitlines()
+NUM_UNITS = 20
+
+
+def make_signal(seconds: float, seed: int = 0, rate: int = 16000) -> NDArray[np.float32]:
+    """Tones and noise that change every 60 to 250 ms, so that features keep changing; float32 (n,)."""
+    rng = np.random.default_rng(seed)
+    total = round(seconds * rate)
+    pieces: list[NDArray[np.float64]] = []
+    while sum(map(len, pieces)) < total:
+        n = int(rng.uniform(0.06, 0.25) * rate)
+        tone = np.sin(2 * np.pi * rng.uniform(100, 3500) * np.arange(n) / rate)
+        pieces.append(rng.uniform(0.0, 0.3) * tone + rng.uniform(0.0, 0.1) * rng.standard_normal(n))
+    return np.concatenate([*pieces, np.zeros(0)])[:total].astype(np.float32)
+
+
+def make_vocabulary(folder: Path) -> tuple[Path, Path]:
+    """Train a SentencePiece model on a few sentences; (model, dictionary)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = folder / "spm"
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(SENTENCES * 5),
+        model_prefix=str(prefix),
+        vocab_size=45,
+        model_type="unigram",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
+    pieces = [processor.IdToPiece(i) for i in range(3, processor.GetPieceSize())]
+    LabelDictionary(pieces).save(folder / "dict.txt")
+    return Path(f"{prefix}.model"), folder / "dict.txt"
+
+
+def make_model(text_vocab: int, units: bool, seed: int = 0) -> NastModel:
+    """A random network, 2 layers of 32; larger weights than at the start of training make its labels vary."""
+    torch.manual_seed(seed)
+    config = NastConfig(
+        text_vocab=text_vocab,
+        unit_vocab=NUM_UNITS + 5 if units else 0,
+        conv_channels=8,
+        encoder_dim=32,
+        encoder_layers=2,
+        encoder_heads=4,
+        encoder_ffn_dim=64,
+        decoder_dim=32,
+        decoder_layers=2,
+        decoder_heads=4,
+        decoder_ffn_dim=64,
+        unit_layers=2,
+        max_text_positions=400,
+        max_unit_positions=2400,
+    )
+    model = NastModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                # Weak attention outputs, since averaging over the sequence makes all slots alike.
+                scale = 0.3 if "out_proj" in name and "attn" in name else 1.5
+                parameter.normal_(0.0, 0.4 if "embed" in name else scale * parameter[0].numel() ** -0.5)
+    return model
+
+
+def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
+    """Standardise the hidden states over a recording: else the label of their mean wins everywhere."""
+    for decoder in (model.decoder, model.unit_decoder):
+        if decoder is None:
+            continue
+        norm, seen = decoder.layers[-1].final_layer_norm, []
+        hook = norm.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
+        with torch.no_grad():
+            model(features[None], None, ChunkGeometry(chunk_frames=32, lookahead_frames=32))
+            hook.remove()
+            std, mean = torch.std_mean(seen[0], (0, 1))
+            norm.weight /= std
+            norm.bias.copy_((norm.bias - mean) / std)
+
+
+def make_bundle(
+    folder: Path, units: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0, example: str | None = None
+) -> Bundle:
+    """A bundle in memory, its vocabulary in ``folder``; a fixed recording makes its labels vary."""
+    spm, vocabulary = make_vocabulary(folder)
+    dictionary = LabelDictionary.load(vocabulary)
+    features = fbank(make_signal(6.0, seed=99))
+    cmvn = CmvnAccumulator().add(features).result()
+    model = make_model(len(dictionary), units, seed)
+    centre_outputs(model, cmvn(features))
+    bundle = Bundle(
+        model=model,
+        dictionary=dictionary,
+        tokenizer=TextTokenizer(spm, dictionary),
+        cmvn=cmvn,
+        trained=TrainedGeometries((160, 320, 640, None)),
+        vocabulary_file=vocabulary,
+        sentencepiece_file=spm,
+        source_lang="fr",
+        target_lang="en",
+        example=example,
+    )
+    return bundle.to(dtype=dtype)

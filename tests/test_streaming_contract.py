@@ -1,0 +1,274 @@
+"""The streaming contract, from samples to words: a stream in any pieces gives what the whole utterance gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from random_system import NUM_UNITS, make_bundle, make_signal
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.frontend.audio import StreamResampler
+from nast_s2x.frontend.fbank import fbank
+from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.detokenizer import join_words
+from nast_s2x.inference.offline import translate_batch
+from nast_s2x.inference.streaming import Emission, StreamingTranslator
+
+CHUNKS_MS = (160, 320, 640, 1280)
+LOOKAHEADS = ("none", "half", "full", "longer", "odd")
+WAITS = (0, 1, 2)
+LENGTHS = (0, 1, 399, 400, 401, 720, 5200, 16000, 24680, 40000, 61234)
+SIGNAL = make_signal(15.0, seed=7)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Operations this small are faster on one thread, much faster where processors are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Labels are compared in float64, where no near-tie flips."""
+    return make_bundle(tmp_path_factory.mktemp("exact"), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("single"))
+
+
+def geometry_of(bundle: Bundle, chunk_ms: int, lookahead: str, wait: int) -> ChunkGeometry:
+    milliseconds = {"none": 0, "half": chunk_ms // 2, "full": chunk_ms, "longer": 2 * chunk_ms + 40, "odd": 120}
+    return bundle.geometry(chunk_ms, milliseconds[lookahead], wait)
+
+
+def random_cuts(total: int, rng: np.random.Generator, pushes: int = 12) -> list[int]:
+    """Ends of pieces: random places, some twice (empty pieces), and a few neighbours (pieces of one sample)."""
+    if total == 0:
+        return [0, 0]
+    ends = rng.integers(0, total + 1, size=pushes).tolist()
+    ends += [ends[0], min(total, ends[1] + 1), min(total, ends[1] + 2), total]
+    return sorted(ends)
+
+
+def stream(
+    translator: StreamingTranslator, samples: np.ndarray, ends: list[int], rate: int | None = None
+) -> list[tuple[int, Emission]]:
+    """Push ``samples`` in pieces and finish; each emission with the number of samples heard when it came."""
+    heard, emissions = 0, []
+    for end in ends:
+        emissions += [(end, emission) for emission in translator.push(samples[heard:end], rate)]
+        heard = end
+    assert heard == len(samples)
+    return emissions + [(heard, emission) for emission in translator.finish()]
+
+
+@contextmanager
+def recorded(bundle: Bundle) -> Iterator[list]:
+    """The model's outputs, as they come."""
+    outputs: list = []
+    hook = bundle.model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
+
+
+def check_contents(bundle: Bundle, samples: np.ndarray, geometry: ChunkGeometry, emissions: list[Emission]) -> None:
+    """Concatenated emissions are the offline translation of the same geometry, and look as emissions should."""
+    offline = translate_batch(bundle, [fbank(samples)], geometry)[0]
+    assert [token for emission in emissions for token in emission.tokens] == offline.tokens
+    assert [unit for emission in emissions for unit in emission.units] == offline.units
+    assert join_words(emission.text for emission in emissions) == offline.text
+    assert all(0 <= unit < NUM_UNITS for unit in offline.units)
+    slots = geometry.text_slots(offline.num_frames)
+    assert len(offline.labels) == slots and len(offline.unit_labels) == slots * geometry.unit_upsample
+    if emissions:
+        assert [emission.final for emission in emissions] == [False] * (len(emissions) - 1) + [True]
+        size = geometry.chunk_text_slots or slots
+        assert emissions[-1].chunk == -(-slots // size) - 1
+        chunks = [emission.chunk for emission in emissions]
+        assert sorted(set(chunks)) == list(range(chunks[-1] + 1)) and chunks == sorted(chunks)
+    else:
+        assert offline.num_frames == 0 and not offline.text and not offline.tokens
+
+
+def check_times(samples: np.ndarray, geometry: ChunkGeometry, emissions: list[tuple[int, Emission]]) -> None:
+    """At 16 kHz an emission bears the geometry's time (or the end's), and came neither before it nor late."""
+    end_ms = len(samples) / 16
+    for heard, emission in emissions:
+        due = end_ms if geometry.offline else min(geometry.emission_ms(emission.chunk), end_ms)
+        assert emission.source_ms == pytest.approx(end_ms if emission.final else due)
+        assert heard / 16 >= emission.source_ms
+    times = [emission.source_ms for _, emission in emissions]
+    assert times == sorted(times)
+
+
+CASES = [
+    (chunk, lookahead, wait, LENGTHS[(7 * case) % len(LENGTHS)], LENGTHS[(7 * case + 5) % len(LENGTHS)])
+    for case, (chunk, lookahead, wait) in enumerate(product(CHUNKS_MS, LOOKAHEADS, WAITS))
+]
+
+
+@pytest.mark.parametrize(("chunk_ms", "lookahead", "wait", "first", "second"), CASES)
+def test_any_cut_gives_the_offline_translation(
+    exact: Bundle, chunk_ms: int, lookahead: str, wait: int, first: int, second: int
+) -> None:
+    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
+    translator = StreamingTranslator(exact, geometry)
+    rng = np.random.default_rng([chunk_ms, len(lookahead), wait])
+    for length in (first, second):
+        samples = SIGNAL[length : 2 * length] if 2 * length <= len(SIGNAL) else SIGNAL[:length]
+        emissions = stream(translator, samples, random_cuts(length, rng))
+        check_contents(exact, samples, geometry, [emission for _, emission in emissions])
+        check_times(samples, geometry, emissions)
+        translator.reset()
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_every_length_at_the_usual_chunk_and_offline(exact: Bundle, length: int) -> None:
+    samples = SIGNAL[:length]
+    for geometry in (exact.geometry(320), exact.geometry("offline")):
+        at_once = stream(StreamingTranslator(exact, geometry), samples, [length])
+        in_pieces = stream(StreamingTranslator(exact, geometry), samples, [*range(0, length, 640), length])
+        assert [emission for _, emission in at_once] == [emission for _, emission in in_pieces]
+        check_contents(exact, samples, geometry, [emission for _, emission in at_once])
+        check_times(samples, geometry, in_pieces)
+        if geometry.offline:
+            assert len(at_once) == (length >= 400)
+
+
+@pytest.mark.parametrize(
+    ("chunk_ms", "lookahead", "wait"),
+    [(160, "longer", 1), (320, "full", 0), (640, "odd", 2), (1280, "half", 0)],
+)
+def test_fifteen_seconds(exact: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
+    emissions = stream(StreamingTranslator(exact, geometry), SIGNAL, [*range(1280, len(SIGNAL), 1280), len(SIGNAL)])
+    check_contents(exact, SIGNAL, geometry, [emission for _, emission in emissions])
+    check_times(SIGNAL, geometry, emissions)
+    # The labels must vary for all this to mean something.
+    tokens = [token for _, emission in emissions for token in emission.tokens]
+    words = [word for _, emission in emissions for word in emission.text.split()]
+    assert len(set(tokens)) > 10 and len(words) > 10
+
+
+@pytest.mark.parametrize("chunk_ms", [160, 320, 1280])
+def test_emissions_come_as_soon_as_the_geometry_permits(exact: Bundle, chunk_ms: int) -> None:
+    geometry = geometry_of(exact, chunk_ms, "half", 1)
+    translator = StreamingTranslator(exact, geometry)
+    emitted = 0
+    for heard in range(80, 24000, 80):
+        emitted += len(translator.push(SIGNAL[heard - 80 : heard]))
+        due = 0
+        while geometry.emission_ms(due) <= heard / 16:
+            due += 1
+        assert emitted == due
+
+
+@pytest.mark.parametrize(
+    ("chunk_ms", "lookahead", "wait"), [(160, "none", 0), (320, "full", 0), (320, "longer", 2), (640, "odd", 1)]
+)
+def test_log_probabilities_in_float32(single: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+    geometry = geometry_of(single, chunk_ms, lookahead, wait)
+    samples = SIGNAL[:80000]
+    with recorded(single) as pieces:
+        stream(StreamingTranslator(single, geometry), samples, random_cuts(len(samples), np.random.default_rng(1)))
+    with recorded(single) as whole, torch.inference_mode():
+        translate_batch(single, [fbank(samples)], geometry)
+    assert [piece.first_text_slot for piece in pieces] == np.cumsum(
+        [0, *(piece.text_logits.size(1) for piece in pieces[:-1])]
+    ).tolist()
+    for kind in ("text_logits", "unit_logits"):
+        streamed = torch.cat([getattr(piece, kind) for piece in pieces], 1).log_softmax(-1)
+        expected = getattr(whole[0], kind).log_softmax(-1)
+        assert streamed.shape == expected.shape and torch.isfinite(streamed).all()
+        assert (streamed - expected).abs().max() < 1e-4
+
+
+def test_offline_pieces_equal_the_whole_in_float32(single: Bundle) -> None:
+    samples = SIGNAL[:50000]
+    with recorded(single) as outputs:
+        stream(StreamingTranslator(single, single.geometry("offline")), samples, [1000, 30000, 50000])
+        translate_batch(single, [fbank(samples)], single.geometry("offline"))
+    streamed = torch.cat([output.text_logits for output in outputs[:-1]], 1).log_softmax(-1)
+    assert (streamed - outputs[-1].text_logits.log_softmax(-1)).abs().max() < 1e-4
+
+
+def test_two_interleaved_streams_share_one_model(exact: Bundle) -> None:
+    sources = [SIGNAL[:50000], make_signal(2.7, seed=3)]
+    translators = [
+        StreamingTranslator(exact, exact.geometry(160)),
+        StreamingTranslator(exact, exact.geometry(320, 160, 1)),
+    ]
+    emissions: list[list[Emission]] = [[], []]
+    for start in range(0, 50000, 700):
+        for source, translator, out in zip(sources, translators, emissions, strict=True):
+            out += translator.push(source[start : start + 700])
+    for source, translator, out in zip(sources, translators, emissions, strict=True):
+        out += translator.finish()
+        check_contents(exact, source, translator.geometry, out)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+@pytest.mark.parametrize("chunk_ms", [160, 640])
+def test_other_rates_and_stereo(exact: Bundle, rate: int, chunk_ms: int) -> None:
+    mono = make_signal(2.3, seed=rate, rate=rate)
+    stereo = np.stack([mono, 0.5 * np.roll(mono, 50)], axis=1)
+    geometry = exact.geometry(chunk_ms)
+    cuts = random_cuts(len(stereo), np.random.default_rng(rate), pushes=20)
+    emissions = stream(StreamingTranslator(exact, geometry), stereo, cuts, rate)
+    resampled = StreamResampler(rate).push(stereo, final=True)
+    check_contents(exact, resampled, geometry, [emission for _, emission in emissions])
+    for heard, emission in emissions:
+        end_ms = 1000 * len(stereo) / rate
+        assert min(geometry.emission_ms(emission.chunk), end_ms) <= emission.source_ms <= 1000 * heard / rate + 1e-6
+
+
+def test_times_of_a_resampled_stream_hardly_depend_on_the_cut(exact: Bundle) -> None:
+    samples = make_signal(3.0, seed=5, rate=44100)
+    runs = [
+        [emission for _, emission in stream(StreamingTranslator(exact), samples, ends, 44100)]
+        for ends in ([len(samples)], [*range(0, len(samples), 97), len(samples)])
+    ]
+    assert [emission.text for emission in runs[0]] == [emission.text for emission in runs[1]]
+    for whole, pieces in zip(*runs, strict=True):
+        assert abs(whole.source_ms - pieces.source_ms) <= 10
+        needed = exact.geometry().emission_ms(whole.chunk)
+        assert min(needed, 3000) <= whole.source_ms <= needed + 60
+
+
+@pytest.mark.parametrize(("chunk_ms", "lookahead", "wait"), [(160, "half", 0), (320, "longer", 1), (640, "none", 2)])
+def test_nothing_depends_on_what_comes_later(exact: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
+    other = SIGNAL.copy()
+    shared = 40000
+    other[shared:] = make_signal(15.0, seed=11)[shared:]
+    runs = []
+    for source in (SIGNAL[:70000], other[:70000]):
+        emissions = [emission for _, emission in stream(StreamingTranslator(exact, geometry), source, [70000])]
+        runs.append([emission for emission in emissions if emission.source_ms <= shared / 16])
+    assert runs[0] == runs[1] and runs[0]
+
+
+def test_silence_noise_and_full_scale(exact: Bundle) -> None:
+    geometry = exact.geometry(320)
+    for samples in (
+        np.zeros(20000, np.float32),
+        np.sign(make_signal(1.3, seed=2)),
+        np.full(9000, 1e-30, np.float32),
+        np.concatenate([np.zeros(8000, np.float32), SIGNAL[:8000], np.zeros(16000, np.float32)]),
+    ):
+        with recorded(exact) as outputs:
+            emissions = stream(StreamingTranslator(exact, geometry), samples, [5000, len(samples)])
+        assert all(torch.isfinite(output.text_logits).all() for output in outputs)
+        check_contents(exact, samples, geometry, [emission for _, emission in emissions])
