@@ -1,6 +1,7 @@
 """Samples and batches for fairseq: features with CMVN and SpecAugment, labels of transcript, translation and units."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,24 @@ def label_examples(
     return samples
 
 
+def build_specaugment(text: str | None, config: DataConfig, transforms: Sequence[str]) -> SpecAugment | None:
+    """SpecAugment from a flag such as ``1x27,1x100`` (masks x width, over frequency and over time) or ``off``.
+
+    Without a flag, what ``config`` says, if ``transforms`` ask for it. The masks of a flag may cover the whole sentence
+    at most (``time_p`` 1, as published).
+    """
+    if text is None:
+        wanted = "specaugment" in transforms and config.specaugment
+        return SpecAugment(**config.specaugment) if wanted else None
+    if text.strip().lower() == "off":
+        return None
+    match = re.fullmatch(r"\s*(\d+)x(\d+)\s*,\s*(\d+)x(\d+)\s*", text)
+    if match is None:
+        raise ValueError(f"--specaugment must look like 1x27,1x100 or be off, got {text!r}")
+    freq_masks, freq_width, time_masks, time_width = map(int, match.groups())
+    return SpecAugment(freq_masks, freq_width, time_masks, time_width, 1.0)
+
+
 class NastDataset(FairseqDataset):
     """One split of a data folder.
 
@@ -94,6 +113,8 @@ class NastDataset(FairseqDataset):
         target_text: ``target`` or ``source``.
         num_units: units that exist; 0: target units are not used.
         seed: of shuffling (with the epoch) and of augmentation (with epoch and index).
+        split: name of the split, for messages and for its own transforms in config.yaml.
+        specaugment: see :func:`build_specaugment`.
     """
 
     def __init__(
@@ -109,6 +130,7 @@ class NastDataset(FairseqDataset):
         num_units: int = 0,
         seed: int = 1,
         split: str = "",
+        specaugment: str | None = None,
     ) -> None:
         self.examples = list(examples)
         self.labels = label_examples(self.examples, tokenizer, target_text, num_units)
@@ -118,9 +140,7 @@ class NastDataset(FairseqDataset):
         self.left_out: dict[str, int] = {}
         transforms = config.transforms(train, split or None)
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
-        self.specaugment = (
-            SpecAugment(**config.specaugment) if train and "specaugment" in transforms and config.specaugment else None
-        )
+        self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
         if train:
             self._leave_out(structure, max_frames, split)
         self.frames = np.array([example.n_frames for example in self.examples], dtype=np.int64)

@@ -72,6 +72,13 @@ class NastTaskConfig(FairseqDataclass):
         default=60.0,
         metadata={"help": "longest source in seconds: sizes the position tables; longer training samples are left out"},
     )
+    specaugment: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "SpecAugment in training: MASKSxWIDTH over frequency, MASKSxWIDTH over time, for example 1x27,1x100 (the "
+            "published one); off: none; default: what config.yaml says"
+        },
+    )
     skip_bleu: bool = field(default=False, metadata={"help": "validate by losses only, without BLEU"})
     print_samples: int = field(default=3, metadata={"help": "validation samples whose translations are logged"})
     seed: int = II("common.seed")
@@ -132,6 +139,7 @@ class NastTask(FairseqTask):
             num_units=self.num_units,
             seed=self.cfg.seed,
             split=names[0],
+            specaugment=self.cfg.specaugment,
         )
         logger.info(f"{split}: {len(self.datasets[split])} samples")
 

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Train the stages of a recipe with plain fairseq-train, one after the other.
+#
+#   bash scripts/train.sh RECIPE --data DIR --save DIR [--stage NAME]... [--dry-run] [-- FAIRSEQ FLAGS...]
+#
+#   RECIPE       a file of configs/, for example configs/tiny_espeak.sh (or just its name, tiny_espeak)
+#   --data DIR   data folder made by `nast-s2x prepare` (default: $DATA)
+#   --save DIR   where checkpoints and logs go, one folder for each stage (default: $SAVE)
+#   --stage NAME only this stage (may be repeated); default: all stages of the recipe
+#   --dry-run    print the commands and run nothing
+#   --           everything behind it is passed to fairseq-train and overrides the recipe
+#
+# The same command again continues where it was interrupted: fairseq restores checkpoint_last.pt, and a stage that has
+# run to its end (file `finished` in its folder) is passed over.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+fail() { echo "train.sh: $*" >&2; exit 2; }
+usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+
+recipe='' only=() extra=() dry_run=0
+DATA=${DATA:-} SAVE=${SAVE:-}
+while (($#)); do
+    case $1 in
+        -h | --help) usage; exit 0 ;;
+        --data) DATA=${2:?--data needs a folder}; shift ;;
+        --save) SAVE=${2:?--save needs a folder}; shift ;;
+        --stage) only+=("${2:?--stage needs a name}"); shift ;;
+        --dry-run) dry_run=1 ;;
+        --) shift; extra=("$@"); break ;;
+        -*) fail "unknown option $1 (flags of fairseq-train come after --)" ;;
+        *) [[ -z $recipe ]] || fail "one recipe at a time, got $recipe and $1"; recipe=$1 ;;
+    esac
+    shift
+done
+
+[[ -n $recipe ]] || { usage >&2; exit 2; }
+[[ -f $recipe ]] || recipe=$root/configs/${recipe%.sh}.sh
+[[ -f $recipe ]] || fail "no recipe $recipe; there are: $(cd "$root/configs" && ls ./*.sh | tr '\n' ' ')"
+[[ -n $DATA ]] || fail "say where the data folder is: --data DIR (or DATA=DIR)"
+[[ -n $SAVE ]] || fail "say where checkpoints go: --save DIR (or SAVE=DIR)"
+[[ -f $DATA/config.yaml ]] || fail "$DATA has no config.yaml: make the data folder with nast-s2x prepare"
+
+fairseq_train=${VENV:-$root/.venv}/bin/fairseq-train
+[[ -x $fairseq_train ]] || fairseq_train=$(command -v fairseq-train) || fail "fairseq-train not found: run scripts/install.sh train"
+
+# A recipe sets STAGES, COMMON (flags of every stage) and one array STAGE_<name> for each stage; it may use DATA and SAVE.
+STAGES=() COMMON=()
+# shellcheck source=/dev/null
+source "$recipe"
+((${#STAGES[@]})) || fail "$recipe names no STAGES"
+for stage in ${only[@]+"${only[@]}"}; do
+    [[ " ${STAGES[*]} " == *" $stage "* ]] || fail "$recipe has no stage $stage; it has: ${STAGES[*]}"
+done
+
+for stage in "${STAGES[@]}"; do
+    [[ ${#only[@]} -eq 0 || " ${only[*]} " == *" $stage "* ]] || continue
+    folder=$SAVE/$stage
+    if [[ -f $folder/finished && $dry_run -eq 0 ]]; then
+        echo "== stage $stage is finished; remove $folder/finished to train it further"
+        continue
+    fi
+    declare -n flags="STAGE_$stage"
+    command=("$fairseq_train" "$DATA" --user-dir "$root/nast_s2x" --save-dir "$folder"
+        "${COMMON[@]}" "${flags[@]}" ${extra[@]+"${extra[@]}"})
+    unset -n flags
+    echo "== stage $stage"
+    printf '%q ' "${command[@]}"
+    echo
+    ((dry_run)) && continue
+    mkdir -p "$folder"
+    "${command[@]}" 2>&1 | tee -a "$folder/train.log"
+    touch "$folder/finished"
+done
