@@ -173,6 +173,23 @@ def test_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "fresh/fbank80.zip").read_bytes() == (tmp_path / "out/fbank80.zip").read_bytes()
 
 
+def test_overwritten_part_is_void(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(tmp_path)
+    recordings = tuple(packing.Recording(str(i), str(tmp_path / f"sound/{i}.wav"), True) for i in range(2))
+    full = packing.PartJob(str(tmp_path / "000000"), recordings, "float32")
+    first = packing.compute_part(full)
+
+    def interrupted(audio: str) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packing, "load_features", interrupted)
+        packing.compute_part(packing.PartJob(full.stem, recordings, "float16"))
+    assert packing.compute_part(full) == first
+    with open(full.stem + ".bin", "rb") as file:
+        assert len(file.read()) == sum(item.length for item in first.packed)
+
+
 def test_finished_parts_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = write_manifest(tmp_path / "corpus")
     with pytest.raises(ValueError, match="too small"):

@@ -86,6 +86,8 @@ def compute_part(job: PartJob) -> Part:
     done = _finished_part(job.stem, digest)
     if done is not None:
         return done
+    # What stood here for other recordings is void from the moment its bytes are overwritten.
+    Path(job.stem + ".json").unlink(missing_ok=True)
     part, cmvn = Part(digest), CmvnAccumulator()
     data = Path(job.stem + ".bin")
     with open(data, "wb") as file:
