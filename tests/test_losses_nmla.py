@@ -15,12 +15,12 @@ from nast_s2x.ctc import ctc_collapse
 from nast_s2x.losses import nmla_loss
 from nast_s2x.losses.common import valid_positions
 from nast_s2x.losses.nmla import (
+    ExpectedBigrams,
     ExpectedLength,
-    LinearScan,
     bigram_counts,
     expected_bag_of_words,
-    expected_bigrams,
     label_counts,
+    linear_scan,
 )
 from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 
@@ -58,7 +58,7 @@ def enumerated() -> list[tuple[Counter, Counter]]:
 def test_expected_counts_are_those_of_all_paths(enumerated: list[tuple[Counter, Counter]]) -> None:
     logits, lengths, targets, _ = example()
     probs, valid = logits.detach().softmax(-1), valid_positions(lengths, 6)
-    bigrams = expected_bigrams(probs, valid, targets, BLANK)
+    bigrams = ExpectedBigrams.apply(probs, valid, targets, BLANK)
     bag, length = expected_bag_of_words(probs, valid, BLANK), ExpectedLength.apply(probs, valid, BLANK)
     for row, (words, pairs) in enumerate(enumerated):
         assert bag[row].tolist() == pytest.approx([words[label] for label in range(4)], abs=1e-12)
@@ -108,16 +108,31 @@ def test_gradient_is_the_derivative(order: int, normalization: str) -> None:
     )
 
 
-def test_building_blocks_have_the_derivatives_of_their_forms() -> None:
+@pytest.mark.parametrize("slots", [1, 2, 3, 7, 16, 23])
+def test_scan_is_the_recurrence(slots: int) -> None:
     generator = torch.Generator().manual_seed(2)
-    decay = torch.rand(5, 2, 1, generator=generator, dtype=torch.float64)
-    decay[2, 0], decay[3, 1] = 0.0, 1.0
-    inputs = torch.randn(5, 2, 3, generator=generator, dtype=torch.float64)
-    assert torch.autograd.gradcheck(LinearScan.apply, (decay.requires_grad_(), inputs.requires_grad_()))
-    assert LinearScan.apply(decay[:0], inputs[:0]).shape == (0, 2, 3)
-    probs = torch.rand(2, 5, 4, generator=generator, dtype=torch.float64).requires_grad_()
-    valid = valid_positions(torch.tensor([5, 3]), 5)
+    decay = torch.rand(slots, 2, 1, generator=generator, dtype=torch.float64)
+    decay[slots // 2, 0], decay[slots - 1, 1] = 0.0, 1.0
+    inputs = torch.randn(slots, 2, 3, generator=generator, dtype=torch.float64)
+    state, expected = torch.zeros(2, 3, dtype=torch.float64), []
+    for slot in range(slots):
+        state = decay[slot] * state + inputs[slot]
+        expected.append(state)
+    assert torch.allclose(linear_scan(decay, inputs), torch.stack(expected), rtol=1e-12, atol=1e-12)
+    assert linear_scan(decay[:0], inputs[:0]).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_building_blocks_have_the_derivatives_of_their_forms(slots: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    probs = torch.rand(2, slots, 4, generator=generator, dtype=torch.float64)
+    probs[0, slots // 2] = torch.tensor([0.0, 0.0, 0.0, 1.0])  # a certain blank, in the middle
+    probs[1, slots // 2, BLANK] = 0.0
+    probs.requires_grad_()
+    valid = valid_positions(torch.tensor([slots, (slots + 1) // 2]), slots)
+    targets = torch.tensor([[0, 2, 2, 0], [1, 1, 1, 2]])
     assert torch.autograd.gradcheck(lambda x: ExpectedLength.apply(x, valid, BLANK), (probs,))
+    assert torch.autograd.gradcheck(lambda x: ExpectedBigrams.apply(x, valid, targets, BLANK), (probs,))
     bag = expected_bag_of_words(probs, valid, BLANK).sum(1)
     assert torch.allclose(ExpectedLength.apply(probs, valid, BLANK), bag)
 
