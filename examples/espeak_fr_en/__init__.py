@@ -1,0 +1,1 @@
+"""A synthetic French-English speech translation corpus: a bilingual grammar and espeak-ng."""
