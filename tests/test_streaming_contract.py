@@ -26,15 +26,6 @@ LENGTHS = (0, 1, 399, 400, 401, 720, 5200, 16000, 24680, 40000, 61234)
 SIGNAL = make_signal(15.0, seed=7)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Operations this small are faster on one thread, much faster where processors are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Labels are compared in float64, where no near-tie flips."""

@@ -1,0 +1,188 @@
+"""Bundles: what is written is what is read, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from random_system import NUM_UNITS, make_bundle, make_signal
+from test_inference_checkpoint import PUBLISHED
+
+from nast_s2x.cli.main import main
+from nast_s2x.inference.bundle import Bundle, load_system, parse_device
+from nast_s2x.inference.offline import translate_samples
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("system"), example="It knows houses and dogs.")
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    return bundle.save(tmp_path / "bundle")
+
+
+def test_a_saved_bundle_is_the_same_system(bundle: Bundle, folder: Path) -> None:
+    read = load_system(folder)
+    assert read.model.config == bundle.model.config and read.trained == bundle.trained
+    for name, value in bundle.model.state_dict().items():
+        assert torch.equal(value, read.model.state_dict()[name])
+    assert (read.source_lang, read.target_lang, read.num_units) == ("fr", "en", NUM_UNITS)
+    assert read.example == "It knows houses and dogs." and read.example in read.card
+    assert not read.model.training and not any(p.requires_grad for p in read.model.parameters())
+    samples = make_signal(2.0, seed=1)
+    for geometry in read.trained.geometries:
+        expected = translate_samples(bundle, samples, geometry=geometry)
+        assert translate_samples(read, samples, geometry=geometry) == expected and expected.text
+
+
+def test_a_bundle_does_not_depend_on_where_it_came_from(bundle: Bundle, tmp_path: Path) -> None:
+    first = make_bundle(tmp_path / "origin").save(tmp_path / "first")
+    shutil.rmtree(tmp_path / "origin")
+    second = load_system(first).save(tmp_path / "second")
+    assert sorted(path.name for path in first.iterdir()) == sorted(path.name for path in second.iterdir())
+    for path in first.iterdir():
+        if path.suffix != ".npz":
+            assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    load_system(first).save(first)  # onto itself
+    load_system(first)
+
+
+def test_tied_weights_are_stored_once(folder: Path, bundle: Bundle) -> None:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        stored = sum(file.get_tensor(name).numel() for name in names)
+    assert stored == sum(parameter.numel() for parameter in bundle.model.parameters())
+    assert not [name for name in names if "output_projection" in name]
+
+
+def test_half_precision_storage(bundle: Bundle, tmp_path: Path) -> None:
+    half, full = bundle.save(tmp_path / "half", half=True), bundle.save(tmp_path / "full")
+    sizes = [(path / "model.safetensors").stat().st_size for path in (half, full)]
+    assert sizes[0] < 0.6 * sizes[1]
+    read = load_system(half)
+    assert read.dtype == torch.float32
+    for name, value in bundle.model.state_dict().items():
+        assert torch.allclose(read.model.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    with torch.no_grad():
+        next(bundle.model.parameters()).view(-1)[0] = 1e6
+        with pytest.raises(ValueError, match="cannot be stored as torch.float16"):
+            bundle.save(tmp_path / "other", half=True)
+        next(bundle.model.parameters()).view(-1)[0] = 0.0
+
+
+def test_speech_to_text_only(tmp_path: Path) -> None:
+    read = load_system(make_bundle(tmp_path / "s", units=False).save(tmp_path / "b"))
+    result = translate_samples(read, make_signal(1.0))
+    assert read.num_units is None and not read.has_units and result.units == [] and result.tokens
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "dict.txt", "spm.model", "gcmvn.npz"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_system(folder)
+
+
+def test_the_card_is_not_needed(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    assert load_system(folder).card == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{", "not valid JSON"),
+        ("config.json", '{"format": "other"}', "does not describe a bundle"),
+        ("config.json", '{"format": "nast_s2x bundle", "version": 99}', "version 99"),
+        ("config.json", '{"format": "nast_s2x bundle", "version": 1}', "lacks architecture"),
+        ("model.safetensors", "junk", "not a readable safetensors file"),
+        ("dict.txt", "\u2581a 1\n", "they do not belong together"),
+        ("spm.model", "junk", "not a SentencePiece model"),
+        ("gcmvn.npz", "junk", "not a CMVN file"),
+    ],
+)
+def test_damaged_files(folder: Path, name: str, content: str, message: str) -> None:
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_system(folder)
+
+
+def test_weights_of_another_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["architecture"]["encoder_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"missing encoder\.layers\.2"):
+        load_system(folder)
+
+
+def test_checkpoint_and_data_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such bundle folder or checkpoint file"):
+        load_system(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="is not a bundle: file config.json is missing"):
+        load_system(tmp_path)
+    lonely = tmp_path / "lonely.pt"
+    shutil.copyfile(PUBLISHED / "checkpoint.pt", lonely)
+    with pytest.raises(FileNotFoundError, match=r"needs its data folder: .*config\.yaml not found; give .*--data"):
+        load_system(lonely)
+    system = load_system(lonely, data=PUBLISHED)
+    assert system.num_units == 100 and system.trained.geometries[0].chunk_ms == 320 and system.cmvn is not None
+    assert load_system(lonely, data=PUBLISHED / "config.yaml", dtype=torch.float64).dtype == torch.float64
+    data = tmp_path / "data"
+    shutil.copytree(PUBLISHED, data)
+    (data / "gcmvn.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="gcmvn.npz"):
+        load_system(lonely, data)
+
+
+def test_data_folder_of_another_model(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(PUBLISHED, data)
+    settings = yaml.safe_load((data / "config.yaml").read_text())
+    (data / "config.yaml").write_text(yaml.safe_dump({**settings, "num_units": 7}))
+    with pytest.raises(ValueError, match="num_units: 7, the checkpoint's unit decoder has 100 units"):
+        load_system(PUBLISHED / "checkpoint.pt", data)
+    with open(data / "spm.txt", "a") as file:
+        file.write("more 1\n")
+    (data / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ValueError, match="has 42 labels .* the model has 41"):
+        load_system(PUBLISHED / "checkpoint.pt", data)
+
+
+def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(PUBLISHED / "checkpoint.pt")
+    (tmp_path / "card.md").write_text("# My card\n")
+    arguments = ["--output", str(tmp_path / "b"), "--card", str(tmp_path / "card.md"), "--example", "Random.", "--half"]
+    assert main(["export", checkpoint, checkpoint, *arguments]) == 0
+    assert "wrote" in capsys.readouterr().err
+    system = load_system(tmp_path / "b")
+    assert system.card == "# My card\n" and system.example == "Random."
+    assert system.origin == {"checkpoint": "published", "updates": 2, "averaged": 2}
+    assert main(["export", checkpoint, "-o", str(tmp_path / "c"), "--card", str(tmp_path / "no.md")]) == 1
+    assert main(["export", str(tmp_path / "no.pt"), "-o", str(tmp_path / "c")]) == 1
+    error = capsys.readouterr().err
+    assert "no.md" in error and "no.pt" in error and not (tmp_path / "c").exists()
+
+
+def test_simuleval_configurations(folder: Path) -> None:
+    main_config = yaml.safe_load((folder / "main.yaml").read_text())
+    assert main_config["agent_class"] == "nast_s2x.agents.speech_to_text.NastSpeechToTextAgent"
+    assert (main_config["model"], main_config["chunk_ms"], main_config["lookahead_ms"]) == (".", 320, 320)
+    assert yaml.safe_load((folder / "main-offline.yaml").read_text())["chunk_ms"] == "offline"
+    # SimulEval splits the values at spaces and turns any boolean into a set flag.
+    values = [value for path in folder.glob("main*.yaml") for value in yaml.safe_load(path.read_text()).values()]
+    assert not [value for value in values if " " in str(value) or isinstance(value, bool)]
+
+
+def test_devices() -> None:
+    assert parse_device("gpu") == torch.device("cuda") and parse_device("gpu:1") == torch.device("cuda:1")
+    assert parse_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="a device is cpu, cuda"):
+        parse_device("toaster")

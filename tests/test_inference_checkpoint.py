@@ -1,0 +1,218 @@
+"""Reading and averaging checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_system import make_model
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.cli.main import main
+from nast_s2x.inference.bundle import load_system
+from nast_s2x.inference.checkpoint import average_checkpoints, load_checkpoint, num_updates, settings
+from nast_s2x.inference.geometries import TrainedGeometries
+from nast_s2x.inference.offline import translate_batch
+from nast_s2x.inference.trained import read_trained_model
+
+PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
+
+
+def our_checkpoint(path: Path, seed: int = 0, **flags: Any) -> Path:
+    """A checkpoint as fairseq writes it with this project's flags, of a small random network with 20 units."""
+    values = {
+        "_name": "nast_s2s_tiny",
+        "encoder_heads": 4,
+        "decoder_heads": 4,
+        "dropout": 0.2,
+        "chunk_ms": "160,320,offline",
+        "lookahead_ms": None,
+        "wait_chunks": 0,
+        "pooling": 2,
+        "text_upsample": 1,
+        "unit_upsample": 6,
+        **flags,
+    }
+    state = {
+        "cfg": {"model": argparse.Namespace(**values), "task": {"data": "/nowhere/of/the/author"}},
+        "model": make_model(50, units=True, seed=seed).state_dict(),
+        "optimizer_history": [{"num_updates": 123}],
+        "extra_state": {"val_loss": np.float64(1.5)},
+        "last_optimizer_state": {"state": {0: torch.ones(3)}},
+    }
+    torch.save(state, path)
+    return path
+
+
+class _Opens:
+    """Pickles to a call that would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, legacy: bool) -> None:
+    mark = tmp_path / "was-here"
+    state = {"model": {"a": torch.ones(1)}, "cfg": _Opens(mark)}
+    path = tmp_path / "bad.pt"
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"bad\.pt was not loaded: .*nothing in the file was executed"):
+        load_checkpoint(path)
+    assert not mark.exists()
+    # The file does what it is accused of, where it is allowed to.
+    with open(tmp_path / "plain.pkl", "wb") as file:
+        pickle.dump(_Opens(mark), file)
+    with pytest.raises(ValueError, match="was not loaded"):
+        load_checkpoint(tmp_path / "plain.pkl")
+    assert not mark.exists()
+    pickle.loads((tmp_path / "plain.pkl").read_bytes()).close()
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 broken zip"])
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.pt"):
+        load_checkpoint(path)
+
+
+def test_checkpoints_without_a_model(tmp_path: Path) -> None:
+    for state in ({"weights": 1}, [1, 2], {"model": {}}, {"model": {"a": 3}}):
+        torch.save(state, tmp_path / "x.pt")
+        with pytest.raises(ValueError, match="not a fairseq checkpoint"):
+            load_checkpoint(tmp_path / "x.pt")
+    with pytest.raises(FileNotFoundError, match="nothing.pt"):
+        load_checkpoint(tmp_path / "nothing.pt")
+
+
+def test_our_checkpoint(tmp_path: Path) -> None:
+    state = load_checkpoint(our_checkpoint(tmp_path / "c.pt"))
+    assert num_updates(state) == 123 and settings(state, "model")["encoder_heads"] == 4
+    trained = read_trained_model([tmp_path / "c.pt"])
+    expected = make_model(50, units=True).config
+    for name in ("text_vocab", "unit_vocab", "encoder_dim", "encoder_heads", "decoder_layers", "unit_layers"):
+        assert getattr(trained.config, name) == getattr(expected, name)
+    assert trained.config.max_unit_positions == expected.max_unit_positions and trained.config.dropout == 0.2
+    assert trained.geometries.chunk_ms == (160, 320, None)
+    assert trained.geometries.geometries[0] == ChunkGeometry(16, 16)
+    assert trained.origin == {"checkpoint": "nast_s2x", "updates": 123, "averaged": 1}
+
+
+def test_our_checkpoint_with_other_flags(tmp_path: Path) -> None:
+    path = our_checkpoint(tmp_path / "c.pt", chunk_ms="640", lookahead_ms=320, wait_chunks=1, unit_upsample=8)
+    (geometry,) = read_trained_model([path]).geometries.geometries
+    assert geometry == ChunkGeometry(64, 32, unit_upsample=8, wait_chunks=1)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1)}, "cfg": {"model": {"arch": "transformer"}}}, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="no checkpoint of a NAST-S2X model"):
+        read_trained_model([tmp_path / "c.pt"])
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [((32, 32), (320, None)), ((32, 16), (320, 160)), ((32, 0), (320, 0)), ((6000, 6000), (None, None))],
+)
+def test_geometry_of_a_released_checkpoint(
+    tmp_path: Path, context: tuple[int, int], expected: tuple[int | None, int | None]
+) -> None:
+    state = load_checkpoint(PUBLISHED / "checkpoint.pt")
+    state["cfg"]["model"].main_context, state["cfg"]["model"].right_context = context
+    torch.save(state, tmp_path / "c.pt")
+    geometries = read_trained_model([tmp_path / "c.pt"]).geometries
+    assert (geometries.chunk_ms, geometries.lookahead_ms) == ((expected[0],), expected[1])
+
+
+@pytest.mark.parametrize("through_bundle", [False, True])
+def test_the_released_checkpoint_gives_the_expected_output(tmp_path: Path, through_bundle: bool) -> None:
+    expected = json.loads((PUBLISHED / "expected.json").read_text())
+    system = load_system(PUBLISHED / "checkpoint.pt")
+    if through_bundle:
+        system = load_system(system.save(tmp_path / "bundle"))
+    features = np.load(PUBLISHED / "features.npy")
+    result = translate_batch(system, [features], system.geometry(), normalised=True)[0]
+    assert result.labels == expected["text_alignment"]
+    assert result.unit_labels == expected["unit_alignment"]
+    assert result.units == expected["units"]
+    assert " ".join(system.tokenizer.pieces(result.tokens)) == expected["text_pieces"]
+    assert sum(parameter.numel() for parameter in system.model.parameters()) == expected["n_params"]
+
+
+def test_average(tmp_path: Path) -> None:
+    paths = [our_checkpoint(tmp_path / f"{seed}.pt", seed) for seed in range(3)]
+    result = average_checkpoints(paths, tmp_path / "sub" / "average.pt")
+    states = [load_checkpoint(path)["model"] for path in paths]
+    read = load_checkpoint(tmp_path / "sub" / "average.pt")
+    for name, value in read["model"].items():
+        mean = sum(state[name].double() for state in states) / 3
+        assert value.dtype == torch.float32 and torch.allclose(value.double(), mean, atol=1e-7)
+        assert torch.equal(value, result["model"][name])
+    assert "last_optimizer_state" not in read and num_updates(read) == 123
+    trained = read_trained_model(paths)
+    assert all(torch.equal(value, read["model"][name]) for name, value in trained.weights.items())
+    assert read_trained_model([tmp_path / "sub" / "average.pt"]).origin["averaged"] == 3 == trained.origin["averaged"]
+
+
+def test_averaging_does_not_lose_small_differences(tmp_path: Path) -> None:
+    paths = []
+    for index in range(200):
+        paths.append(tmp_path / f"{index}.pt")
+        value = torch.tensor([1.0 + 2.0**-20 * (index % 2), 1e8 if index % 2 else -1e8])
+        torch.save({"model": {"w": value, "n": torch.tensor([3])}}, paths[-1])
+    model = average_checkpoints(paths, tmp_path / "a.pt")["model"]
+    assert model["w"].tolist() == [1.0 + 2.0**-21, 0.0] and model["n"].tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"w": torch.ones(2, 2)}, "shapes"),
+        ({"v": torch.ones(2)}, "exists only in"),
+        ({"w": torch.tensor([1.0, float("nan")])}, "NaN or infinite values in parameter w"),
+    ],
+)
+def test_checkpoints_that_do_not_average(tmp_path: Path, other: dict[str, torch.Tensor], message: str) -> None:
+    torch.save({"model": {"w": torch.ones(2)}}, tmp_path / "a.pt")
+    torch.save({"model": other}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=message):
+        average_checkpoints([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path / "c.pt")
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_average_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(our_checkpoint(tmp_path / f"{seed}.pt", seed)) for seed in range(2)]
+    assert main(["average", *paths, "--output", str(tmp_path / "a.pt")]) == 0
+    assert "averaged 2 checkpoints" in capsys.readouterr().err and (tmp_path / "a.pt").is_file()
+    assert main(["average", str(tmp_path / "none.pt"), "--output", str(tmp_path / "b.pt")]) == 1
+    assert "none.pt" in capsys.readouterr().err
+
+
+def test_trained_geometries() -> None:
+    trained = TrainedGeometries.from_flags({"chunk_ms": "640, 160,offline", "lookahead_ms": None, "wait_chunks": 0})
+    assert trained.streaming_default.chunk_ms == 160 and trained.offline_default.offline
+    assert TrainedGeometries.from_dict(json.loads(json.dumps(trained.to_dict()))) == trained
+    assert trained.choose("320").lookahead_ms == 320 and trained.choose(320, 0).lookahead_ms == 0
+    assert trained.knows(trained.choose("offline")) and trained.note(trained.choose(160)) is None
+    assert "not for 320 ms chunks" in str(trained.note(trained.choose(320)))
+    fixed = TrainedGeometries((320, 1280), lookahead_ms=160, wait_chunks=1)
+    assert fixed.choose().lookahead_ms == 160 and fixed.choose().wait_chunks == 1
+    assert fixed.offline_default.chunk_ms == 1280 and fixed.choose("offline").lookahead_ms == 0
+    for wrong in ("100", "-320", "x", "0"):
+        with pytest.raises(ValueError, match="chunk"):
+            trained.choose(wrong)
+    with pytest.raises(ValueError, match="lookahead_ms must be a multiple of 10"):
+        trained.choose(320, 15)
+    with pytest.raises(ValueError, match="at least one chunk size"):
+        TrainedGeometries(())

@@ -1,0 +1,199 @@
+"""The translator's manners: errors, resets, inputs of all kinds; and the detokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_system import make_bundle, make_signal
+
+from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.detokenizer import StreamingDetokenizer, detokenize, join_words
+from nast_s2x.inference.offline import Translation, translate_batch, translate_samples
+from nast_s2x.inference.streaming import StreamingTranslator
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_bundle(tmp_path_factory.mktemp("system"))
+
+
+def test_whole_words_come_with_the_next_word(bundle: Bundle) -> None:
+    tokenizer = bundle.tokenizer
+    tokens = tokenizer.encode("the small house is red")
+    stream = StreamingDetokenizer(tokenizer)
+    seen = [stream.push([token]) for token in tokens]
+    for place, (token, text) in enumerate(zip(tokens, seen, strict=True)):
+        assert bool(text) == (place > 0 and tokenizer.starts_word(token))
+    assert stream.finish() == "red" and stream.finish() == ""
+    assert join_words(seen) == "the small house is"
+
+
+def test_any_cut_of_random_tokens_gives_the_offline_text(bundle: Bundle) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        tokens = rng.integers(3, bundle.dictionary.blank, size=rng.integers(0, 30)).tolist()
+        whole = detokenize(bundle.tokenizer, tokens)
+        assert whole == bundle.tokenizer.decode(tokens)
+        stream = StreamingDetokenizer(bundle.tokenizer)
+        texts = []
+        while tokens:
+            size = int(rng.integers(0, 5))
+            texts.append(stream.push(tokens[:size]))
+            tokens = tokens[size:]
+        texts.append(stream.finish())
+        assert join_words(texts) == whole and all(text == " ".join(text.split()) for text in texts)
+
+
+def test_lone_word_starts_and_inner_spaces() -> None:
+    class Pieces:
+        table = ("\u2581", "a", "\u2581b", "c\u2581d")
+
+        def starts_word(self, token: int) -> bool:
+            return self.table[token].startswith("\u2581")
+
+        def decode(self, tokens: list[int]) -> str:
+            return "".join(self.table[token] for token in tokens).replace("\u2581", " ").strip()
+
+    stream = StreamingDetokenizer(Pieces())
+    assert [stream.push([token]) for token in (1, 0, 0, 1, 3, 2)] == ["", "a", "", "", "", "ac d"]
+    assert stream.finish() == "b"
+    stream.push([1])
+    stream.reset()
+    assert stream.finish() == ""
+
+
+def test_reset_begins_another_stream(bundle: Bundle) -> None:
+    first, second = make_signal(1.5, seed=1), make_signal(2.0, seed=2, rate=8000)
+    translator = StreamingTranslator(bundle)
+    expected = StreamingTranslator(bundle)
+    results = expected.push(second, 8000) + expected.finish()
+    translator.push(first)
+    translator.reset()
+    assert translator.push(second, 8000) + translator.finish() == results
+    translator.reset()
+    assert translator.push(first) + translator.finish() != results
+
+
+def test_push_and_finish_after_finish(bundle: Bundle) -> None:
+    translator = StreamingTranslator(bundle)
+    assert translator.finish() == [] and translator.finished
+    with pytest.raises(ValueError, match="push after finish"):
+        translator.push(np.zeros(10))
+    with pytest.raises(ValueError, match="finish after finish"):
+        translator.finish()
+    translator.reset()
+    assert translator.push(np.zeros(10)) == [] and translator.finish() == []
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.array([0.0, np.nan]), None, "finite"),
+        (np.array([0.0, np.inf]), None, "finite"),
+        (np.zeros((2, 2, 2)), None, r"\(2, 2, 2\)"),
+        (np.zeros((2, 16000)), None, "transpose"),
+        (np.zeros((5, 0)), None, "shape"),
+        (np.float32(0.5), None, "shape"),
+        (np.zeros(5), 0, "rate"),
+        (np.zeros(5), -8000, "rate"),
+        (np.zeros(5), 8000.5, "rate"),
+    ],
+)
+def test_bad_pieces_are_refused_and_change_nothing(
+    bundle: Bundle, samples: np.ndarray, rate: int | None, message: str
+) -> None:
+    signal = make_signal(1.0)
+    expected = translate_samples(bundle, signal, geometry=bundle.geometry())
+    translator = StreamingTranslator(bundle)
+    with pytest.raises(ValueError, match=message):
+        translator.push(samples, rate)
+    emissions = translator.push(signal) + translator.finish()
+    assert join_words(emission.text for emission in emissions) == expected.text
+
+
+def test_rate_and_channels_stay(bundle: Bundle) -> None:
+    translator = StreamingTranslator(bundle)
+    translator.push(np.zeros((100, 2)), 44100)
+    with pytest.raises(ValueError, match="began at 44100 Hz, this piece has 16000 Hz"):
+        translator.push(np.zeros((100, 2)))
+    with pytest.raises(ValueError, match="began with 2 channels, this piece has 1"):
+        translator.push(np.zeros(100), 44100)
+    translator.push(np.zeros(0), 44100)  # an empty piece has no channels to speak of
+
+
+@pytest.mark.parametrize("kind", ["list", "int16", "float64", "torch", "two channels"])
+def test_kinds_of_samples(bundle: Bundle, kind: str) -> None:
+    signal = (make_signal(1.2, seed=4) * 32767).astype(np.int16)
+    floats = signal.astype(np.float32) / 32768
+    pieces = {
+        "list": floats.tolist(),
+        "int16": signal,
+        "float64": floats.astype(np.float64),
+        "torch": torch.from_numpy(floats),
+        "two channels": np.stack([floats, floats], axis=1),
+    }
+    expected, translator = StreamingTranslator(bundle), StreamingTranslator(bundle)
+    assert translator.push(pieces[kind]) == expected.push(floats)
+    assert translator.finish() == expected.finish()
+
+
+def test_pushed_samples_may_be_overwritten(bundle: Bundle) -> None:
+    """Sound libraries reuse their buffers: a translator must not look at a piece after push has returned."""
+    signal = make_signal(1.5, seed=6)
+    translator, buffer = StreamingTranslator(bundle), np.zeros(100, np.float32)
+    for start in range(0, len(signal), 100):
+        buffer[:] = signal[start : start + 100]
+        translator.push(buffer)
+        buffer[:] = 9.0
+    expected = StreamingTranslator(bundle)
+    expected.push(signal)
+    assert [e.tokens for e in translator.finish()] == [e.tokens for e in expected.finish()]
+
+
+def test_without_units(bundle: Bundle) -> None:
+    signal = make_signal(1.5, seed=3)
+    plain, full = StreamingTranslator(bundle, with_units=False), StreamingTranslator(bundle)
+    without, with_units = plain.push(signal) + plain.finish(), full.push(signal) + full.finish()
+    assert all(not emission.units for emission in without) and any(emission.units for emission in with_units)
+    assert [emission.tokens for emission in without] == [emission.tokens for emission in with_units]
+
+
+def test_a_stream_longer_than_the_position_tables(bundle: Bundle) -> None:
+    translator = StreamingTranslator(bundle)
+    seconds = bundle.model.config.max_text_positions * 0.08
+    with pytest.raises(ValueError, match=f"{seconds:g} s"):
+        for _ in range(40):
+            translator.push(np.zeros(16000))
+    translator.reset()
+    assert translator.push(make_signal(1.0))
+
+
+def test_batches_padding_and_empty_utterances(bundle: Bundle) -> None:
+    from nast_s2x.frontend.fbank import fbank
+
+    features = [fbank(make_signal(seconds, seed=int(10 * seconds))) for seconds in (0.0, 2.1, 0.3, 1.0)]
+    together = translate_batch(bundle, features, bundle.geometry(160))
+    alone = [translate_batch(bundle, [item.numpy()], bundle.geometry(160))[0] for item in features]
+    for one, other in zip(together, alone, strict=True):
+        assert (one.labels, one.unit_labels, one.text) == (other.labels, other.unit_labels, other.text)
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+    assert together[0] == Translation() and translate_batch(bundle, []) == []
+    with pytest.raises(ValueError, match=r"\(frames, 80\)"):
+        translate_batch(bundle, [torch.zeros(10, 40)])
+
+
+def test_inference_is_light(tmp_path: Path) -> None:
+    """Neither fairseq nor SimulEval nor sacrebleu is loaded by what inference needs."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, nast_s2x.inference as i; i.StreamingTranslator, i.load_system, i.translate_batch; "
+        "import nast_s2x.cli.generate, nast_s2x.cli.translate, nast_s2x.cli.export, nast_s2x.inference.generation; "
+        "print([m for m in ('fairseq', 'simuleval', 'sacrebleu', 'omegaconf') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
