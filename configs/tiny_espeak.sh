@@ -28,7 +28,7 @@ COMMON=(
     --max-tokens 12000
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 5.0
     --lr-scheduler inverse_sqrt --warmup-init-lr 1e-7
-    --seed 1 --cpu --num-workers 1
+    --seed 1 --cpu --num-workers 0
     # Keep the last checkpoint, to resume, and the five with the best BLEU (mean of the smallest and the largest chunk).
     --save-interval-updates 500 --validate-interval-updates 500 --keep-interval-updates 1 --no-epoch-checkpoints --keep-best-checkpoints 5
     --best-checkpoint-metric bleu --maximize-best-checkpoint-metric

@@ -1,6 +1,7 @@
 """Samples and batches for fairseq: features with CMVN and SpecAugment, labels of transcript, translation and units."""
 
 import logging
+import multiprocessing
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ class NastDataset(FairseqDataset):
         self.labels = label_examples(self.examples, tokenizer, target_text, num_units)
         self.folder = config.audio_root
         self.target_text = target_text
-        self.train, self.seed, self.epoch = train, seed, 1
+        self.train, self.seed = train, seed
+        self._epoch = multiprocessing.RawValue("q", 1)
         self.left_out: dict[str, int] = {}
         transforms = config.transforms(train, split or None)
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
@@ -180,7 +182,7 @@ class NastDataset(FairseqDataset):
             features = self.cmvn(features)
         if self.specaugment is not None:
             # A generator of its own: the same masks after resuming and for any number of workers.
-            features = self.specaugment(features, np.random.default_rng((self.seed, self.epoch, index)))
+            features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
         if len(features) > example.n_frames + 2:
             raise ValueError(
                 f"example {example.id} has {len(features)} frames of features, but its manifest says {example.n_frames}"
@@ -253,14 +255,9 @@ class NastDataset(FairseqDataset):
         done = sum(map(len, batches))
         return batches if done == len(indices) else [*batches, indices[done:]]
 
-    @property
-    def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Training batches are made anew each epoch: resuming is exact, and workers learn the epoch's number."""
-        return not self.train
-
     def set_epoch(self, epoch: int) -> None:
-        """Seed the augmentation of this epoch."""
-        self.epoch = epoch
+        """Seed the augmentation of this epoch, also in worker processes that live longer than one epoch."""
+        self._epoch.value = epoch
 
 
 def _pad_labels(rows: Sequence[np.ndarray | None]) -> tuple[Tensor | None, Tensor | None]:

@@ -11,7 +11,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, MISSING, DictConfig
+from omegaconf import II, MISSING, DictConfig, open_dict
 from torch import Tensor, nn
 
 # fairseq imports tasks/ and models/ of a user directory, but not criterions/.
@@ -75,8 +75,8 @@ class NastTaskConfig(FairseqDataclass):
     specaugment: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={
-            "help": "SpecAugment in training: MASKSxWIDTH over frequency, MASKSxWIDTH over time, for example 1x27,1x100 (the "
-            "published one); off: none; default: what config.yaml says"
+            "help": "SpecAugment: MASKSxWIDTH over frequency, MASKSxWIDTH over time, as 1x27,1x100 (published); off: "
+            "none; default: what config.yaml says"
         },
     )
     skip_bleu: bool = field(default=False, metadata={"help": "validate by losses only, without BLEU"})
@@ -102,7 +102,7 @@ class NastTask(FairseqTask):
         self.trains_units = False
         self._dictionary = _fairseq_dictionary(self.labels)
         self._printed = 0
-        _load_on_every_rank(cfg)
+        _adapt_settings(cfg)
 
     @property
     def unit_vocab(self) -> int:
@@ -312,14 +312,21 @@ def _fairseq_dictionary(labels: LabelDictionary) -> Dictionary:
     return dictionary
 
 
-def _load_on_every_rank(cfg: NastTaskConfig) -> None:
-    """Let each process read a checkpoint itself when several train.
+def _adapt_settings(cfg: NastTaskConfig) -> None:
+    """Settings of fairseq that this task depends on and that have no suitable flag or default.
 
-    fairseq would read it on one and send it pickled to the others, whose weights-only reader refuses fairseq's own
+    Batches are made anew for each epoch, from (seed, epoch): frozen ones come from the epoch in which a run was started
+    or resumed, so that a resumed run would see others. And each of several processes reads a checkpoint itself: fairseq
+    would read it on one and send it pickled to the others, whose weights-only reader refuses fairseq's own
     configuration classes; reading everywhere keeps the list of allowed classes short.
     """
-    root = cfg._get_root() if isinstance(cfg, DictConfig) else None
-    distributed = root.get("distributed_training") if isinstance(root, DictConfig) else None
+    if not isinstance(cfg, DictConfig):
+        cfg.rebuild_batches = True
+        return
+    with open_dict(cfg):
+        cfg.rebuild_batches = True
+    root = cfg._get_root()
+    distributed = root.get("distributed_training") if root is not cfg else None
     if distributed is not None and distributed.distributed_world_size > 1:
         root.checkpoint.load_checkpoint_on_all_dp_ranks = True
 
