@@ -29,7 +29,7 @@ COMMON=(
     --lr-scheduler inverse_sqrt --warmup-init-lr 1e-7
     --seed 1 --num-workers 4 --fp16
     --save-interval-updates 2000 --validate-interval-updates 2000 --keep-interval-updates 1 --no-epoch-checkpoints --keep-best-checkpoints 5
-    --maximize-best-checkpoint-metric
+    --maximize-best-checkpoint-metric --valid-subset dev
     --validate-interval 1000000 --save-interval 1000000
     --no-progress-bar --log-format simple --log-interval 100
 )

@@ -32,6 +32,7 @@ COMMON=(
     # Keep the last checkpoint, to resume, and the five with the best BLEU (mean of the smallest and the largest chunk).
     --save-interval-updates 500 --validate-interval-updates 500 --keep-interval-updates 1 --no-epoch-checkpoints --keep-best-checkpoints 5
     --best-checkpoint-metric bleu --maximize-best-checkpoint-metric
+    --valid-subset dev
     --validate-interval 1000000 --save-interval 1000000
     --no-progress-bar --log-format simple --log-interval 50
 )
