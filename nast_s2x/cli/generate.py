@@ -56,12 +56,13 @@ def run(args: argparse.Namespace) -> int:
 
     rows = shard_rows(_rows(args), args.num_shards, args.shard_id)
     bundle, geometry = open_system(args, offline_default=True)
+    with_units = bundle.has_units and not args.no_units
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         json_file = _open(stack, args.json) if args.json else None
         # JSON on standard output has it to itself.
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
-        done = list(_write(_generated(args, bundle, geometry, rows), bundle, lines, json_file))
+        done = list(_write(_generated(args, bundle, geometry, rows), bundle, with_units, lines, json_file))
     _report(args, done, time.monotonic() - started)
     return 1 if any(row.error for row in done) else 0
 
@@ -103,15 +104,20 @@ def _generated(
 
 
 def _write(
-    results: Iterable[GeneratedRow], bundle: Bundle, lines: IO[str] | None, json_file: IO[str] | None
+    results: Iterable[GeneratedRow],
+    bundle: Bundle,
+    with_units: bool,
+    lines: IO[str] | None,
+    json_file: IO[str] | None,
 ) -> Iterable[GeneratedRow]:
     for result in results:
         if result.error is not None:
             say(f"left out: {result.row.id}: {result.error}")
         if lines is not None and result.translation is not None:
-            lines.write(fairseq_lines(result, bundle.tokenizer.pieces(result.translation.tokens), bundle.has_units))
+            pieces = bundle.tokenizer.pieces(result.translation.tokens)
+            lines.write(fairseq_lines(result, pieces, with_units))
         if json_file is not None:
-            json_file.write(json.dumps(as_json(result, bundle), ensure_ascii=False) + "\n")
+            json_file.write(json.dumps(as_json(result, bundle, with_units), ensure_ascii=False) + "\n")
         yield result
 
 
@@ -127,7 +133,7 @@ def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> 
     return "\n".join(lines) + "\n"
 
 
-def as_json(result: GeneratedRow, bundle: Bundle) -> dict[str, Any]:
+def as_json(result: GeneratedRow, bundle: Bundle, with_units: bool) -> dict[str, Any]:
     """One row as a JSON object; with ``error`` instead of a translation where there is none."""
     row, translation = result.row, result.translation
     entry: dict[str, Any] = {"index": row.index, "id": row.id, "audio": row.audio}
@@ -136,9 +142,9 @@ def as_json(result: GeneratedRow, bundle: Bundle) -> dict[str, Any]:
     if translation is None:
         return {**entry, "error": result.error}
     entry |= {"text": translation.text, "pieces": bundle.tokenizer.pieces(translation.tokens)}
-    if bundle.has_units:
+    if with_units:
         entry["units"] = translation.units
-    return entry | {"score": round(translation.score, 6), "seconds": round(translation.num_frames / 100, 2)}
+    return entry | {"score": round(translation.score, 4), "seconds": round(translation.num_frames / 100, 2)}
 
 
 def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) -> None:

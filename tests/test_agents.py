@@ -1,0 +1,171 @@
+"""The SimulEval agent: with a fake translator, and one run of SimulEval's own command for each way to start it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from random_system import make_bundle, make_signal
+
+pytest.importorskip("simuleval")
+
+from simuleval.agents.actions import ReadAction, WriteAction  # noqa: E402
+from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
+
+from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent  # noqa: E402
+from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.offline import translate_samples  # noqa: E402
+from nast_s2x.inference.streaming import Emission  # noqa: E402
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+class FakeTranslator:
+    """Answers pushes from a script and keeps what it was given."""
+
+    def __init__(self, script: list[list[str]], end: list[str]) -> None:
+        self.script, self.end = script, end
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.pushed: list[tuple[tuple[int, ...], int]] = []
+        self.finished = 0
+
+    def push(self, samples: np.ndarray, sample_rate: int) -> list[Emission]:
+        self.pushed.append((samples.shape, sample_rate))
+        return self._emit(self.script[len(self.pushed) - 1])
+
+    def finish(self) -> list[Emission]:
+        self.finished += 1
+        return self._emit(self.end)
+
+    @staticmethod
+    def _emit(texts: list[str]) -> list[Emission]:
+        return [Emission(0, 0.0, text, [], []) for text in texts]
+
+
+def make_agent(script: list[list[str]], end: list[str]) -> tuple[NastSpeechToTextAgent, FakeTranslator]:
+    fake = FakeTranslator(script, end)
+    return NastSpeechToTextAgent(Namespace(), make_translator=lambda: fake), fake
+
+
+def speech(samples: int, finished: bool = False, channels: int = 0) -> SpeechSegment:
+    content = [[0.1] * channels] * samples if channels else [0.1] * samples
+    return SpeechSegment(content=content, sample_rate=8000, finished=finished, tgt_lang=None)
+
+
+def test_words_are_written_as_they_come() -> None:
+    agent, fake = make_agent([[], ["a small"], ["", "house", "is"], [""]], ["red", ""])
+    answers = [agent.pushpop(speech(160)) for _ in range(3)] + [agent.pushpop(speech(7, finished=True))]
+    assert [answer.is_empty for answer in answers] == [True, False, False, False]
+    assert [answer.content for answer in answers[1:]] == ["a small", "house is", "red"]
+    assert [answer.finished for answer in answers] == [False, False, False, True]
+    assert fake.pushed == [((160,), 8000)] * 3 + [((7,), 8000)] and fake.finished == 1
+    assert agent.states.source == [] and agent.states.target == ["a small", "house is"]
+    assert agent.pop().finished
+
+
+def test_a_reset_begins_the_next_sentence() -> None:
+    agent, fake = make_agent([["one"]], ["end"])
+    agent.push(speech(10))
+    resets = fake.resets
+    agent.reset()
+    assert fake.resets == resets + 1 and fake.pushed == [] and agent.states.take_words() == ""
+    assert agent.pushpop(speech(10, finished=True)).content == "one end"
+    agent.reset()
+    assert not agent.states.target_finished and not agent.states.source_finished
+    assert agent.pushpop(speech(10, finished=True)).content == "one end"
+
+
+def test_an_empty_source_and_an_empty_end() -> None:
+    agent, fake = make_agent([[]], [])
+    answer = agent.pushpop(EmptySegment(finished=True))
+    assert answer.finished and answer.content == "" and fake.pushed == [] and fake.finished == 1
+    agent.reset()
+    assert agent.pushpop(speech(5)).is_empty
+    answer = agent.pushpop(EmptySegment(finished=True))
+    assert answer.finished and answer.content == "" and fake.finished == 1
+
+
+def test_stereo_pairs_and_several_states() -> None:
+    agent, fake = make_agent([["x"]], [])
+    agent.push(speech(6, channels=2))
+    assert fake.pushed == [((6, 2), 8000)]
+    other = agent.build_states()
+    assert isinstance(agent.policy(other), ReadAction) and isinstance(agent.policy(), WriteAction)
+
+
+def test_no_flag_is_mistaken_for_one_of_simuleval() -> None:
+    """SimulEval reads the command line several times with parsers that know only its own flags and abbreviations."""
+    from simuleval import options
+
+    ours = ArgumentParser(add_help=False)
+    NastSpeechToTextAgent.add_args(ours)
+    theirs = ArgumentParser(add_help=False, conflict_handler="resolve")
+    for add in (options.add_evaluator_args, options.add_slurm_args):
+        add(theirs)
+    options.general_parser(parser=theirs)
+    options.GenericDataloader.add_args(theirs)
+    for flag in ours._option_string_actions:
+        assert not [name for name in theirs._option_string_actions if name.startswith(flag)], flag
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simuleval")
+    make_bundle(folder / "system").save(folder / "bundle")
+    mono, stereo = make_signal(2.2, seed=1), make_signal(1.6, seed=2, rate=44100)
+    soundfile.write(folder / "0.wav", mono, 16000)
+    soundfile.write(folder / "1.wav", np.stack([stereo, stereo / 2], axis=1), 44100)
+    (folder / "source").write_text(f"{folder}/0.wav\n{folder}/1.wav\n")
+    (folder / "target").write_text("the small house is red\na big dog sleeps\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chunk_ms"),
+    [
+        (["--system-dir", "bundle"], 320),
+        (["--system-dir", "bundle", "--system-config", "main-160.yaml"], 160),
+        (["--agent", "{repository}/examples/simuleval_agent.py", "--model", "bundle", "--chunk-ms", "640"], 640),
+        (
+            ["--agent-class", "nast_s2x.agents.speech_to_text.NastSpeechToTextAgent", "--model", "bundle"]
+            + ["--user-dir", "{repository}/nast_s2x", "--chunk-ms", "offline"],
+            "offline",
+        ),
+    ],
+)
+def test_simuleval_runs_the_agent(
+    corpus: Path, tmp_path: Path, arguments: list[str], chunk_ms: int | str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, "-m", "simuleval.cli", *(word.format(repository=REPOSITORY) for word in arguments)]
+    command += ["--source", "source", "--target", "target", "--source-segment-size", "40", "--output", str(tmp_path)]
+    command += ["--latency-metrics", "AL", "LAAL", "StartOffset"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=corpus, env=environment)
+    assert done.returncode == 0, done.stderr
+    (scores,) = csv.DictReader((tmp_path / "scores.tsv").open(), delimiter="\t")
+    instances = [json.loads(line) for line in (tmp_path / "instances.log").read_text().splitlines()]
+    bundle = load_system(corpus / "bundle")
+    geometry = bundle.geometry(chunk_ms)
+    for index, instance in enumerate(instances):
+        samples, rate = soundfile.read(corpus / f"{index}.wav", dtype="float32")
+        assert instance["prediction"] == translate_samples(bundle, samples, rate, geometry).text
+        first = instance["source_length"] if geometry.offline else geometry.emission_ms(0)
+        assert all(delay >= min(first, instance["source_length"]) for delay in instance["delays"])
+    starts = [instance["delays"][0] for instance in instances]
+    assert float(scores["StartOffset"]) == pytest.approx(sum(starts) / 2, abs=0.01)
+    assert float(scores["AL"]) <= float(scores["LAAL"]) + 1e-6 and "BLEU" in scores
+    if chunk_ms == "offline":
+        assert starts == [instance["source_length"] for instance in instances]
+    else:
+        assert min(starts) < 1600
