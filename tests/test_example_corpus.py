@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import shutil
@@ -16,6 +17,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from espeak_fr_en import build, checks, numerals, speech  # noqa: E402
 from espeak_fr_en import corpus as texts  # noqa: E402
+from espeak_fr_en.grammar import Grammar  # noqa: E402
 from espeak_fr_en.morphology import Action, Subject, english_join, french_join, french_verb  # noqa: E402
 from espeak_fr_en.phrases import Phrases  # noqa: E402
 from espeak_fr_en.verbs import TRANSITIVE  # noqa: E402
@@ -52,6 +54,15 @@ def test_generation_is_deterministic() -> None:
     first, again, other = (texts.generate(seed, 200, 10, 10) for seed in (5, 5, 6))
     assert first == again
     assert first != other
+
+
+def test_the_default_corpus_has_not_changed() -> None:
+    """The committed model was trained on the corpus of seed 1: the grammar must go on making it."""
+    grammar = Grammar(1)
+    made = "\n".join(f"{sentence.french}\t{sentence.english}" for sentence in (grammar.sentence() for _ in range(500)))
+    assert (
+        hashlib.sha256(made.encode()).hexdigest() == "1c0b00b9c936c686d4eb150737b30b339dc965a5d79529ce30a441d401d92b0d"
+    )
 
 
 def test_splits_do_not_overlap(corpus: texts.Corpus) -> None:
@@ -101,7 +112,7 @@ def test_no_french_sentence_breaks_a_rule(corpus: texts.Corpus, pattern: str) ->
 
 WRONG_ENGLISH = (
     r"\ba (?:apple|orange|old|actor|umbrella|envelope|expensive|elegant|empty|interesting|armchair)\b",
-    r"\ban (?!apple|orange|old|actor|umbrella|envelope|expensive|elegant|empty|interesting|uncle|aunt|apartment|airport)",
+    r"\ban (?!apple|orange|old|actor|umbrella|envelope|expensive|elegant|empty|interesting|uncle|aunt|a(?:part|irpo))",
     r"(?<!does )(?<!did )\b(?:he|she|it) (?:do|have|are|want|must to|go)\b",
     r"\b(?:did|does|do) \w+ (?:\w+ed)\b(?<!need)(?<!feed)",
     r"\b(?:did|does) not \w+s\b(?<!cross)",
@@ -118,7 +129,9 @@ def test_no_english_sentence_breaks_a_rule(corpus: texts.Corpus, pattern: str) -
 
 def test_they_is_heard(corpus: texts.Corpus) -> None:
     """ils and elles only where the verb sounds unlike its singular: ont, sont, vont, peuvent, a future, a liaison."""
-    heard = r"\b(?:ils|elles) (?:(?:n'|ne |m'|nous |vous |les |le |la |lui |leur |me )*)(?:ont|sont|vont|peuvent|doivent|veulent|\w+ront|\w+aient)\b"
+    before = r"(?:n'|ne |m'|nous |vous |les |le |la |lui |leur |me )*"
+    verbs = r"(?:ont|sont|vont|peuvent|doivent|veulent|\w+ront|\w+aient)"
+    heard = rf"\b(?:ils|elles) {before}{verbs}\b"
     for sentence in corpus.train:
         for found in re.finditer(r"\b(?:ils|elles)\b", sentence.french):
             assert re.match(heard, sentence.french[found.start() :]), sentence.french
@@ -133,7 +146,10 @@ def test_elided_pronoun_is_never_a_person(corpus: texts.Corpus) -> None:
 def test_joins() -> None:
     assert french_join("je", "ne", "le", "ai", "pas", "vu", "à", "LE", "marché") == "je ne l'ai pas vu au marché"
     assert french_join("à", "LE", "hôtel", "de", "LES", "amis") == "à l'hôtel des amis"
-    assert french_join("essayer", "de", "le", "voir", "parce que", "il", "est", "onze heures") == "essayer de le voir parce qu'il est onze heures"
+    assert (
+        french_join("essayer", "de", "le", "voir", "parce que", "il", "est", "onze heures")
+        == "essayer de le voir parce qu'il est onze heures"
+    )
     assert french_join("si", "ils", "sont", "LE", "onze", "mai") == "s'ils sont le onze mai"
     assert english_join("a", "apple", "and", "a", "red", "umbrella") == "an apple and a red umbrella"
 
@@ -141,7 +157,8 @@ def test_joins() -> None:
 @pytest.mark.parametrize(
     ("tense", "negation", "clitic", "expected"),
     [
-        ("present", "pas", "", "ne achète pas"), ("past", "jamais", "", "ne a jamais acheté"), ("future", "", "les", "les achètera"),
+        ("present", "pas", "", "ne achète pas"), ("past", "jamais", "", "ne a jamais acheté"),
+        ("future", "", "les", "les achètera"),
         ("near", "pas", "le", "ne va pas le acheter"), ("progressive", "", "", "est en train de acheter"),
         ("vouloir", "plus", "la", "ne veut plus la acheter"), ("past", "", "les", "les a acheté"),
     ],
@@ -152,8 +169,9 @@ def test_french_verb_group(tense: str, negation: str, clitic: str, expected: str
 
 
 def test_numerals() -> None:
-    cases = {21: "vingt et un", 71: "soixante et onze", 77: "soixante-dix-sept", 80: "quatre-vingts", 81: "quatre-vingt-un",
-             91: "quatre-vingt-onze", 200: "deux cents", 1984: "mille neuf cent quatre-vingt-quatre", 2012: "deux mille douze"}  # fmt: skip
+    cases = {21: "vingt et un", 71: "soixante et onze", 77: "soixante-dix-sept", 80: "quatre-vingts",
+             81: "quatre-vingt-un", 91: "quatre-vingt-onze", 200: "deux cents",
+             1984: "mille neuf cent quatre-vingt-quatre", 2012: "deux mille douze"}  # fmt: skip
     for number, french in cases.items():
         assert numerals.french_number(number) == french
     assert len({numerals.french_number(n) for n in range(10000)}) == 10000
@@ -172,14 +190,19 @@ def test_words_are_drawn_evenly() -> None:
     assert all(80 <= drawn.count(letter) <= 120 for letter in "abcdefgh")
 
 
-def test_text_only_build_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_only_build_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["build.py", "--output", str(tmp_path), "--train", "60", "--dev", "5", "--test", "5", "--text-only"]
     monkeypatch.setattr(sys, "argv", command)
     assert build.main() == 0
     lines = (tmp_path / "manifest.tsv").read_text(encoding="utf-8").splitlines()
     assert lines[0].split("\t")[:6] == ["id", "audio", "src_text", "tgt_text", "split", "voice"]
     assert len(lines) == 71
-    voices = {split: {r[5].split("+")[1] for r in (x.split("\t") for x in lines[1:]) if r[4] == split} for split in ("train", "dev", "test")}
+    voices = {
+        split: {r[5].split("+")[1] for r in (x.split("\t") for x in lines[1:]) if r[4] == split}
+        for split in ("train", "dev", "test")
+    }
     assert voices["train"].isdisjoint(voices["test"] | voices["dev"])
     assert len((tmp_path / "test.source.txt").read_text().splitlines()) == 5
     monkeypatch.setattr(sys, "argv", [*command, "--seed", "2"])

@@ -36,7 +36,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dev", type=int, default=200, help="validation sentences (default 200)")
     parser.add_argument("--test", type=int, default=200, help="test sentences (default 200)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--sentences", type=Path, help="speak this TSV (src_text, tgt_text; header and id optional) instead")
+    parser.add_argument(
+        "--sentences", type=Path, help="speak this TSV (src_text, tgt_text; header and id optional) instead"
+    )
     parser.add_argument("--voices", help="comma-separated espeak-ng voices for --sentences (default: the test voices)")
     parser.add_argument("--split", default="test", help="split name for --sentences (default test)")
     parser.add_argument("--text-only", action="store_true", help="write texts and statistics, no audio")
@@ -50,7 +52,12 @@ def grammar_rows(arguments: argparse.Namespace) -> tuple[list[Row], dict[str, ob
     rows = []
     for split, sentences in generated.splits().items():
         for number, sentence in enumerate(sentences):
-            row = {"id": f"{split}_{number:05d}", "src_text": sentence.french, "tgt_text": sentence.english, "split": split}
+            row = {
+                "id": f"{split}_{number:05d}",
+                "src_text": sentence.french,
+                "tgt_text": sentence.english,
+                "split": split,
+            }
             rows.append(row | {"construction": sentence.construction, "tags": ", ".join(sentence.tags)})
     return rows, texts.statistics(generated)
 
@@ -66,15 +73,27 @@ def read_sentences(path: Path, split: str) -> list[Row]:
         if (number == 1 and names is header) or not any(field.strip() for field in line):
             continue
         if len(line) < len(names):
-            raise ValueError(f"{path}, line {number}: {len(names)} tab-separated columns are needed, there are {len(line)}")
+            raise ValueError(
+                f"{path}, line {number}: {len(names)} tab-separated columns are needed, there are {len(line)}"
+            )
         fields = {name: field.strip() for name, field in zip(names, line, strict=False)}
         identity = fields.get("id") or f"{split}_{len(rows):05d}"
         if not re.fullmatch(r"[\w.+-]+", identity):
-            raise ValueError(f"{path}, line {number}: an id is a file name of letters, digits and _.+-, got {identity!r}")
+            raise ValueError(
+                f"{path}, line {number}: an id is a file name of letters, digits and _.+-, got {identity!r}"
+            )
         if not fields["src_text"]:
             raise ValueError(f"{path}, line {number}: the French text is empty")
-        rows.append({"id": identity, "src_text": fields["src_text"], "tgt_text": fields["tgt_text"], "split": split,
-                     "construction": "", "tags": ""})  # fmt: skip
+        rows.append(
+            {
+                "id": identity,
+                "src_text": fields["src_text"],
+                "tgt_text": fields["tgt_text"],
+                "split": split,
+                "construction": "",
+                "tags": "",
+            }
+        )
     if len({row["id"] for row in rows}) != len(rows):
         raise ValueError(f"{path}: ids must be unique")
     if not rows:
@@ -86,15 +105,21 @@ def check_settings(arguments: argparse.Namespace, rows: list[Row]) -> None:
     """Refuses to mix two builds in one folder: settings.json holds what the audio depends on."""
     content = "\n".join(f"{row['id']}\t{row['src_text']}\t{row['tgt_text']}" for row in rows)
     settings = {
-        "seed": arguments.seed, "voices": arguments.voices or "", "sentences": len(rows),
+        "seed": arguments.seed,
+        "voices": arguments.voices or "",
+        "sentences": len(rows),
         "text_sha256": hashlib.sha256(content.encode()).hexdigest(),
-        "train_variants": speech.TRAIN_VARIANTS, "dev_variants": speech.DEV_VARIANTS, "test_variants": speech.TEST_VARIANTS,
-    }  # fmt: skip
+        "train_variants": speech.TRAIN_VARIANTS,
+        "dev_variants": speech.DEV_VARIANTS,
+        "test_variants": speech.TEST_VARIANTS,
+    }
     settings = json.loads(json.dumps(settings))
     path = arguments.output / "settings.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
         if not arguments.overwrite:
-            raise ValueError(f"{arguments.output} holds a build with other settings: choose another folder or --overwrite")
+            raise ValueError(
+                f"{arguments.output} holds a build with other settings: choose another folder or --overwrite"
+            )
         shutil.rmtree(arguments.output / "audio", ignore_errors=True)
     write_text(path, json.dumps(settings, indent=1) + "\n")
 

@@ -68,8 +68,14 @@ class EditDistance:
         return score
 
 
-def _advance(plus: np.ndarray, minus: np.ndarray, matches: np.ndarray, carry_plus: np.ndarray, carry_minus: np.ndarray,
-             top: np.uint64) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+def _advance(
+    plus: np.ndarray,
+    minus: np.ndarray,
+    matches: np.ndarray,
+    carry_plus: np.ndarray,
+    carry_minus: np.ndarray,
+    top: np.uint64,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """One column of one block: new vertical differences and the horizontal difference that leaves at bit `top`."""
     vertical = matches | minus
     matches = matches | carry_minus

@@ -1,80 +1,59 @@
-"""Clauses said jointly in both languages: events, states, infinitive groups and the object pronouns of French."""
+"""Clauses said jointly in both languages: events, infinitive groups and the object pronouns of French."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from .lexicon import ADJECTIVES, ANIMALS, FOODS, KIN, MASS, PEOPLE, PLACES, THINGS, Adjective, Noun
+from .lexicon import ANIMALS, FOODS, KIN, MASS, PEOPLE, PLACES, THINGS, Noun
 from .morphology import (
     Action,
     Subject,
-    agree,
-    be,
     english_clause,
     english_question,
     french_verb,
     starts_with_vowel,
     words,
-)  # fmt: skip
-from .phrases import EMPTY, NounPhrase, Pair, Phrases
+)
+from .phrases import EMPTY, NounPhrase, Pair
+from .states import Clause, States
 from .verbs import (
-    AVOIR,
-    ETRE,
     GIVING,
     ING_VERBS,
     INTRANSITIVE,
     INVOLUNTARY,
-    PERSONS,
     SPEAKING,
     TRANSITIVE,
     Verb,
-)  # fmt: skip
+)
 
 OBJECTS: list[Noun] = THINGS + FOODS + MASS + ANIMALS + KIN + PEOPLE + PLACES
-IMPERFECT_ETRE = dict(zip(PERSONS, ("étais", "était", "étions", "étiez", "étaient"), strict=True))
-IMPERFECT_AVOIR = dict(zip(PERSONS, ("avais", "avait", "avions", "aviez", "avaient"), strict=True))
 ADVERBS: dict[str, tuple[tuple[str, str], ...]] = {
     "present": (("souvent", "often"), ("toujours", "always"), ("parfois", "sometimes"), ("rarement", "rarely")),
     "past": (("déjà", "already"), ("enfin", "finally"), ("vite", "quickly")),
     "future": (("peut-être", "perhaps"), ("sûrement", "surely"), ("bientôt", "soon")),
 }
-# Adjectives that are compared: smaller, older ...; more expensive, more famous ...
-SHORT_COMPARATIVES = frozenset(
-    ["small", "big", "old", "young", "light", "heavy", "fast", "slow", "quiet", "cold", "short", "rich", "strong", "tall", "happy", "smart"]
-)
-LONG_COMPARATIVES = frozenset(
-    ["beautiful", "expensive", "modern", "elegant", "comfortable", "famous", "delicious", "interesting", "difficult", "serious", "dangerous", "tired"]
-)
 # French clitics: (clitic, English object, person that may not be the subject, is it third person)
-CLITICS_OBJECT = (("me", "me", "je"), ("nous", "us", "nous"), ("vous", "you", "vous"), ("le", "him", ""), ("la", "her", ""), ("les", "them", ""))
-CLITICS_DATIVE = (("me", "me", "je"), ("nous", "us", "nous"), ("vous", "you", "vous"), ("lui", "him", ""), ("leur", "them", ""))
+CLITICS_OBJECT = (
+    ("me", "me", "je"),
+    ("nous", "us", "nous"),
+    ("vous", "you", "vous"),
+    ("le", "him", ""),
+    ("la", "her", ""),
+    ("les", "them", ""),
+)
+CLITICS_DATIVE = (
+    ("me", "me", "je"),
+    ("nous", "us", "nous"),
+    ("vous", "you", "vous"),
+    ("lui", "him", ""),
+    ("leur", "them", ""),
+)
 
 
-@dataclass(frozen=True)
-class Clause:
-    """What is said about a subject: `predicate` follows the subject in a statement; the question form differs."""
-
-    subject: Subject
-    french: str  # the verb group and what follows
-    statement: str  # English with the subject
-    question: str  # English with the auxiliary before the subject
-    object: NounPhrase | None = None
-
-    @property
-    def pair(self) -> Pair:
-        return Pair(words(self.subject.fr, self.french), self.statement)
-
-    @property
-    def predicate(self) -> Pair:
-        """Without the subject, for relative clauses and coordination (the English subject must be third person)."""
-        return Pair(self.french, self.statement.removeprefix(self.subject.en).strip())
-
-
-class Clauses(Phrases):
+class Clauses(States):
     """Builds clauses from phrases."""
 
-    # ---- events ------------------------------------------------------------------------------------------------------
+    # ---- events
     def action(self, tense: str, negation: bool = True, adverb: bool = True) -> Action:
         """Polarity and adverb for a verb in this tense."""
         if negation and self.chance(0.16):
@@ -118,16 +97,34 @@ class Clauses(Phrases):
         phrase = self.phrase(noun, False, "the", adjectives)
         return NounPhrase(Pair(phrase.text.fr, phrase.text.en.removeprefix("the ")), noun, False)
 
-    def clause(self, subject: Subject, verb: Verb, action: Action, clitic: str = "", obj: Pair = EMPTY,
-               agreement: tuple[str, bool] | None = None, phrase: NounPhrase | None = None) -> Clause:  # fmt: skip
+    def clause(
+        self,
+        subject: Subject,
+        verb: Verb,
+        action: Action,
+        clitic: str = "",
+        obj: Pair = EMPTY,
+        agreement: tuple[str, bool] | None = None,
+        phrase: NounPhrase | None = None,
+    ) -> Clause:
         """Puts a clause together; `obj` follows the verb in both languages."""
-        self.tags.add({"past": "past", "future": "future", "near": "near future", "progressive": "progressive",
-                       "present": "present"}.get(action.tense, "modal verb"))  # fmt: skip
+        self.tags.add(
+            {
+                "past": "past",
+                "future": "future",
+                "near": "near future",
+                "progressive": "progressive",
+                "present": "present",
+            }.get(action.tense, "modal verb")
+        )
         obj_fr, obj_en = obj
         return Clause(
-            subject, words(french_verb(subject, verb, action, clitic, agreement), obj_fr),
-            words(english_clause(subject, verb, action), obj_en), words(english_question(subject, verb, action), obj_en), phrase,
-        )  # fmt: skip
+            subject,
+            words(french_verb(subject, verb, action, clitic, agreement), obj_fr),
+            words(english_clause(subject, verb, action), obj_en),
+            words(english_question(subject, verb, action), obj_en),
+            phrase,
+        )
 
     def event(self, tense: str, subject: Subject | None = None, rate: float = 0.55, simple: bool = False) -> Clause:
         """Somebody does something; `simple` leaves negation and pronouns out."""
@@ -227,7 +224,9 @@ class Clauses(Phrases):
             self.tags.add("object pronoun")
             verb = self.verb([verb for verb in TRANSITIVE if verb.pronoun == "person"], "infinitive")
             clitics = [c for c in CLITICS_OBJECT if not (c[0] in ("le", "la") and starts_with_vowel(verb.infinitive))]
-            clitic, english, _ = self.pick([c for c in clitics if c[0] in ("le", "la", "les")], lambda c: f"clitic {c[0]}", 3)
+            clitic, english, _ = self.pick(
+                [c for c in clitics if c[0] in ("le", "la", "les")], lambda c: f"clitic {c[0]}", 3
+            )
             return Pair(words(clitic, verb.infinitive), words(verb.english(form), english))
         tense = "infinitive" if form == "base" else "progressive"
         if roll < 0.3:
@@ -236,100 +235,11 @@ class Clauses(Phrases):
         verb = self.verb(TRANSITIVE, tense)
         return Pair(verb.infinitive, verb.english(form)) + self.complement(verb, rate=rate).text
 
-    # ---- states --------------------------------------------------------------------------------------------------------
-    def state(self, tense: str = "present", subject: Subject | None = None) -> Clause:
-        """How somebody or something is, in the present or the imparfait."""
-        kinds = (self.feeling, self.feeling, self.bodily, self.lack) if subject else (
-            self.feeling, self.bodily, self.lack, self.weather, self.weather, self.closed, self.late, self.need
-        )  # fmt: skip
-        make = self.pick(kinds, lambda kind: f"state {kind.__name__}", 2)
-        return make(tense, subject or self.subject(pronouns=("je", "nous", "vous", "il", "elle")))
+    def tense(self) -> str:
+        tenses = ("present", "present", "past", "past", "future", "near", "progressive", "pouvoir", "devoir", "vouloir")
+        return self.pick(tenses, lambda tense: f"tense {tense}", 2)
 
-    def be_clause(self, subject: Subject, tense: str, french: str, english: str, verb: str = "être") -> Clause:
-        """A clause with être or avoir in French and "to be" in English."""
-        if tense == "past":
-            finite = (IMPERFECT_ETRE if verb == "être" else IMPERFECT_AVOIR)[subject.person]
-            english_be = "was" if subject.person in ("je", "il") else "were"
-        else:
-            finite, english_be = (ETRE if verb == "être" else AVOIR)[subject.person], be(subject)
-        self.tags.add("imparfait" if tense == "past" else "present")
-        return Clause(
-            subject, words(finite, french), words(subject.en, english_be, english), words(english_be, subject.en, english)
-        )
-
-    def feeling(self, tense: str, subject: Subject) -> Clause:
-        adjective = self.pick([a for a in ADJECTIVES if "human" in a.tags], lambda a: f"adjective {a.en}")
-        french = adjective.french(subject.gender, subject.plural)
-        if adjective.en in ("free", "lost"):
-            return self.be_clause(subject, tense, french, adjective.en)
-        extra = self.pick((("", ""), ("très", "very"), ("trop", "too"), ("", "")), lambda e: f"degree {e[0]}", 2)
-        return self.be_clause(subject, tense, words(extra[0], french), words(extra[1], adjective.en))
-
-    def bodily(self, tense: str, subject: Subject) -> Clause:
-        options = (("faim", "hungry"), ("soif", "thirsty"), ("peur", "afraid"), ("froid", "cold"), ("chaud", "hot"),
-                   ("raison", "right"), ("tort", "wrong"), ("de LA chance", "lucky"))  # fmt: skip
-        french, english = self.pick(options, lambda option: f"bodily {option[0]}", 3)
-        return self.be_clause(subject, tense, french, english, "avoir")
-
-    def lack(self, tense: str, subject: Subject) -> Clause:
-        """ne pas avoir de ...: il n'a pas d'argent / he does not have any money."""
-        options = (("d'argent", "any money"), ("LE temps", "time"), ("de travail", "any work"), ("d'amis", "any friends"))
-        french, english = self.pick(options, lambda option: f"lack {option[0]}", 2)
-        finite = (IMPERFECT_AVOIR if tense == "past" else AVOIR)[subject.person]
-        do = "did" if tense == "past" else "does" if subject.third else "do"
-        self.tags.update(("negation ne ... pas", "imparfait" if tense == "past" else "present"))
-        return Clause(
-            subject, words("ne", finite, "pas", french), words(subject.en, do, "not have", english),
-            words(do, subject.en, "not have", english),
-        )  # fmt: skip
-
-    def need(self, tense: str, subject: Subject) -> Clause:
-        """avoir besoin de: elle a besoin d'une clé / she needs a key."""
-        noun = self.noun(THINGS)
-        obj = self.phrase(noun, False, self.rng.choice(("a", "my", "your", "this")), self.adjectives(noun, 0.4))
-        finite = (IMPERFECT_AVOIR if tense == "past" else AVOIR)[subject.person]
-        verb = "needed" if tense == "past" else "needs" if subject.third else "need"
-        do = "did" if tense == "past" else "does" if subject.third else "do"
-        return Clause(
-            subject, words(finite, "besoin de", obj.text.fr), words(subject.en, verb, obj.text.en),
-            words(do, subject.en, "need", obj.text.en),
-        )  # fmt: skip
-
-    def weather(self, tense: str, subject: Subject) -> Clause:
-        self.tags.add("weather")
-        options = (
-            ("fait froid", "faisait froid", "cold"), ("fait chaud", "faisait chaud", "hot"), ("pleut", "pleuvait", "raining"),
-            ("neige", "neigeait", "snowing"), ("fait beau", "faisait beau", "sunny"), ("est tard", "était tard", "late"),
-            ("fait nuit", "faisait nuit", "dark"), ("est tôt", "était tôt", "early"),
-        )  # fmt: skip
-        present, past, english = self.pick(options, lambda option: f"weather {option[0]}", 3)
-        being = "was" if tense == "past" else "is"
-        french = past if tense == "past" else present
-        return Clause(Subject("il", "it", "il"), french, f"it {being} {english}", f"{being} it {english}")
-
-    def closed(self, tense: str, subject: Subject) -> Clause:
-        options = (("fermé", "closed"), ("ouvert", "open"), ("plein", "full"), ("vide", "empty"))
-        french, english = self.pick(options, lambda option: f"closed {option[0]}", 2)
-        place = self.as_subject(self.place_phrase("go"))
-        return self.be_clause(place, tense, agree(french, place.gender, False) if french != "vide" else french, english)
-
-    def late(self, tense: str, subject: Subject) -> Clause:
-        options = (("en retard", "late"), ("en avance", "early"))
-        french, english = self.pick(options, lambda option: f"late {option[0]}", 2)
-        subject = Subject(*self.vehicle(), "il") if self.chance(0.5) else subject
-        return self.be_clause(subject, tense, french, english)
-
-    def vehicle(self) -> Pair:
-        """Something one travels by."""
-        options = (("LE train", "the train"), ("LE bus", "the bus"), ("l'avion", "the plane"), ("LE métro", "the subway"))
-        return Pair(*self.pick(options, lambda option: f"vehicle {option[0]}", 2))
-
-    def fitting(self, noun: Noun, comparative: bool = False) -> Adjective | None:
-        """An adjective that can be said of the noun after "to be"."""
-        tags = set(noun.tags) | ({"human"} if "person" in noun.tags else set())
-        fitting = [a for a in ADJECTIVES if a.tags & tags and not (comparative and "colour" in a.tags)]
-        if comparative:
-            short = [a for a in fitting if a.en in SHORT_COMPARATIVES]
-            fitting = short if short and self.chance(0.75) else [a for a in fitting if a.en in LONG_COMPARATIVES]
-        kind = "comparative" if comparative else "adjective"
-        return self.pick(fitting, lambda a: f"{kind} {a.en}") if fitting else None
+    def around(self, clause: Pair, tense: str) -> Pair:
+        """The clause with a time before or after it."""
+        time = self.time(tense)
+        return time + clause if self.chance(0.45) else clause + time

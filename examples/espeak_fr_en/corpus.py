@@ -95,11 +95,15 @@ def problems(figures: dict[str, object]) -> list[str]:
     if figures["english_word_forms"] < MIN_FORMS:
         found.append(f"at least {MIN_FORMS} English word forms are needed, there are {figures['english_word_forms']}")
     if figures["rarest_form_occurrences"] < MIN_OCCURRENCES:
-        found.append(f"each form must occur {MIN_OCCURRENCES} times, the rarest {figures['rarest_form_occurrences']} times")
+        found.append(
+            f"each form must occur {MIN_OCCURRENCES} times, the rarest {figures['rarest_form_occurrences']} times"
+        )
     if figures["mean_english_words"] < MIN_MEAN_WORDS:
         found.append(f"the mean length must be {MIN_MEAN_WORDS} English words, it is {figures['mean_english_words']}")
     if figures["nearest_sentence_bleu"] > MAX_NEAREST_BLEU:
-        found.append(f"the nearest-sentence BLEU must not exceed {MAX_NEAREST_BLEU}, it is {figures['nearest_sentence_bleu']}")
+        found.append(
+            f"the nearest-sentence BLEU must not exceed {MAX_NEAREST_BLEU}, it is {figures['nearest_sentence_bleu']}"
+        )
     if len(figures["constructions"]) < 15:
         found.append(f"at least 15 constructions are needed, there are {len(figures['constructions'])}")
     return found

@@ -127,7 +127,8 @@ FOODS: list[Noun] = _nouns(
 
 MASS: list[Noun] = _nouns(
     """pain m bread fresh,solid,eat; fromage m cheese solid,eat; lait m milk drink,fresh; eau f water drink
-    café m coffee drink,dish; thé m tea drink,dish; vin m wine drink; viande f meat dish,solid,eat; poisson m fish dish,fresh,eat
+    café m coffee drink,dish; thé m tea drink,dish;
+    vin m wine drink; viande f meat dish,solid,eat; poisson m fish dish,fresh,eat
     riz m rice dish,eat; beurre m butter fresh; sucre m sugar; soupe f soup dish,eat; salade f salad dish,fresh,eat
     chocolat m chocolate dish,eat; bière f beer drink""",
     "mass",
@@ -157,12 +158,14 @@ PEOPLE: list[Noun] = _nouns(
 
 # "at" places take à / at when one is there; "in" places take dans / in; "go" places can be gone to with à / to.
 PLACES: list[Noun] = _nouns(
-    """marché m market at,go,shop; gare f station at,go; école f school at,go; banque f bank at,go; hôpital m hospital at,go
+    """marché m market at,go,shop; gare f station at,go;
+    école f school at,go; banque f bank at,go; hôpital m hospital at,go
     hôtel m hotel at,go,shop; musée m museum at,go; plage f beach at,go; piscine f pool at,go
     restaurant m restaurant at,go,shop; bibliothèque f library at,go; boulangerie f bakery at,go,shop
     théâtre m theater at,go; cinéma m cinema at,go; aéroport m airport at,go
     usine f factory at,go; ferme f farm at,go; église f church at,go
-    jardin m garden in; cuisine f kitchen in,shop; parc m park in,go; forêt f forest in,crossing; chambre f bedroom in,room
+    jardin m garden in; cuisine f kitchen in,shop;
+    parc m park in,go; forêt f forest in,crossing; chambre f bedroom in,room
     salon m living_room in; garage m garage in,room; château m castle in,go; appartement m apartment in,room
     rue f street in,crossing; village m village in,go; maison f house in,room,house; magasin m shop in,shop
     pont m bridge crossing; rivière f river crossing; place f square crossing""",
@@ -209,7 +212,8 @@ def _adjectives(table: str) -> list[Adjective]:
 
 # Tags name the tags of the nouns that an adjective fits; "state" adjectives only follow "to be".
 ADJECTIVES: list[Adjective] = _adjectives(
-    """petit/petite small before thing,place,animal,house smaller; grand/grande big before thing,place,animal,house bigger
+    """petit/petite small before thing,place,animal,house smaller;
+    grand/grande big before thing,place,animal,house bigger
     vieux/vieille/vieil old before thing,place,person,animal older; nouveau/nouvelle/nouvel new before thing,go
     beau/belle/bel beautiful before clothes,place,vehicle,object; joli/jolie pretty before clothes,furniture,place
     bon/bonne good before food,mass,readable; mauvais/mauvaise bad before readable,food,mass
@@ -217,7 +221,7 @@ ADJECTIVES: list[Adjective] = _adjectives(
     rouge/rouge red after colour,vehicle,house; bleu/bleue blue after colour,house; vert/verte green after colour,house
     noir/noire black after colour,animal; blanc/blanche white after colour,animal,house
     jaune/jaune yellow after colour,house; gris/grise gray after colour,animal; brun/brune brown after colour,animal
-    rose/rose pink after colour; 
+    rose/rose pink after colour;
     cher/chère expensive after thing,food; moderne/moderne modern after furniture,device,place
     léger/légère light after device,furniture,heavy lighter; lourd/lourde heavy after furniture,heavy heavier
     cassé/cassée broken after heavy,device; propre/propre clean after clothes,place
@@ -234,7 +238,7 @@ ADJECTIVES: list[Adjective] = _adjectives(
     riche/riche rich after person richer; timide/timide shy after person; sérieux/sérieuse serious after person
     fort/forte strong after person stronger
     paresseux/paresseuse lazy after person,animal
-    courageux/courageuse brave after person; 
+    courageux/courageuse brave after person;
     français/française french after person,place; dangereux/dangereuse dangerous after animal,device
     grand/grande tall state human taller; fatigué/fatiguée tired state human; malade/malade sick state human
     heureux/heureuse happy state human happier; triste/triste sad state human; inquiet/inquiète worried state human

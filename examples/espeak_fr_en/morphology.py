@@ -21,7 +21,7 @@ def starts_with_vowel(word: str) -> bool:
 
 
 def french_join(*parts: str) -> str:
-    """Joins the French words of a whole sentence; articles come as LE, LA, LES so that pronouns (de le voir) never contract."""
+    """Joins the French words of a whole sentence; articles come as LE, LA, LES: de le voir never contracts."""
     text = " ".join(part for part in parts if part)
     text = _ELIDES.sub(lambda match: match.group(1)[:-1] + "'", text)
     text = text.replace("L'", "l'")
@@ -78,7 +78,9 @@ def agree(participle: str, gender: str, plural: bool) -> str:
     return word + "s" if plural and not word.endswith("s") else word
 
 
-def french_verb(subject: Subject, verb: Verb, action: Action, clitic: str = "", agreement: tuple[str, bool] | None = None) -> str:
+def french_verb(
+    subject: Subject, verb: Verb, action: Action, clitic: str = "", agreement: tuple[str, bool] | None = None
+) -> str:
     """The French verb group with its clitic and negation; `agreement` (gender, plural) of an object before the verb."""
     ne, second, adverb = ("ne" if action.negation else ""), action.negation, action.adverb[0]
     if second == "personne":  # follows the participle: it comes with the object

@@ -21,7 +21,7 @@ from .lexicon import (
     PLACES,
     Adjective,
     Noun,
-)  # fmt: skip
+)
 from .morphology import Subject, starts_with_vowel, words
 
 T = TypeVar("T")
@@ -74,6 +74,9 @@ PRONOUNS: dict[str, Subject] = {
 POSSESSIVES = {"my": ("mon", "ma", "mes"), "our": ("notre", "notre", "nos"), "your": ("votre", "votre", "vos")}
 # No seven before a noun ("sept" and "cette" sound alike); elsewhere all numbers occur.
 COUNTS = (2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 25, 30, 40, 50, 60, 80, 90, 100)
+# What a kind of time expression is tagged as; the others are a "time expression".
+TIME_TAGS = {"clock": "time of day", "midnight": "time of day", "ago": "number", "in": "number"}
+TIME_TAGS |= dict.fromkeys(("date", "other date", "year in"), "date")
 # Tenses where "ils" and "elles" sound different from "il" and "elle".
 AUDIBLE_PLURAL = ("future", "near", "pouvoir", "devoir", "vouloir", "progressive", "past")
 
@@ -86,7 +89,7 @@ class Phrases:
         self.usage: Counter[str] = Counter()
         self.tags: set[str] = set()
 
-    # ---- drawing -------------------------------------------------------------------------------------------------
+    # ---- drawing
     def pick(self, items: Sequence[T], key: Callable[[T], str] = str, width: int = 4) -> T:
         """The least used of `width` items drawn at random, so that words occur about equally often."""
         if not items:
@@ -99,7 +102,7 @@ class Phrases:
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    # ---- noun phrases ---------------------------------------------------------------------------------------------
+    # ---- noun phrases
     def noun(self, nouns: Sequence[Noun], *tags: str) -> Noun:
         """A noun that has one of `tags` (any noun without tags)."""
         fitting = [noun for noun in nouns if not tags or noun.tags.intersection(tags)]
@@ -192,7 +195,9 @@ class Phrases:
         plural = noun.countable and self.chance(0.4)
         adjectives = self.adjectives(noun, rate)
         if definite:
-            return self.phrase(noun, plural, self.pick(("the", "my", "your", "our", "this"), lambda d: f"d {d}", 2), adjectives)
+            return self.phrase(
+                noun, plural, self.pick(("the", "my", "your", "our", "this"), lambda d: f"d {d}", 2), adjectives
+            )
         if negated:
             return self.phrase(noun, plural, self.rng.choice(("the", "my", "your", "this")), adjectives)
         choices = ["the", "a", "my", "your", "our", "this"]
@@ -208,7 +213,7 @@ class Phrases:
     def count(self, most: int = 100) -> int:
         return self.pick([number for number in COUNTS if number <= most], lambda number: f"count {number}")
 
-    # ---- people ---------------------------------------------------------------------------------------------------
+    # ---- people
     def person(self, noun: Noun | None = None, plural_rate: float = 0.0, rate: float = 0.25) -> NounPhrase:
         """A person as a noun phrase: my sister, the young doctor, three tourists."""
         noun = noun or self.noun(KIN if self.chance(0.35) else PEOPLE)
@@ -249,13 +254,17 @@ class Phrases:
         if self.chance(0.5):
             french = owner = self.pick(OWNERS, lambda name: f"owner {name}")
         else:
-            kin = self.phrase(self.noun([noun for noun in KIN if noun.fr in OWNING_KIN]), False, self.pick(tuple(POSSESSIVES), lambda d: f"kin {d}", 2))
+            kin = self.phrase(
+                self.noun([noun for noun in KIN if noun.fr in OWNING_KIN]),
+                False,
+                self.pick(tuple(POSSESSIVES), lambda d: f"kin {d}", 2),
+            )
             french, owner = kin.text
         thing = self.phrase(noun, plural, "the", self.adjectives(noun, 0.3))
         english = thing.text.en.removeprefix("the ")
         return NounPhrase(Pair(words(thing.text.fr, "de", french), f"{owner}'s {english}"), noun, plural)
 
-    # ---- places -----------------------------------------------------------------------------------------------------
+    # ---- places
     def place(self, kind: str = "at") -> Pair:
         """Where: "at" being somewhere, "go" going there, "pool" swimming, "near" beside something."""
         self.tags.add("place")
@@ -283,14 +292,18 @@ class Phrases:
     def beside(self) -> Pair:
         """devant, derrière, près de ... a place or a person's house."""
         prepositions = (
-            ("devant", "in front of"), ("derrière", "behind"), ("près de", "near"), ("à côté de", "next to"),
-            ("en face de", "opposite"), ("loin de", "far from"),
-        )  # fmt: skip
+            ("devant", "in front of"),
+            ("derrière", "behind"),
+            ("près de", "near"),
+            ("à côté de", "next to"),
+            ("en face de", "opposite"),
+            ("loin de", "far from"),
+        )
         noun = self.noun([noun for noun in PLACES if "room" not in noun.tags])
         place = self.phrase(noun, False, "the", self.adjectives(noun, 0.15))
         return Pair(*self.pick(prepositions, lambda pair: f"prep {pair[0]}")) + place.text
 
-    # ---- times ------------------------------------------------------------------------------------------------------
+    # ---- times
     def time(self, tense: str) -> Pair:
         """When: an expression that fits the tense."""
         if tense == "past":
@@ -381,6 +394,5 @@ class Phrases:
 
     def _time_of(self, options: list[tuple[str, Pair]]) -> Pair:
         kind, pair = self.pick(options, lambda option: f"time {option[0]}")
-        named = {"clock": "time of day", "midnight": "time of day", "date": "date", "other date": "date", "year in": "date", "ago": "number", "in": "number"}
-        self.tags.add(named.get(kind, "time expression"))
+        self.tags.add(TIME_TAGS.get(kind, "time expression"))
         return pair

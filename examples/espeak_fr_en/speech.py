@@ -21,17 +21,36 @@ LEADING_SECONDS, TRAILING_SECONDS = 0.1, 0.4
 ACCENTS = ("fr", "fr-be", "fr-ch")
 # Variants of espeak-ng 1.51 that speak clearly: no whisper, no robot, no creak. No variant is in two lists.
 TRAIN_VARIANTS = (
-    "m1", "m2", "m4", "m7", "m8", "f1", "f3", "f4", "Alex", "Annie", "Andrea", "Denis", "Diogo", "Hugo", "Michael", "Mike",
-    "linda", "paul", "steph",
-)  # fmt: skip
+    "m1",
+    "m2",
+    "m4",
+    "m7",
+    "m8",
+    "f1",
+    "f3",
+    "f4",
+    "Alex",
+    "Annie",
+    "Andrea",
+    "Denis",
+    "Diogo",
+    "Hugo",
+    "Michael",
+    "Mike",
+    "linda",
+    "paul",
+    "steph",
+)
 DEV_VARIANTS = ("m6", "f5")
 TEST_VARIANTS = ("m3", "f2", "Gene", "Mario")
-INSTALL_HINT = "espeak-ng was not found: install it (Debian, Ubuntu: apt install espeak-ng; macOS: brew install espeak-ng)"
+INSTALL_HINT = (
+    "espeak-ng was not found: install it (Debian, Ubuntu: apt install espeak-ng; macOS: brew install espeak-ng)"
+)
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is to be said, how, and where it is written. `speed` in words a minute, `pitch` 0..99, `snr` in dB or None."""
+    """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB or None."""
 
     id: str
     text: str
@@ -75,15 +94,33 @@ def plan(identity: str, text: str, path: str, choices: tuple[str, ...], seed: in
     """Voice, speed, pitch, level and noise of one utterance, drawn from (seed, id) alone."""
     rng = random.Random(f"speech {seed} {identity}")
     return Utterance(
-        id=identity, text=text, path=path, voice=rng.choice(choices), speed=rng.randint(160, 205),
-        pitch=rng.randint(30, 70), peak=rng.uniform(0.5, 0.9), snr=rng.uniform(30, 45) if rng.random() < 0.5 else None,
+        id=identity,
+        text=text,
+        path=path,
+        voice=rng.choice(choices),
+        speed=rng.randint(160, 205),
+        pitch=rng.randint(30, 70),
+        peak=rng.uniform(0.5, 0.9),
+        snr=rng.uniform(30, 45) if rng.random() < 0.5 else None,
         noise_seed=rng.getrandbits(32),
-    )  # fmt: skip
+    )
 
 
 def synthesize(utterance: Utterance, program: str = "espeak-ng") -> np.ndarray:
     """float32 samples at 16 kHz, silence of 0.1 s before and 0.4 s after the speech."""
-    command = [program, "-v", utterance.voice, "-s", str(utterance.speed), "-p", str(utterance.pitch), "-b", "1", "--stdin", "--stdout"]
+    command = [
+        program,
+        "-v",
+        utterance.voice,
+        "-s",
+        str(utterance.speed),
+        "-p",
+        str(utterance.pitch),
+        "-b",
+        "1",
+        "--stdin",
+        "--stdout",
+    ]
     result = subprocess.run(command, input=utterance.text.encode(), capture_output=True, check=False)
     if result.returncode != 0 or len(result.stdout) <= 44:
         reason = result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}, no audio"

@@ -100,10 +100,20 @@ def _verbs(table: str) -> list[Verb]:
         pronoun = usage[1] if len(usage) > 1 else ""
         verbs.append(
             Verb(
-                infinitive, present, participle, stem, "être" if french[0].startswith("*") else "avoir", base,
-                english_third(base), past, ing, particle, tags, pronoun,
+                infinitive,
+                present,
+                participle,
+                stem,
+                "être" if french[0].startswith("*") else "avoir",
+                base,
+                english_third(base),
+                past,
+                ing,
+                particle,
+                tags,
+                pronoun,
             )
-        )  # fmt: skip
+        )
     return verbs
 
 
@@ -137,7 +147,7 @@ TRANSITIVE: list[Verb] = _verbs(
     oublier | forget forgot forgetting | object,clothes,person
     perdre perds,perd,perdons,perdez,perdent perdu perdr | lose lost | object,clothes,device thing
     casser | break broke | heavy,device,furniture thing
-    choisir choisis,choisit,choisissons,choisissez,choisissent choisi choisir | choose chose | clothes,furniture,food thing
+    choisir choisis,choisit,choisissons,choisissez,choisissent choisi choisir|choose chose|clothes,furniture,food thing
     finir finis,finit,finissons,finissez,finissent fini finir | finish | readable thing
     utiliser | use | device,vehicle thing
     garder | keep kept | object,clothes thing
@@ -154,7 +164,7 @@ TRANSITIVE: list[Verb] = _verbs(
     cueillir cueille,cueille,cueillons,cueillez,cueillent cueilli cueiller | pick | pickable thing
     nourrir nourris,nourrit,nourrissons,nourrissez,nourrissent nourri nourrir | feed fed | animal
     conduire conduis,conduit,conduisons,conduisez,conduisent conduit conduir | drive drove | vehicle thing"""
-)  # fmt: skip
+)
 
 GIVING: list[Verb] = _verbs(
     """donner | give gave | thing,food thing
@@ -167,7 +177,36 @@ GIVING: list[Verb] = _verbs(
 
 # The verbs said with en train de, avant de, sans ...: the English forms in -ing that the corpus has.
 ING_VERBS = frozenset(
-    ["acheter", "vendre", "réparer", "laver", "nettoyer", "préparer", "fermer", "ouvrir", "lire", "écrire", "boire", "manger", "chercher", "regarder", "attendre", "écouter", "aider", "dessiner", "travailler", "dormir", "étudier", "chanter", "danser", "jouer", "marcher", "courir", "nager", "parler"]
+    [
+        "acheter",
+        "vendre",
+        "réparer",
+        "laver",
+        "nettoyer",
+        "préparer",
+        "fermer",
+        "ouvrir",
+        "lire",
+        "écrire",
+        "boire",
+        "manger",
+        "chercher",
+        "regarder",
+        "attendre",
+        "écouter",
+        "aider",
+        "dessiner",
+        "travailler",
+        "dormir",
+        "étudier",
+        "chanter",
+        "danser",
+        "jouer",
+        "marcher",
+        "courir",
+        "nager",
+        "parler",
+    ]
 )
 # Verbs that happen to one: no infinitive after "pour", no order, no progressive.
 INVOLUNTARY = frozenset(("aimer", "détester", "connaître", "perdre", "oublier", "casser", "trouver"))
@@ -220,12 +259,17 @@ SPEAKING: list[Verb] = _verbs(
     téléphoner | phone | person"""
 )
 
+
+def _present(*forms: str) -> dict[str, str]:
+    return dict(zip(PERSONS, forms, strict=True))
+
+
 MODALS: dict[str, tuple[dict[str, str], str, str, str]] = {
     # infinitive: (present, English for others, English third person, kind)
-    "pouvoir": (dict(zip(PERSONS, ("peux", "peut", "pouvons", "pouvez", "peuvent"), strict=True)), "can", "can", "modal"),
-    "devoir": (dict(zip(PERSONS, ("dois", "doit", "devons", "devez", "doivent"), strict=True)), "must", "must", "modal"),
-    "vouloir": (dict(zip(PERSONS, ("veux", "veut", "voulons", "voulez", "veulent"), strict=True)), "want to", "wants to", "verb"),
-}  # fmt: skip
+    "pouvoir": (_present("peux", "peut", "pouvons", "pouvez", "peuvent"), "can", "can", "modal"),
+    "devoir": (_present("dois", "doit", "devons", "devez", "doivent"), "must", "must", "modal"),
+    "vouloir": (_present("veux", "veut", "voulons", "voulez", "veulent"), "want to", "wants to", "verb"),
+}
 
 # Saying and thinking before "que": present and passé composé.
 OPINION: list[Verb] = _verbs(
