@@ -1,6 +1,6 @@
 """The words: nouns, adjectives, names and small lists, each French word with its one English rendering.
 
-Words were chosen so that the ear can tell them apart: of a set of French homophones (mère, maire, mer) one is here.
+Words were chosen so that the ear can tell them apart: of most sets of French homophones (mère, maire, mer) one is here.
 """
 
 from __future__ import annotations
