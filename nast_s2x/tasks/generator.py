@@ -37,7 +37,10 @@ class CtcGreedyGenerator:
     @torch.no_grad()
     def generate(self, models: Sequence[nn.Module], sample: dict[str, Any], **_: Any) -> list[list[dict[str, Any]]]:
         """One hypothesis per sentence, in fairseq's form; its score is the mean log-probability of the best labels."""
-        outputs = [model.eval()(**sample["net_input"], geometry=self.geometry) for model in models]
+        # Not `model.eval()(...)`: models that fairseq has made ready for generation return nothing from eval().
+        for model in models:
+            model.eval()
+        outputs = [model(**sample["net_input"], geometry=self.geometry) for model in models]
         lengths = outputs[0].text_lengths
         log_probs = torch.stack([output.text_logits.float().log_softmax(-1) for output in outputs]).mean(0)
         scores = log_probs.max(-1).values
