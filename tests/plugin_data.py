@@ -14,7 +14,7 @@ WORDS = {
     "maison": "house", "mer": "sea", "vent": "wind",
 }  # fmt: skip
 UNITS = 12
-FRAMES_PER_WORD = 32
+FRAMES_PER_WORD = 40
 
 
 def make_data_folder(folder: Path, train: int = 24, valid: int = 5, seed: int = 0, units: bool = True) -> Path:
@@ -46,7 +46,7 @@ def _write_vocabulary(folder: Path) -> None:
     text = folder / "text.txt"
     text.write_text("\n".join([*WORDS, *WORDS.values()]) * 4, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "spm"), vocab_size=64, model_type="unigram", hard_vocab_limit=False,
+        input=str(text), model_prefix=str(folder / "spm"), vocab_size=120, model_type="unigram", hard_vocab_limit=False,
         bos_id=0, pad_id=1, eos_id=2, unk_id=3, minloglevel=2,
     )  # fmt: skip
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))

@@ -214,7 +214,7 @@ class NastDataset(FairseqDataset):
             "text_lengths": text_lengths,
             "units": units,
             "units_lengths": units_lengths,
-            "target": text,  # the name that fairseq-generate reads
+            "target": None if text is None else text[:, 1:],  # as fairseq-generate reads it: without <s>
             "references": [getattr(example, wanted) for example in examples],
             "unit_references": [unit_string(example.tgt_audio or ()) for example in examples],
         }

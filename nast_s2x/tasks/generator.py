@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import ctc_collapse
 
-SPECIALS = (0, 1, 2)
+EOS = 2
+SPECIALS = (0, 1, EOS)
 """``<s>``, ``<pad>``, ``</s>``: predicted as labels, dropped after the collapse."""
 
 
@@ -50,7 +51,8 @@ class CtcGreedyGenerator:
             hypotheses.append(
                 [
                     {
-                        "tokens": torch.tensor(tokens, dtype=torch.long),
+                        # With </s>, as all of fairseq's hypotheses: its scorers crash on an empty one.
+                        "tokens": torch.tensor([*tokens, EOS]),
                         "score": slot_scores.mean().item() if slot_scores.numel() else 0.0,
                         "positional_scores": slot_scores.clone(),
                         "attention": None,

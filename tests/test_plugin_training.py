@@ -1,0 +1,152 @@
+"""The three stages through fairseq: training, exact resuming, starting from other checkpoints, generation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("fairseq")
+
+from plugin_data import make_data_folder  # noqa: E402
+from plugin_runs import generate, settings, train  # noqa: E402
+
+from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data_folder(tmp_path_factory.mktemp("data"), train=20)
+
+
+@pytest.fixture(scope="module")
+def asr(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stage 0."""
+    folder = tmp_path_factory.mktemp("asr")
+    run = train(data, folder, "--arch", "nast_s2t_tiny", "--target-text", "source", "--max-update", "2")
+    assert [update["num_updates"] for update in run.updates] == ["1", "2"]
+    assert "unit_loss" not in run.validations[-1]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ctc(data: Path, asr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stage 1, speech to units, resumed once: see the tests below. Checkpoints of updates 2 and 5, with 3 an epoch."""
+    folder = tmp_path_factory.mktemp("ctc")
+    flags = ["--arch", "nast_s2s_tiny", "--load-pretrained-encoder-from", str(asr / "checkpoint_last.pt")]
+    run = train(data, folder, *flags, "--save-interval-updates", "2", "--max-update", "5")
+    torch.save(run.updates, folder / "updates.pt")
+    torch.save(run.validations, folder / "validations.pt")
+    return folder
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(checkpoint)["model"]
+
+
+def test_validation_scores_exist_from_the_first_one(ctc: Path) -> None:
+    first = torch.load(ctc / "validations.pt")[0]
+    names = [f"valid_{kind}{size}" for kind in ("bleu", "unit_bleu") for size in ("", "_320", "_offline")]
+    assert {name: first.get(name) for name in names}.keys() == set(names)
+    assert all(first[name] is not None for name in names)
+    assert "valid_bleu_640" not in first  # the smallest and the largest chunk only
+    assert (ctc / "checkpoint_best.pt").exists()
+
+
+def test_all_losses_and_ratios_are_logged(ctc: Path) -> None:
+    update = torch.load(ctc / "updates.pt")[0]
+    for name in ("loss", "asr_loss", "text_loss", "unit_loss", "text_accuracy", "unit_accuracy"):
+        assert name in update
+    assert float(update["text_glancing"]) == 0.5 and float(update["unit_glancing"]) == 0.3
+    total = sum(float(update[name]) for name in ("asr_loss", "text_loss", "unit_loss"))
+    assert float(update["loss"]) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_resuming_equals_never_having_stopped(data: Path, ctc: Path, tmp_path: Path, workers: str) -> None:
+    checkpoint = next(ctc.glob("checkpoint_1_2.pt"))
+    shutil.copy(checkpoint, tmp_path / "checkpoint_last.pt")
+    flags = ["--arch", "nast_s2s_tiny", "--save-interval-updates", "2", "--max-update", "5", "--num-workers", workers]
+    run = train(data, tmp_path, *flags)
+    expected = torch.load(ctc / "updates.pt")[2:]
+    assert len(run.updates) == 3
+    for ours, theirs in zip(run.updates, expected, strict=True):
+        for name in ("epoch", "num_updates", "loss", "text_loss", "unit_loss", "gnorm", "text_glanced"):
+            assert ours[name] == theirs[name], name
+    final = weights(ctc / "checkpoint_last.pt")
+    for name, value in weights(tmp_path / "checkpoint_last.pt").items():
+        assert torch.equal(value, final[name]), name
+
+
+def test_pretrained_encoder_is_loaded_and_nothing_else(data: Path, asr: Path) -> None:
+    from fairseq import tasks
+
+    from plugin_runs import TINY
+
+    path = asr / "checkpoint_last.pt"
+    flags = [*TINY, "--arch", "nast_s2s_tiny", "--load-pretrained-encoder-from", str(path)]
+    cfg = settings(data, *flags)
+    model = tasks.setup_task(cfg.task).build_model(cfg.model)
+    pretrained = weights(path)
+    state = model.state_dict()
+    for name, value in pretrained.items():
+        if name.startswith("encoder."):
+            assert torch.equal(state[name], value)
+    assert not torch.equal(state["decoder.embed_tokens.weight"], pretrained["decoder.embed_tokens.weight"])
+    wider = settings(data, *flags, "--encoder-ffn-dim", "24")
+    with pytest.raises(ValueError, match="encoder.layers.0.fc1"):
+        tasks.setup_task(wider.task).build_model(wider.model)
+
+
+def test_stage_two_starts_from_the_whole_model(data: Path, ctc: Path, tmp_path: Path) -> None:
+    flags = ["--arch", "nast_s2s_tiny", "--finetune-from-model", str(ctc / "checkpoint_last.pt")]
+    losses = ["--text-loss", "nmla", "--unit-loss", "nmla", "--text-glancing", "0.3", "--unit-glancing", "0.1"]
+    run = train(data, tmp_path, *flags, *losses, "--max-update", "2", "--lr", "0")
+    assert -1 <= float(run.updates[0]["text_loss"]) <= 0 and -1 <= float(run.updates[0]["unit_loss"]) <= 0
+    assert float(run.updates[0]["text_glancing"]) == 0.3
+    start = weights(ctc / "checkpoint_last.pt")
+    for name, value in weights(tmp_path / "checkpoint_last.pt").items():
+        assert torch.equal(value, start[name]), name
+
+
+def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> None:
+    checkpoint = ctc / "checkpoint_last.pt"
+    allowed = set(torch.serialization.get_safe_globals())
+    torch.serialization.clear_safe_globals()
+    try:
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint) == []
+        state = torch.load(checkpoint, weights_only=True)
+    finally:
+        torch.serialization.add_safe_globals(list(allowed))
+    described = state["task_state"]["nast_s2x"]
+    assert [geometry["chunk_frames"] for geometry in described["geometries"]] == [32, 64, None]
+    assert described["network"]["unit_vocab"] == 17
+
+
+def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Path) -> None:
+    from nast_s2x.chunking import ChunkGeometry
+    from nast_s2x.ctc import ctc_collapse
+    from nast_s2x.data.features import load_features
+    from nast_s2x.inference.checkpoint import load_checkpoint
+    from nast_s2x.network import NastConfig, NastModel
+
+    lines = generate(data, ctc / "checkpoint_last.pt", "--gen-subset", "test", "--chunk-ms", "320", "--max-tokens", "900")
+    fields = {line.split("\t")[0]: line.split("\t") for line in lines if line[:2] in ("T-", "H-", "D-")}
+    assert {name for name in fields if name.startswith("H-")} == {f"H-{index}" for index in range(5)}
+    reference = (data / "test.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[4]
+    assert fields["T-0"][1] == reference
+
+    state = load_checkpoint(ctc / "checkpoint_last.pt")
+    model = NastModel(NastConfig.from_dict(state["task_state"]["nast_s2x"]["network"])).eval()
+    model.load_state_dict(state["model"])
+    features = torch.from_numpy(load_features("test-0.npy", data))[None]
+    labels = model(features, None, ChunkGeometry(32, 32)).text_logits[0].argmax(-1)
+    tokens = ctc_collapse(labels, blank=model.config.text_vocab - 1, drop=(0, 1, 2))
+    pieces = ["<unk>" if token == 3 else _pieces(data)[token - 4] for token in tokens]
+    assert fields["H-0"][2] == " ".join(pieces)
+
+
+def _pieces(data: Path) -> list[str]:
+    return [line.split(" ")[0] for line in (data / "spm.txt").read_text(encoding="utf-8").splitlines()]
