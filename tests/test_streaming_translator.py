@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -183,17 +181,3 @@ def test_batches_padding_and_empty_utterances(bundle: Bundle) -> None:
     assert together[0] == Translation() and translate_batch(bundle, []) == []
     with pytest.raises(ValueError, match=r"\(frames, 80\)"):
         translate_batch(bundle, [torch.zeros(10, 40)])
-
-
-def test_inference_is_light(tmp_path: Path) -> None:
-    """Neither fairseq nor SimulEval nor sacrebleu is loaded by what inference needs."""
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, nast_s2x.inference as i; i.StreamingTranslator, i.load_system, i.translate_batch; "
-        "import nast_s2x.cli.generate, nast_s2x.cli.translate, nast_s2x.cli.export, nast_s2x.inference.generation; "
-        "print([m for m in ('fairseq', 'simuleval', 'sacrebleu', 'omegaconf') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

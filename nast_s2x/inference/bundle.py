@@ -47,7 +47,7 @@ class Bundle:
         card: text of the model card.
     """
 
-    model: NastModel
+    model: NastModel = field(repr=False)
     dictionary: LabelDictionary
     tokenizer: TextTokenizer
     cmvn: GlobalCmvn | None

@@ -118,7 +118,8 @@ class StreamingTranslator:
             sample_rate: of the source, Hz; ``None`` = the bundle's (16000). It cannot change within a stream.
         Raises:
             ValueError: after :meth:`finish`; NaN or infinite samples; a wrong shape; another rate or number of
-                channels than before; a stream longer than the model's position tables allow.
+                channels than before. The stream goes on as if that piece had never come.
+            ValueError: a stream longer than the model's position tables allow; then only :meth:`reset` helps.
         """
         state = self._open_state("push")
         mono = self._accept(samples, self.bundle.sample_rate if sample_rate is None else sample_rate)
