@@ -14,8 +14,9 @@ TINY = [
     "--conv-channels", "4", "--encoder-dim", "16", "--encoder-layers", "1", "--encoder-heads", "2",
     "--encoder-ffn-dim", "16", "--decoder-dim", "16", "--decoder-layers", "1", "--decoder-heads", "2",
     "--decoder-ffn-dim", "16", "--unit-layers", "1", "--max-tokens", "2000", "--optimizer", "adam", "--lr", "0.002",
-    "--clip-norm", "10", "--cpu", "--seed", "3", "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints",
-    "--no-progress-bar", "--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric",
+    "--clip-norm", "10", "--cpu", "--seed", "3", "--log-format", "json", "--log-interval", "1",
+    "--no-epoch-checkpoints", "--no-progress-bar", "--best-checkpoint-metric", "bleu",
+    "--maximize-best-checkpoint-metric",
 ]  # fmt: skip
 
 

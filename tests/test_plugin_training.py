@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("fairseq")
 
 from plugin_data import make_data_folder  # noqa: E402
-from plugin_runs import generate, settings, train  # noqa: E402
+from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
 from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
 
@@ -83,8 +83,6 @@ def test_resuming_equals_never_having_stopped(data: Path, ctc: Path, tmp_path: P
 def test_pretrained_encoder_is_loaded_and_nothing_else(data: Path, asr: Path) -> None:
     from fairseq import tasks
 
-    from plugin_runs import TINY
-
     path = asr / "checkpoint_last.pt"
     flags = [*TINY, "--arch", "nast_s2s_tiny", "--load-pretrained-encoder-from", str(path)]
     cfg = settings(data, *flags)
@@ -132,7 +130,9 @@ def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Pat
     from nast_s2x.inference.checkpoint import load_checkpoint
     from nast_s2x.network import NastConfig, NastModel
 
-    lines = generate(data, ctc / "checkpoint_last.pt", "--gen-subset", "test", "--chunk-ms", "320", "--max-tokens", "900")
+    lines = generate(
+        data, ctc / "checkpoint_last.pt", "--gen-subset", "test", "--chunk-ms", "320", "--max-tokens", "900"
+    )
     fields = {line.split("\t")[0]: line.split("\t") for line in lines if line[:2] in ("T-", "H-", "D-")}
     assert {name for name in fields if name.startswith("H-")} == {f"H-{index}" for index in range(5)}
     reference = (data / "test.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[4]

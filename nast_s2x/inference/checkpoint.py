@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint file not found: {path}")
     try:
-        with torch.serialization.safe_globals(list(SAFE_CLASSES)):
+        with _safe_classes_allowed():
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} was not loaded: {_what_is_unsafe(path, error)}") from None
@@ -54,9 +55,15 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return dict(state)
 
 
+def _safe_classes_allowed() -> AbstractContextManager[None]:
+    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
+    allowed = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([cls for cls in SAFE_CLASSES if cls not in allowed])
+
+
 def _what_is_unsafe(path: Path, error: Exception) -> str:
     try:
-        with torch.serialization.safe_globals(list(SAFE_CLASSES)):
+        with _safe_classes_allowed():
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # only zip files can be listed; the refusal itself stands either way
         names = []

@@ -84,6 +84,24 @@ def drop_foreign_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if not name.endswith(IGNORED_SUFFIXES)}
 
 
+def fit_position_tables(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` with its learned position tables as long as those of ``own``.
+
+    The tables' length follows from ``--max-source-seconds``, which may change between stages and differs from that of
+    the released models. Rows that ``state`` lacks keep the values of ``own``, its initialisation.
+    """
+    fitted = dict(state)
+    for name in ("decoder.embed_positions.weight", "unit_decoder.embed_positions.weight"):
+        theirs, ours = state.get(name), own.get(name)
+        if theirs is None or ours is None or theirs.shape == ours.shape or theirs.shape[1] != ours.shape[1]:
+            continue
+        rows = min(len(theirs), len(ours))
+        fitted[name] = ours.clone()
+        fitted[name][:rows] = theirs[:rows]
+        logger.warning(f"{name}: {len(theirs)} rows in the checkpoint, {len(ours)} here; the first {rows} are taken")
+    return fitted
+
+
 def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_dim: int = 80) -> NastConfig:
     """The network's configuration from fairseq's model settings and the sizes of the label sets.
 
@@ -132,8 +150,10 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         model_cfg: DictConfig | None = None,
         args: Namespace | None = None,
     ) -> Any:
-        """As in fairseq; entries of released checkpoints that hold no weights are passed over."""
-        return super().load_state_dict(drop_foreign_keys(state_dict), strict, model_cfg, args)
+        """As in fairseq; entries of released checkpoints that hold no weights are passed over, and position tables of
+        another length are fitted (:func:`fit_position_tables`)."""
+        state = fit_position_tables(drop_foreign_keys(state_dict), self.state_dict())
+        return super().load_state_dict(state, strict, model_cfg, args)
 
 
 def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:

@@ -1,0 +1,283 @@
+"""Parts of the fairseq plugin: geometries, dataset, criterion, scores, and checkpoints that try to run code."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+pytest.importorskip("fairseq")
+
+from plugin_data import UNITS, make_data_folder  # noqa: E402
+from plugin_runs import TINY, generate, settings, train  # noqa: E402
+
+from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
+from nast_s2x.tasks.bleu import bleu_counts, bleu_of_counts  # noqa: E402
+from nast_s2x.tasks.dataset import build_specaugment, slots_needed  # noqa: E402
+from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data_folder(tmp_path_factory.mktemp("data"), train=12)
+
+
+def build_task(data: Path, *flags: str) -> tuple[Any, Any, Any]:
+    """Task, model and criterion of a command line."""
+    from fairseq import tasks
+
+    cfg = settings(data, *TINY, *flags)
+    task = tasks.setup_task(cfg.task)
+    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+
+
+# --- geometries -----------------------------------------------------------------------------------------------------
+
+
+def test_chunk_sizes_are_sorted_and_look_ahead_follows_them() -> None:
+    geometries = parse_geometries("offline,640,320,640")
+    assert [geometry.name for geometry in geometries] == ["320", "640", "offline"]
+    assert [geometry.lookahead_frames for geometry in geometries] == [32, 64, 0]
+    assert [geometry.lookahead_frames for geometry in parse_geometries("320,640", lookahead_ms=160)] == [16, 16]
+    assert [geometry.name for geometry in extremes(geometries)] == ["320", "offline"]
+    assert [geometry.name for geometry in extremes(geometries[:1])] == ["320"]
+    with pytest.raises(ValueError, match="'fast'"):
+        parse_geometries("fast")
+    with pytest.raises(ValueError, match="at least one"):
+        parse_geometries(" , ")
+
+
+def test_drawn_geometry_depends_on_seed_and_update_only() -> None:
+    geometries = parse_geometries("320,640,1280,offline")
+    drawn = [draw_geometry(geometries, 1, update) for update in range(400)]
+    assert drawn == [draw_geometry(geometries, 1, update) for update in range(400)]
+    assert drawn != [draw_geometry(geometries, 2, update) for update in range(400)]
+    counts = Counter(geometry.name for geometry in drawn)
+    assert set(counts) == {"320", "640", "1280", "offline"} and min(counts.values()) > 60
+
+
+# --- dataset --------------------------------------------------------------------------------------------------------
+
+
+def test_slots_needed_counts_repeated_neighbours() -> None:
+    assert slots_needed(np.array([0, 5, 5, 5, 6, 2])) == 8
+
+
+def test_samples_that_cannot_be_learned_are_left_out_of_training_only(data: Path, tmp_path: Path) -> None:
+    folder = make_data_folder(tmp_path / "data", train=6, valid=3)
+    rows = (folder / "train.tsv").read_text(encoding="utf-8").splitlines()
+    cells = rows[1].split("\t")
+    cells[4] = " ".join(["house"] * 80)
+    rows[1] = "\t".join(cells)
+    cells = rows[2].split("\t")
+    cells[2] = "5000"
+    rows[2] = "\t".join(cells)
+    for split in ("train", "valid"):
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    task, _, _ = build_task(folder, "--arch", "nast_s2t_tiny")
+    task.load_dataset("train")
+    task.load_dataset("valid")
+    assert task.dataset("train").left_out == {"with fewer text slots than labels": 1, "longer than 20 s": 1}
+    assert len(task.dataset("train")) == 4 and len(task.dataset("valid")) == 6
+
+
+def test_every_sample_is_in_a_batch(data: Path) -> None:
+    task, _, _ = build_task(data, "--arch", "nast_s2t_tiny")
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    indices = dataset.ordered_indices()
+    batches = dataset.batch_by_size(indices, max_tokens=3000, required_batch_size_multiple=8)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(dataset)))
+    assert all(len(batch) * dataset.frames[batch].max() <= 3000 for batch in batches)
+
+
+def test_augmentation_follows_seed_epoch_and_index(data: Path) -> None:
+    task, _, _ = build_task(data, "--arch", "nast_s2t_tiny")
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    first = dataset[3]["features"]
+    assert torch.equal(first, dataset[3]["features"])
+    dataset.set_epoch(2)
+    assert not torch.equal(first, dataset[3]["features"])
+    dataset.set_epoch(1)
+    assert torch.equal(first, dataset[3]["features"])
+
+
+def test_specaugment_flag(data: Path) -> None:
+    from nast_s2x.data.config import DataConfig
+
+    config = DataConfig.load(data)
+    assert build_specaugment("off", config, ["specaugment"]) is None
+    assert build_specaugment(None, config, ["global_cmvn"]) is None
+    assert build_specaugment(None, config, ["specaugment"]).freq_width == 8
+    assert build_specaugment("2x10,3x40", config, []).time_masks == 3
+    with pytest.raises(ValueError, match="1x27,1x100"):
+        build_specaugment("27", config, [])
+
+
+# --- criterion ------------------------------------------------------------------------------------------------------
+
+
+def batch_of(task: Any, indices: list[int]) -> dict[str, Any]:
+    task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    return dataset.collater([dataset[index] for index in indices])
+
+
+def test_loss_of_a_batch_with_some_units_is_that_of_its_parts(data: Path) -> None:
+    task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny", "--label-smoothing", "0")
+    model.eval()
+    sample = batch_of(task, [0, 1, 2])
+    _, full, _ = criterion.compute(model, sample, task.geometries[0], update=0)
+    partial = copy.deepcopy(sample)
+    partial["units_lengths"][1] = 0
+    _, log, _ = criterion.compute(model, partial, task.geometries[0], update=0)
+    ones = [criterion.compute(model, batch_of(task, [i]), task.geometries[0], update=0)[1] for i in (0, 2)]
+    assert float(log["unit_loss"]) == pytest.approx(np.mean([float(one["unit_loss"]) for one in ones]), rel=1e-4)
+    assert float(log["text_loss"]) == pytest.approx(float(full["text_loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[], [1]])
+def test_a_batch_with_few_or_no_units_trains_every_parameter(data: Path, rows: list[int]) -> None:
+    task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny")
+    sample = batch_of(task, [0, 1, 2])
+    for row in range(3):
+        if row not in rows:
+            sample["units_lengths"][row] = 0
+    if not rows:
+        sample["units"] = sample["units_lengths"] = None
+    model.train()
+    loss, log, output = criterion.compute(model, sample, task.geometries[0], update=0)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    if rows:
+        shown = output.unit_glance_mask.any(1)
+        assert not shown[0] and not shown[2]
+    else:
+        assert float(log["unit_loss"]) == 0.0
+    assert {key for key in log if key.startswith("unit_")} >= {"unit_slots", "unit_ratio", "unit_loss"}
+
+
+def test_glancing_is_off_in_validation_and_at_ratio_zero(data: Path) -> None:
+    task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny", "--text-glancing", "0")
+    sample = batch_of(task, [0, 1])
+    model.train()
+    output = criterion.compute(model, sample, task.geometries[0], update=0)[2]
+    # Units are glanced although text is not.
+    assert not (output.text_glance_mask is not None and output.text_glance_mask.any())
+    assert output.unit_glance_mask is not None
+    model.eval()
+    output = criterion.compute(model, sample, task.geometries[0], update=0)[2]
+    assert output.text_glance_mask is None and output.unit_glance_mask is None
+
+
+def test_units_outside_the_vocabulary_are_named(data: Path, tmp_path: Path) -> None:
+    folder = make_data_folder(tmp_path / "data", train=3)
+    text = (folder / "train.tsv").read_text(encoding="utf-8").splitlines()
+    cells = text[2].split("\t")
+    cells[5] = f"0 {UNITS}"
+    text[2] = "\t".join(cells)
+    (folder / "train.tsv").write_text("\n".join(text) + "\n", encoding="utf-8")
+    task, _, _ = build_task(folder, "--arch", "nast_s2s_tiny")
+    with pytest.raises(ValueError, match=f"train-1.*{UNITS}"):
+        task.load_dataset("train")
+
+
+def test_unit_architecture_needs_units(tmp_path: Path) -> None:
+    folder = make_data_folder(tmp_path / "data", train=2, units=False)
+    with pytest.raises(ValueError, match="num_units"):
+        build_task(folder, "--arch", "nast_s2s_tiny")
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+
+def test_bleu_of_summed_counts_is_corpus_bleu() -> None:
+    from sacrebleu.metrics import BLEU
+
+    hypotheses = ["the cat eats the red fish today", "a dog", "", "the big house is here"]
+    references = ["the cat eats a red fish today", "a small dog sleeps", "sea", "the big house was here"]
+    sums: Counter[str] = Counter()
+    for start, stop in ((0, 1), (1, 4), (4, 4)):
+        sums.update(bleu_counts("x", hypotheses[start:stop], references[start:stop], "13a"))
+    expected = BLEU().corpus_score(hypotheses, [references]).score
+    assert bleu_of_counts("x", sums) == pytest.approx(expected, abs=1e-6) and expected > 10
+    assert bleu_of_counts("x", {}) == 0.0
+
+
+# --- flags and checkpoints ------------------------------------------------------------------------------------------
+
+
+def test_every_flag_has_a_help_text() -> None:
+    from nast_s2x.criterions.nast_ctc_nmla import NastCriterionConfig
+    from nast_s2x.models.nast_s2x import NastModelConfig
+    from nast_s2x.tasks.nast_s2x import NastTaskConfig
+
+    for config in (NastCriterionConfig, NastModelConfig, NastTaskConfig):
+        for name, field in config.__dataclass_fields__.items():
+            is_copy = str(field.default).startswith("${")  # of another flag
+            assert name == "_name" or is_copy or len(field.metadata.get("help", "")) > 10, name
+
+
+def test_architectures_have_their_sizes(data: Path) -> None:
+    for arch, dim, unit_decoder in (("nast_s2t", 512, False), ("nast_s2s", 512, True), ("nast_s2s_tiny", 160, True)):
+        cfg = settings(data, *TINY[:2], "--arch", arch, "--criterion", "nast_ctc_nmla", "--dropout", "0.3")
+        assert (cfg.model.encoder_dim, cfg.model.unit_decoder, cfg.model.dropout) == (dim, unit_decoder, 0.3)
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("way", ["resume", "finetune", "encoder", "generate"])
+def test_checkpoints_never_run_code(data: Path, tmp_path: Path, way: str) -> None:
+    proof = tmp_path / "executed"
+    checkpoint = tmp_path / "save" / ("checkpoint_last.pt" if way == "resume" else "other.pt")
+    checkpoint.parent.mkdir()
+    torch.save({"model": {}, "cfg": {"note": Malicious(proof)}, "args": None}, checkpoint)
+    flags = ["--arch", "nast_s2t_tiny", "--max-update", "1"]
+    ways = {"finetune": ["--finetune-from-model"], "encoder": ["--load-pretrained-encoder-from"]}
+    with pytest.raises(Exception, match="(?i)weights.only|inert"):
+        if way == "generate":
+            generate(data, checkpoint, "--gen-subset", "test")
+        else:
+            train(data, checkpoint.parent, *flags, *(ways[way] + [str(checkpoint)] if way in ways else []))
+    assert not proof.exists()
+    torch.load(checkpoint, weights_only=False)  # the file does what it is feared for
+    assert proof.exists()
+
+
+def test_released_checkpoint_starts_a_training(tmp_path: Path) -> None:
+    """Released form: settings in a Namespace, tied weights listed twice, the authors' paths, longer position tables."""
+    released = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
+    folder = make_data_folder(tmp_path / "data", train=8)
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    for name in ("spm.model", "spm.txt"):
+        shutil.copy(released / name, folder / name)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "num_units": 100}), encoding="utf-8")
+    sizes = ["--conv-channels", "64", "--encoder-dim", "64", "--decoder-dim", "64", "--encoder-ffn-dim", "128"]
+    flags = ["--arch", "nast_s2s_tiny", *sizes, "--decoder-ffn-dim", "128", "--max-update", "1", "--lr", "0"]
+    start = ["--finetune-from-model", str(released / "checkpoint.pt")]
+    run = train(folder, tmp_path / "save", *flags, *start, "--disable-validation", "--max-source-seconds", "30")
+    assert len(run.updates) == 1
+    trained = torch.load(tmp_path / "save" / "checkpoint_last.pt", weights_only=True)["model"]
+    published = load_checkpoint(released / "checkpoint.pt")["model"]
+    assert trained["decoder.embed_positions.weight"].size(0) == 375 + 2
+    assert trained["unit_decoder.embed_positions.weight"].size(0) == 375 * 6 + 2
+    for name, value in trained.items():
+        rows = min(len(value), len(published[name]))
+        assert torch.equal(value[:rows], published[name][:rows]), name
