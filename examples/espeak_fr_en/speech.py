@@ -50,7 +50,7 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB or None."""
+    """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB."""
 
     id: str
     text: str
@@ -59,7 +59,7 @@ class Utterance:
     speed: int
     pitch: int
     peak: float
-    snr: float | None
+    snr: float
     noise_seed: int
 
 
@@ -101,7 +101,7 @@ def plan(identity: str, text: str, path: str, choices: tuple[str, ...], seed: in
         speed=rng.randint(160, 205),
         pitch=rng.randint(30, 70),
         peak=rng.uniform(0.5, 0.9),
-        snr=rng.uniform(30, 45) if rng.random() < 0.5 else None,
+        snr=rng.uniform(30, 45),
         noise_seed=rng.getrandbits(32),
     )
 
@@ -137,10 +137,10 @@ def finish(samples: np.ndarray, rate: int, utterance: Utterance) -> np.ndarray:
     speech = soxr.resample(samples[loud[0] : loud[-1] + 1], rate, SAMPLE_RATE, quality="HQ")
     speech = speech * (utterance.peak / float(np.abs(speech).max()))
     padded = np.pad(speech, (int(LEADING_SECONDS * SAMPLE_RATE), int(TRAILING_SECONDS * SAMPLE_RATE)))
-    if utterance.snr is not None:
-        power = float(np.mean(speech**2))
-        noise = np.random.default_rng(utterance.noise_seed).standard_normal(padded.size)
-        padded = padded + noise * (power / 10 ** (utterance.snr / 10)) ** 0.5
+    # Never digital silence: its log energies lie so far below speech that global CMVN would flatten the speech itself.
+    power = float(np.mean(speech**2))
+    noise = np.random.default_rng(utterance.noise_seed).standard_normal(padded.size)
+    padded = padded + noise * (power / 10 ** (utterance.snr / 10)) ** 0.5
     return np.clip(padded, -1.0, 1.0).astype(np.float32)
 
 
