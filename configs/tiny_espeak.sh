@@ -40,15 +40,15 @@ COMMON=(
 # Stage 0, speech recognition: the text decoder learns the transcript.
 STAGE_asr=(
     --target-text source
-    --lr 2e-3 --warmup-updates 400 --max-update 1500
-    --text-loss ctc --text-glancing 0.5:0.3@1500
+    --lr 2e-3 --warmup-updates 400 --max-update 1000
+    --text-loss ctc --text-glancing 0.5:0.3@1000
 )
 
 # Stage 1, translation with CTC, from stage 0: of the paper's recipe only the encoder is kept
 # (--load-pretrained-encoder-from); here the decoder is too, which knows already how to read the encoder.
 STAGE_ctc=(
     --finetune-from-model "$SAVE/asr/checkpoint_last.pt"
-    --lr 2e-3 --warmup-updates 300 --max-update 6000
+    --lr 2e-3 --warmup-updates 400 --max-update 5000
     --text-loss ctc --text-glancing 0.5:0.3@4000
 )
 

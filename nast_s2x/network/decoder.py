@@ -14,7 +14,7 @@ from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts
 from nast_s2x.network.positions import POSITION_OFFSET
 
 INIT_STD = 0.02
-"""Standard deviation of the BERT-style initialisation of both decoders."""
+"""Standard deviation of the BERT-style initialisation of the decoders' projections."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def _bert_init(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=INIT_STD)
+        # Unit scale beside the normalised encoder states: shown labels enter as sqrt(D) * embedding.
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
         if module.padding_idx is not None:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()

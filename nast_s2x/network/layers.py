@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.network.attention import Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
+
+
+RESIDUAL_INIT_GAIN = 0.1
+"""Scale of the encoder's residual branches at initialisation. Post-norm layers that start near the identity leave CTC's
+plateau of constant outputs early; at full scale a stack of four needs several times as many updates."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,9 @@ class EncoderLayer(_PostNormLayer):
     def __init__(self, dim: int, heads: int, ffn_dim: int, clip: int, dropouts: Dropouts) -> None:
         super().__init__(dim, ffn_dim, dropouts)
         self.self_attn = RelativeSelfAttention(dim, heads, clip, dropouts.attention)
+        with torch.no_grad():
+            for branch in (self.self_attn.out_proj, self.fc2):
+                branch.weight.mul_(RESIDUAL_INIT_GAIN)
 
     def forward(
         self, x: Tensor, relation: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None, keep: int = 0
