@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Train the stages of a recipe with plain fairseq-train, one after the other.
 #
-#   bash scripts/train.sh RECIPE --data DIR --save DIR [--stage NAME]... [--dry-run] [-- FAIRSEQ FLAGS...]
+#   bash scripts/train.sh RECIPE --data DIR --save DIR [--stage NAME]... [--processes N] [--dry-run] [-- FLAGS...]
 #
 #   RECIPE       a file of configs/, for example configs/tiny_espeak.sh (or just its name, tiny_espeak)
 #   --data DIR   data folder made by `nast-s2x prepare` (default: $DATA)
 #   --save DIR   where checkpoints and logs go, one folder for each stage (default: $SAVE)
 #   --stage NAME only this stage (may be repeated); default: all stages of the recipe
+#   --processes N  data-parallel over N processes on this machine's CPU (default: the recipe's PROCESSES, or 1); a GPU
+#                run needs no such thing, fairseq-train uses all GPUs by itself
 #   --dry-run    print the commands and run nothing
 #   --           everything behind it is passed to fairseq-train and overrides the recipe
 #
@@ -18,7 +20,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 fail() { echo "train.sh: $*" >&2; exit 2; }
 usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 
-recipe='' only=() extra=() dry_run=0
+recipe='' only=() extra=() dry_run=0 processes=''
 DATA=${DATA:-} SAVE=${SAVE:-}
 while (($#)); do
     case $1 in
@@ -26,6 +28,7 @@ while (($#)); do
         --data) DATA=${2:?--data needs a folder}; shift ;;
         --save) SAVE=${2:?--save needs a folder}; shift ;;
         --stage) only+=("${2:?--stage needs a name}"); shift ;;
+        --processes) processes=${2:?--processes needs a number}; shift ;;
         --dry-run) dry_run=1 ;;
         --) shift; extra=("$@"); break ;;
         -*) fail "unknown option $1 (flags of fairseq-train come after --)" ;;
@@ -45,13 +48,45 @@ fairseq_train=${VENV:-$root/.venv}/bin/fairseq-train
 [[ -x $fairseq_train ]] || fairseq_train=$(command -v fairseq-train) || fail "fairseq-train not found: run scripts/install.sh train"
 
 # A recipe sets STAGES, COMMON (flags of every stage) and one array STAGE_<name> for each stage; it may use DATA and SAVE.
-STAGES=() COMMON=()
+STAGES=() COMMON=() PROCESSES=1
 # shellcheck source=/dev/null
 source "$recipe"
 ((${#STAGES[@]})) || fail "$recipe names no STAGES"
+processes=${processes:-$PROCESSES}
+[[ $processes =~ ^[1-9][0-9]*$ ]] || fail "--processes takes a number from 1, got $processes"
 for stage in ${only[@]+"${only[@]}"}; do
     [[ " ${STAGES[*]} " == *" $stage "* ]] || fail "$recipe has no stage $stage; it has: ${STAGES[*]}"
 done
+
+# Runs "$@" as so many ranks as asked for; what rank 0 prints goes to the terminal. gloo, because fairseq's own spawning
+# does not work on CPUs. Rank 0 alone writes checkpoints; if one rank fails, all end.
+run_ranks() {
+    local folder=$1 port rank status=0 ranks=()
+    shift
+    if ((processes == 1)); then
+        "$@" 2>&1 | tee -a "$folder/train.log"
+        return
+    fi
+    port=$("$(dirname "$fairseq_train")/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    local parallel=(--distributed-world-size "$processes" --distributed-no-spawn --distributed-backend gloo
+        --distributed-init-method "tcp://127.0.0.1:$port" --ddp-backend legacy_ddp)
+    local threads=$(($(nproc) / processes))
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
+    for ((rank = 1; rank < processes; rank++)); do
+        "$@" "${parallel[@]}" --distributed-rank "$rank" >>"$folder/rank$rank.log" 2>&1 &
+        ranks+=($!)
+    done
+    "$@" "${parallel[@]}" --distributed-rank 0 > >(tee -a "$folder/train.log") 2>&1 &
+    ranks+=($!)
+    trap 'kill "${ranks[@]}" 2>/dev/null || true' EXIT
+    for rank in "${ranks[@]}"; do
+        # Whichever ends first: the others would wait for one that failed.
+        wait -n "${ranks[@]}" || { status=$?; break; }
+    done
+    kill "${ranks[@]}" 2>/dev/null || true
+    trap - EXIT
+    return "$status"
+}
 
 for stage in "${STAGES[@]}"; do
     [[ ${#only[@]} -eq 0 || " ${only[*]} " == *" $stage "* ]] || continue
@@ -69,6 +104,6 @@ for stage in "${STAGES[@]}"; do
     echo
     ((dry_run)) && continue
     mkdir -p "$folder"
-    "${command[@]}" 2>&1 | tee -a "$folder/train.log"
+    run_ranks "$folder" "${command[@]}"
     touch "$folder/finished"
 done
