@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from nast_s2x.network.attention import Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
 
-
 RESIDUAL_INIT_GAIN = 0.1
 """Scale of the encoder's residual branches at initialisation. Post-norm layers that start near the identity leave CTC's
 plateau of constant outputs early; at full scale a stack of four needs several times as many updates."""
