@@ -9,6 +9,7 @@ from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.network import NastConfig, NastModel, load_published_state, positions_for_seconds, preset
 from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.linear import Linear
 from nast_s2x.network.positions import relation_index
 from nast_s2x.network.subsampling import ConvSubsampler, pool_frames
 
@@ -178,6 +179,17 @@ def test_subsampling_lengths_and_pooling() -> None:
     pooled = pool_frames(x, 2, torch.tensor([1]))
     assert pooled.flatten().tolist() == [1.0, 0.0]
     assert torch.autograd.grad(pooled.sum(), x)[0].flatten().tolist() == [1.0, 0.0, 0.0]
+
+
+@torch.no_grad()
+def test_linear_of_few_rows_is_the_same_product() -> None:
+    layer = Linear(20, 30)
+    for shape in ((1, 1, 20), (1, 9, 20), (2, 12, 20), (1, 48, 20), (1, 49, 20), (16, 20), (0, 20)):
+        x = torch.randn(shape)
+        expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        got = layer(x)
+        assert got.shape == expected.shape and got.is_contiguous()
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_sizes_of_the_presets() -> None:

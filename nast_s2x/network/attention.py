@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.linear import Linear, linear
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -33,7 +34,7 @@ class RelativeSelfAttention(nn.Module):
         self.heads, self.clip, self.dropout = heads, clip, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         self.relative_keys_embedding = nn.Embedding(2 * clip + 1, dim // heads)
         self.relative_values_embedding = nn.Embedding(2 * clip + 1, dim // heads)
         # Query, key and value share one matrix here but start as three separate square ones would.
@@ -69,7 +70,7 @@ class RelativeSelfAttention(nn.Module):
         return self.out_proj(merge_heads(out))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        return linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
 
 
 class Attention(nn.Module):
@@ -80,10 +81,10 @@ class Attention(nn.Module):
         if dim % heads:
             raise ValueError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
         self.heads, self.dropout = heads, dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(key_dim or dim, dim)
-        self.v_proj = nn.Linear(key_dim or dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.q_proj = Linear(dim, dim)
+        self.k_proj = Linear(key_dim or dim, dim)
+        self.v_proj = Linear(key_dim or dim, dim)
+        self.out_proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None) -> Tensor:
         """Attend from ``x`` (B, T, D) to the cached past and ``memory`` (B, M, key width); returns (B, T, D).

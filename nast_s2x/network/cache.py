@@ -42,7 +42,7 @@ class KeyValueCache:
         shape = (like.size(0), like.size(1), capacity, like.size(3))
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = torch.zeros(shape, dtype=like.dtype, device=like.device)
+            new = torch.empty(shape, dtype=like.dtype, device=like.device)
             if old is not None:
                 new[:, :, : self.length] = old[:, :, : self.length]
             setattr(self, name, new)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nast_s2x.network.attention import Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.linear import Linear
 
 RESIDUAL_INIT_GAIN = 0.1
 """Scale of the encoder's residual branches at initialisation. Post-norm layers that start near the identity leave CTC's
@@ -40,8 +41,8 @@ class _PostNormLayer(nn.Module):
         super().__init__()
         self.dropouts = dropouts
         self.self_attn_layer_norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.fc1 = Linear(dim, ffn_dim)
+        self.fc2 = Linear(ffn_dim, dim)
         self.final_layer_norm = nn.LayerNorm(dim)
 
     def _residual(self, x: Tensor, update: Tensor, norm: nn.LayerNorm) -> Tensor:

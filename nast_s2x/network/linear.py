@@ -1,0 +1,32 @@
+"""Linear layers for the few rows of a streaming chunk."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FEW_ROWS = range(9, 49)
+"""Rows for which a CPU multiplies faster with the weight on the left. Measured with MKL on two cores, 16 and 24 rows
+(a 320 ms chunk with its look-ahead, and its unit slots): 0.37 to 0.51 ms against 0.64 to 0.82 ms for 512 x 2048."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight.T + bias`` for x (..., K), weight (N, K), bias (N,); returns (..., N).
+
+    A chunk has a handful of rows, so its time goes into reading weights. For such sizes, on a CPU and without gradients,
+    this computes ``(weight @ x.T + bias).T`` instead, which reads them in their own order.
+    """
+    rows = x.numel() // x.size(-1)
+    if rows not in FEW_ROWS or x.device.type != "cpu" or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    columns = torch.addmm(bias[:, None], weight, x.reshape(rows, -1).t())  # (N, rows)
+    return columns.t().contiguous().view(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """:class:`torch.nn.Linear` by way of :func:`linear`; it has a bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return linear(x, self.weight, self.bias)
