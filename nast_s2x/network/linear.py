@@ -14,8 +14,8 @@ FEW_ROWS = range(9, 49)
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight.T + bias`` for x (..., K), weight (N, K), bias (N,); returns (..., N).
 
-    A chunk has a handful of rows, so its time goes into reading weights. For such sizes, on a CPU and without gradients,
-    this computes ``(weight @ x.T + bias).T`` instead, which reads them in their own order.
+    A chunk has a handful of rows, so its time goes into reading weights. For such sizes, on a CPU and without
+    gradients, this computes ``(weight @ x.T + bias).T`` instead, which reads them in their own order.
     """
     rows = x.numel() // x.size(-1)
     if rows not in FEW_ROWS or x.device.type != "cpu" or torch.is_grad_enabled():
