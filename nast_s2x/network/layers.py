@@ -64,10 +64,17 @@ class EncoderLayer(_PostNormLayer):
                 branch.weight.mul_(RESIDUAL_INIT_GAIN)
 
     def forward(
-        self, x: Tensor, relation: Tensor, mask: Tensor | None, cache: KeyValueCache | None = None, keep: int = 0
+        self,
+        x: Tensor,
+        relation: Tensor,
+        mask: Tensor | None,
+        cache: KeyValueCache | None = None,
+        keep: int = 0,
+        queries: int | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D); see :class:`RelativeSelfAttention` for the arguments."""
-        x = self._residual(x, self.self_attn(x, relation, mask, cache, keep), self.self_attn_layer_norm)
+        """(B, T, D) -> (B, T or ``queries``, D); see :class:`RelativeSelfAttention` for the arguments."""
+        attended = self.self_attn(x, relation, mask, cache, keep, queries)
+        x = self._residual(x[:, :queries], attended, self.self_attn_layer_norm)
         return self._feed_forward(x)
 
 
