@@ -206,6 +206,21 @@ def test_past_the_position_table_is_a_clear_error() -> None:
     model = small_model(max_text_positions=20, max_unit_positions=60)
     with pytest.raises(ValueError, match=r"unit decoder has learned positions for 60 slots, 0.8 s .* needs 66 slots"):
         model(torch.zeros(1, 88, 80, dtype=torch.float64), None, ChunkGeometry(32))
+    output = model(torch.zeros(1, 88, 80, dtype=torch.float64), None, ChunkGeometry(32), with_units=False)
+    assert output.unit_logits is None and output.text_logits.size(1) == 11
+
+
+def test_too_long_a_source_is_refused_before_the_encoder_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(max_text_positions=20, max_unit_positions=120)  # 160 frames
+    monkeypatch.setattr(model.encoder, "_run", None)  # would be a TypeError
+    hour = torch.zeros(1, 360_000, 1, dtype=torch.float64).expand(-1, -1, 80)
+    for geometry in (ChunkGeometry(None), ChunkGeometry(32)):
+        with pytest.raises(ValueError, match="text decoder has learned positions for 20 slots, 1.6 s"):
+            model(hour, None, geometry)
+        state = model.init_state(geometry)
+        for final in (False, False, True):
+            with pytest.raises(ValueError, match="text decoder has learned positions for 20 slots, 1.6 s"):
+                model(hour, None, geometry, state=state, final=final)
 
 
 def test_misuse_of_a_stream_is_refused() -> None:

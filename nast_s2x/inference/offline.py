@@ -72,10 +72,10 @@ def translate_batch(
     ]
     lengths = torch.tensor([len(item) for item in ready], device=bundle.device)
     fbank_batch = torch.nn.utils.rnn.pad_sequence(ready, batch_first=True)  # (B, F, bins)
-    output = bundle.model(fbank_batch, lengths, geometry)
+    output = bundle.model(fbank_batch, lengths, geometry, with_units=with_units)
     scores, labels = output.text_logits.log_softmax(-1).max(-1)  # (B, N) each
     unit_labels = None
-    if with_units and output.unit_logits is not None:
+    if output.unit_logits is not None:
         unit_labels = output.unit_logits.argmax(-1)  # (B, U)
     for row, index in enumerate(spoken):
         slots = int(output.text_lengths[row])

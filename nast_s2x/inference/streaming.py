@@ -181,7 +181,9 @@ class StreamingTranslator:
         if not state.num_frames or not (final or len(features)):
             return []
         fbank = self.bundle.normalise(features)[None]
-        output = self.bundle.model(fbank, None, self.geometry, state=state.model, final=final)
+        output = self.bundle.model(
+            fbank, None, self.geometry, state=state.model, final=final, with_units=self.with_units
+        )
         return list(self._emissions(output))
 
     def _emissions(self, output: NastOutput) -> Iterator[Emission]:

@@ -155,14 +155,18 @@ class SlotDecoder(nn.Module):
         chunks = max(0, frames // slots.frames_per_chunk - slots.wait_chunks)
         return max(start, min(start + pending, chunks * slots.slots_per_chunk))
 
-    def _embed(self, inputs: Tensor, start: int, slots: SlotGeometry) -> Tensor:
-        stop = start + inputs.size(1)
+    def check_positions(self, stop: int, slots: SlotGeometry) -> None:
+        """Raise the ValueError of :meth:`forward` unless there are positions for ``stop`` slots."""
         if stop > self.max_positions:
             raise ValueError(
                 f"the {self.name} decoder has learned positions for {self.max_positions} slots, "
                 f"{self.max_positions * slots.seconds_per_slot:g} s of source speech; "
                 f"this source needs {stop} slots ({stop * slots.seconds_per_slot:g} s) or more"
             )
+
+    def _embed(self, inputs: Tensor, start: int, slots: SlotGeometry) -> Tensor:
+        stop = start + inputs.size(1)
+        self.check_positions(stop, slots)
         index = torch.arange(start, stop, device=inputs.device) + POSITION_OFFSET
         return F.dropout(inputs + self.embed_positions(index), self.input_dropout, self.training)
 

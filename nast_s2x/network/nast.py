@@ -98,6 +98,7 @@ class NastModel(nn.Module):
         text_glancer: Glancer | None = None,
         unit_glancer: Glancer | None = None,
         with_asr: bool = False,
+        with_units: bool = True,
     ) -> NastOutput:
         """Translate features; with glancers, decode twice and show them labels in between.
 
@@ -109,8 +110,13 @@ class NastModel(nn.Module):
             final: the source ends with these frames.
             text_glancer, unit_glancer: see :data:`Glancer`; training only.
             with_asr: also compute the recognition logits.
+            with_units: run the unit decoder, if there is one; of a stream always or never.
+
+        Raises:
+            ValueError: arguments that do not belong together, or a source longer than the tables of learned positions.
         """
         self._check(fbank, fbank_lengths, geometry, state, text_glancer or unit_glancer)
+        self._check_length(fbank.size(1), geometry, state, final, with_units)
         lengths = None if fbank_lengths is None else geometry.encoder_frames(fbank_lengths)
         encoder_out = self.encoder(fbank, lengths, geometry, state and state.encoder, final)
         frames = _Frames(encoder_out, lengths, geometry, state, final)
@@ -124,7 +130,9 @@ class NastModel(nn.Module):
                 text_glance, unit_glance = self._glance(slots, frames, text_glancer, unit_glancer)
         hidden = self._text_hidden(slots, frames, text_glance)
         text_logits = self.decoder.logits(hidden)
-        unit_logits = None if self.unit_decoder is None else self._unit_logits(hidden, frames, unit_glance)
+        unit_logits = None
+        if self.unit_decoder is not None and with_units:
+            unit_logits = self._unit_logits(hidden, frames, unit_glance)
         text_lengths = self._lengths(text_logits, lengths, geometry)
         return NastOutput(
             encoder_out=encoder_out,
@@ -205,6 +213,24 @@ class NastModel(nn.Module):
             raise ValueError("a stream takes pieces without padding: fbank_lengths must be None")
         if glancer is not None:
             raise ValueError("glancing needs the whole utterance: no glancer together with a state")
+
+    def _check_length(
+        self, new_frames: int, geometry: ChunkGeometry, state: ModelState | None, final: bool, with_units: bool
+    ) -> None:
+        """Refuse a source that is too long for the decoders before the encoder spends time and memory on it."""
+        frames = new_frames + (0 if state is None else state.encoder.num_frames)
+        slots = geometry.text_slots(frames)
+        if not (state is None or final or geometry.offline):
+            chunks = max(0, geometry.ready_chunks(frames) - geometry.wait_chunks)
+            slots = chunks * (geometry.chunk_text_slots or 0)
+        try:
+            self.decoder.check_positions(slots, SlotGeometry.text(geometry))
+            if self.unit_decoder is not None and with_units:
+                self.unit_decoder.check_positions(slots * geometry.unit_upsample, SlotGeometry.unit(geometry))
+        except ValueError:
+            if state is not None:
+                state.encoder.num_frames = frames  # they were heard: the stream stays too long, whatever comes next
+            raise
 
 
 def _sizes(config: NastConfig, unit: bool) -> DecoderSizes:
