@@ -29,9 +29,9 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
     the network's alone.
 
     Returns:
-        cached_seconds, recomputed_seconds (totals), offline_seconds (one forward of the whole), speedup,
+        cached_seconds (total, median of three streams), recomputed_seconds (total), offline_seconds (one forward of the whole), speedup,
         real_time_factor (cached seconds per second of source), chunk_ms_first_third and chunk_ms_last_third (median
-        time of a chunk), labels_equal (cached against the whole forward, near-ties left out), tied_slots, and sizes.
+        time of a chunk in that stream), labels_equal (cached against the whole forward, near-ties left out), tied_slots, and sizes.
     """
     chunk = parse_chunk_ms(args.chunk_ms)
     if chunk is None:
@@ -43,11 +43,14 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
     with torch.inference_mode():
         warm_up = fbank[:, : 3 * chunk]
         stream(model, warm_up, geometry)
-        text, units, chunk_seconds = stream(model, fbank, geometry)
+        runs = [stream(model, fbank, geometry)]
         begun = time.perf_counter()
         whole = model(fbank, None, geometry)
         offline = time.perf_counter() - begun
         recomputed = recompute_prefixes(model, fbank, geometry)
+        # The long measurement lies between the short ones, so that a machine's mood meets both.
+        runs += [stream(model, fbank, geometry) for _ in range(2)]
+    text, units, chunk_seconds = sorted(runs, key=lambda run: sum(run[2]))[1]
     equal, ties = compare((text, whole.text_logits), (units, whole.unit_logits))
     third = max(1, len(chunk_seconds) // 3)
     cached = sum(chunk_seconds)
