@@ -186,3 +186,10 @@ def test_devices() -> None:
     assert parse_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="a device is cpu, cuda"):
         parse_device("toaster")
+
+
+def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="there is no device cuda:99"):
+        load_system(folder, device="cuda:99")
+    assert main(["translate", "x.wav", "--model", str(folder), "--device", "gpu:99"]) == 1
+    assert "error: there is no device gpu:99" in capsys.readouterr().err

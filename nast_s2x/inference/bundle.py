@@ -104,8 +104,12 @@ class Bundle:
         return normalised.to(device=self.device, dtype=self.dtype)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Bundle:
-        """Move the model; ``gpu`` is accepted for ``cuda``. Returns the bundle itself."""
-        self.model.to(device=None if device is None else parse_device(device), dtype=dtype)
+        """Move the model; ``gpu`` is accepted for ``cuda``. Returns the bundle itself.
+
+        Raises:
+            ValueError: a device that does not exist, here or at all.
+        """
+        self.model.to(device=None if device is None else _existing_device(device), dtype=dtype)
         return self
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
@@ -157,6 +161,15 @@ def parse_device(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except RuntimeError:
         raise ValueError(f"a device is cpu, cuda or cuda:N, got {device!r}") from None
+
+
+def _existing_device(device: str | torch.device) -> torch.device:
+    """:func:`parse_device`, with a clear error where this machine (or this build of torch) has no such GPU."""
+    parsed = parse_device(device)
+    count = torch.cuda.device_count() if parsed.type == "cuda" else 0
+    if parsed.type == "cuda" and (parsed.index or 0) >= count:
+        raise ValueError(f"there is no device {device}: torch {torch.__version__} sees {count} CUDA devices here")
+    return parsed
 
 
 def load_system(
