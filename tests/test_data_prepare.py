@@ -138,6 +138,15 @@ def test_bad_rows_are_listed_and_left_out(tmp_path: Path, capsys: pytest.Capture
     assert main([*command, "--strict"]) == 1
 
 
+def test_a_text_where_a_path_should_be(tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path)
+    with open(manifest, "a", encoding="utf-8") as file:
+        file.write(f"x\t{'le chat ' * 50}\ta\tb\ttrain\r\n")
+    report = prepare(manifest, tmp_path / "out", SMALL, jobs=1)
+    assert len(report.problems) == 1 and report.problems[0].startswith(f"{manifest}:8: ")
+    assert "too long" in report.problems[0]
+
+
 def test_strict_finds_unreadable_audio_before_writing(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
     (tmp_path / "sound/1.wav").write_bytes(b"RIFF" + bytes(50))

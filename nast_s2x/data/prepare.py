@@ -177,7 +177,7 @@ def _check_rows(manifest: Path, num_units: int | None) -> tuple[list[_Row], list
             row = _check_row(item.line, item.cells, manifest, num_units)
             if row.id in first_line:
                 raise ValueError(f"id {row.id!r} is that of line {first_line[row.id]} too")
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # OSError: a text where a path should be may be too long for a file name
             problems.append(f"{manifest}:{item.line}: {error}")
             continue
         first_line[row.id] = row.line
