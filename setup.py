@@ -31,7 +31,8 @@ setup(
     packages=find_packages(include=["nast_s2x", "nast_s2x.*"]),
     package_data={"nast_s2x": ["py.typed"]},
     install_requires=[
-        "torch>=2.4",
+        # From 2.6 on torch.load, which fairseq calls with its defaults, never executes what a file holds.
+        "torch>=2.6",
         "numpy>=1.26",
         "soundfile>=0.12",
         "soxr>=0.5",
