@@ -7,6 +7,7 @@ export VENV=${VENV:-.venv}
 example=examples/espeak_fr_en
 model=$example/bundle
 output=${1:-$(mktemp -d "${TMPDIR:-/tmp}/nast-s2x-demo.XXXXXX")}
+mkdir -p "$output"
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -23,7 +24,7 @@ step "References"
 sed -n 1,3p "$example/recordings/target.txt"
 
 step "The same model, offline"
-"$nast" translate "${recordings[@]}" --model "$model" --offline 2>/dev/null
+"$nast" translate "${recordings[@]}" --model "$model" --offline
 
 step "SimulEval on the bundled recordings, chunks of 320 ms"
 # SimulEval reads audio paths as they stand in its list, so the list is made for this folder.
