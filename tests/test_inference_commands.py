@@ -122,6 +122,15 @@ def test_generate_from_a_data_folder(folder: Path, bundle: Bundle, tmp_path: Pat
     assert done[2].translation is None and "NaN" in str(done[2].error)
 
 
+@pytest.mark.parametrize(
+    ("config", "folder"), [("model: {layers: 2}\n", ""), ("a: [\n", ""), ("- 1\n", ""), ("audio_root: sound\n", "sound")]
+)
+def test_where_the_audio_of_a_manifest_starts(config: str, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(config)  # not necessarily one of ours
+    (tmp_path / "m.tsv").write_text("id\taudio\r\nx\tx.npy\r\n")
+    assert rows_of_manifest(tmp_path / "m.tsv")[0].folder == tmp_path / folder
+
+
 def test_batches() -> None:
     lengths = [5, 100, 7, 90, 300, 6, None]
     rows = [SourceRow(index, str(index), "x", Path(), None, length) for index, length in enumerate(lengths)]

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.data.config import CONFIG_NAME
 from nast_s2x.data.features import load_features
 from nast_s2x.data.manifest import read_table
 from nast_s2x.frontend.audio import AudioError, declared_samples
@@ -91,12 +93,14 @@ def rows_of_manifest(
 
 def _audio_folder(manifest: Path) -> Path:
     """A data folder may say in its config.yaml where audio paths start; elsewhere they start beside the manifest."""
-    config = manifest.parent / "config.yaml"
-    if not config.is_file():
-        return manifest.parent
-    from nast_s2x.data.config import DataConfig
-
-    return DataConfig.load(config).audio_root
+    config = manifest.parent / CONFIG_NAME
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        values = None
+    # Only this key is read: the name is a common one, and another program's file must not stand in the way.
+    root = values.get("audio_root") if isinstance(values, dict) else None
+    return manifest.parent / root if isinstance(root, str) else manifest.parent
 
 
 def _row_of_cells(index: int, cells: dict[str, str], base: Path) -> SourceRow:
