@@ -123,7 +123,8 @@ def test_generate_from_a_data_folder(folder: Path, bundle: Bundle, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("config", "folder"), [("model: {layers: 2}\n", ""), ("a: [\n", ""), ("- 1\n", ""), ("audio_root: sound\n", "sound")]
+    ("config", "folder"),
+    [("model: {layers: 2}\n", ""), ("a: [\n", ""), ("- 1\n", ""), ("audio_root: sound\n", "sound")],
 )
 def test_where_the_audio_of_a_manifest_starts(config: str, folder: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(config)  # not necessarily one of ours
