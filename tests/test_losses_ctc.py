@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from recorded_cases import CASES, recorded_losses
 
 from nast_s2x.ctc import ctc_collapse
 from nast_s2x.losses import ctc_loss
-
-PARITY = Path(__file__).parent / "fixtures" / "parity"
 
 
 def example(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
@@ -103,15 +100,9 @@ def test_errors_name_the_argument_and_its_value() -> None:
         ctc_loss(logits, lengths[:2], targets, target_lengths, 3)
 
 
-@pytest.mark.parametrize("path", sorted(PARITY.glob("s2*.npz")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_recorded_losses(path: Path) -> None:
-    data = np.load(path)
-    meta = json.loads(str(data["meta"]))
-    for kind, target_name, name in (("text", "target_text", "ctc_loss"), ("unit", "target_units", "ctc_unit_loss")):
-        if f"out/{kind}_log_probs" not in data:
-            continue
-        targets = torch.from_numpy(data[f"in/{target_name}"])
-        lengths = torch.from_numpy(~data[f"out/{kind}_padding_mask"]).sum(1)
-        logits = torch.from_numpy(data[f"out/{kind}_log_probs"])
-        loss = ctc_loss(logits, lengths, targets, (targets != 1).sum(1), meta[f"blank_{kind}"], 0.01)
-        assert float(loss) == pytest.approx(float(data[f"out/ctc/{name}"]), rel=1e-6)
+    cases = list(recorded_losses(path, "ctc"))
+    assert cases
+    for arguments, expected in cases:
+        assert float(ctc_loss(*arguments, 0.01)) == pytest.approx(expected, rel=1e-6)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from recorded_cases import CASES, recorded_losses
 
 from nast_s2x.ctc import ctc_collapse
 from nast_s2x.losses import nmla_loss
@@ -24,7 +23,6 @@ from nast_s2x.losses.nmla import (
 )
 from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 
-PARITY = Path(__file__).parent / "fixtures" / "parity"
 BLANK = 3
 
 
@@ -257,15 +255,9 @@ def test_errors_name_the_argument_and_its_value() -> None:
         nmla_loss(logits, lengths, targets[:3], target_lengths, BLANK)
 
 
-@pytest.mark.parametrize("path", sorted(PARITY.glob("s2*.npz")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_recorded_losses(path: Path) -> None:
-    data = np.load(path)
-    meta = json.loads(str(data["meta"]))
-    for kind, target_name, name in (("text", "target_text", "ctc_loss"), ("unit", "target_units", "ctc_unit_loss")):
-        if f"out/{kind}_log_probs" not in data:
-            continue
-        targets = torch.from_numpy(data[f"in/{target_name}"])
-        lengths = torch.from_numpy(~data[f"out/{kind}_padding_mask"]).sum(1)
-        logits = torch.from_numpy(data[f"out/{kind}_log_probs"])
-        loss = nmla_loss(logits, lengths, targets, (targets != 1).sum(1), meta[f"blank_{kind}"])
-        assert loss.item() == pytest.approx(float(data[f"out/nmla/{name}"]), rel=1e-5)
+    cases = list(recorded_losses(path, "nmla"))
+    assert cases
+    for arguments, expected in cases:
+        assert float(nmla_loss(*arguments)) == pytest.approx(expected, rel=1e-5)
