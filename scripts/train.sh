@@ -80,8 +80,8 @@ run_ranks() {
     ranks+=($!)
     trap 'kill "${ranks[@]}" 2>/dev/null || true' EXIT
     for rank in "${ranks[@]}"; do
-        # Whichever ends first: the others would wait for one that failed.
-        wait -n "${ranks[@]}" || { status=$?; break; }
+        # Whichever ends first: the others would wait for one that failed. (bash complains about those it has waited for.)
+        wait -n "${ranks[@]}" 2>/dev/null || { status=$?; break; }
     done
     kill "${ranks[@]}" 2>/dev/null || true
     trap - EXIT
