@@ -29,9 +29,10 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
     the network's alone.
 
     Returns:
-        cached_seconds (total, median of three streams), recomputed_seconds (total), offline_seconds (one forward of the whole), speedup,
-        real_time_factor (cached seconds per second of source), chunk_ms_first_third and chunk_ms_last_third (median
-        time of a chunk in that stream), labels_equal (cached against the whole forward, near-ties left out), tied_slots, and sizes.
+        cached_seconds (total, median of three streams), recomputed_seconds (total), offline_seconds (one forward of the
+        whole), speedup, real_time_factor (cached seconds per second of source), chunk_ms_first_third and
+        chunk_ms_last_third (median time of a chunk in that stream), labels_equal (cached against the whole forward,
+        near-ties left out), tied_slots, and sizes.
     """
     chunk = parse_chunk_ms(args.chunk_ms)
     if chunk is None:
