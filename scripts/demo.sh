@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # French recordings become English text while they play; then offline; then SimulEval scores the bundled set.
-# Installs what it needs first (no fairseq, nothing compiled). Can be repeated.
+# Installs what it needs first (no fairseq; SimulEval needs one small package compiled). Can be repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV=${VENV:-.venv}

@@ -3,7 +3,7 @@
 #
 #   bash scripts/install.sh                 inference only (under a minute)
 #   bash scripts/install.sh train           + fairseq, for fairseq-train (a compiler, 3 to 4 minutes)
-#   bash scripts/install.sh simuleval dev   + SimulEval, + the tools of the tests
+#   bash scripts/install.sh simuleval dev   + SimulEval (a C compiler for one small package), + the tools of the tests
 #   bash scripts/install.sh all             everything
 #
 # Environment:
@@ -61,13 +61,19 @@ else
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$VENV holds $("$python" --version), but Python 3.11 or newer is needed; remove it or set VENV"
 fi
-if wants train && ! "$python" -c 'import fairseq' 2>/dev/null; then
+# Two packages have no wheels: fairseq (C++), and bitarray (C), which SimulEval pins.
+there() { [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
+check_compiler() { # PACKAGE LANGUAGE COMPILER...
+    local package=$1 language=$2 include compiler
+    shift 2
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
     [ -f "$include/Python.h" ] ||
-        die "fairseq is compiled and needs Python's headers, $include/Python.h (Debian, Ubuntu: apt-get install python3-dev)"
-    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
-        die "fairseq is compiled and needs a C++ compiler (Debian, Ubuntu: apt-get install g++)"
-fi
+        die "$package is compiled and needs Python's headers, $include/Python.h (Debian, Ubuntu: apt-get install python3-dev)"
+    for compiler; do if command -v "$compiler" >/dev/null; then return; fi; done
+    die "$package is compiled and needs a $language compiler (Debian, Ubuntu: apt-get install g++)"
+}
+if wants train && ! there fairseq; then check_compiler fairseq C++ "${CXX:-c++}" g++; fi
+if wants simuleval && ! there bitarray; then check_compiler "bitarray, which SimulEval needs," C "${CC:-cc}" gcc; fi
 
 # 2. The environment. A torch that is there already is kept, whatever its version.
 if [ ! -x "$VENV/bin/python" ]; then
