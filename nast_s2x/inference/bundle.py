@@ -116,6 +116,9 @@ class Bundle:
         """Write the bundle to ``folder`` (made if needed), float16 weights if ``half``; returns the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for stale in (folder / CMVN if self.cmvn is None else None, *folder.glob("main-*.yaml")):
+            if stale is not None:  # of another bundle that lay here
+                stale.unlink(missing_ok=True)
         dtype = torch.float16 if half else torch.float32
         weights = {name: value.cpu().to(dtype).contiguous() for name, value in self.model.state_dict().items()}
         if not all(torch.isfinite(value).all() for value in weights.values()):

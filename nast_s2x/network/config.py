@@ -79,15 +79,15 @@ class NastConfig:
 
 
 _TINY = {
-    "conv_channels": 24,
-    "encoder_dim": 160,
+    "conv_channels": 16,
+    "encoder_dim": 128,
     "encoder_layers": 4,
     "encoder_heads": 4,
-    "encoder_ffn_dim": 640,
-    "decoder_dim": 160,
+    "encoder_ffn_dim": 512,
+    "decoder_dim": 128,
     "decoder_layers": 3,
     "decoder_heads": 4,
-    "decoder_ffn_dim": 640,
+    "decoder_ffn_dim": 512,
     "unit_layers": 3,
 }
 PRESETS: dict[str, dict[str, Any]] = {"base": {}, "tiny": _TINY}

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 TARGET_TEXT_CHOICES = ChoiceEnum(["source", "target"])
 
 
+DEFAULT_CHUNK_MS = "320,640,1280,offline"
+
+
 @dataclass
 class NastTaskConfig(FairseqDataclass):
     """Flags of the task. Names of the published system are given where they differ."""
@@ -47,7 +50,7 @@ class NastTaskConfig(FairseqDataclass):
         },
     )
     chunk_ms: str = field(
-        default="320,640,1280,offline",
+        default=DEFAULT_CHUNK_MS,
         metadata={
             "help": "chunk sizes in ms, and/or offline, separated by commas; training draws one for each update, "
             "validation looks at the smallest and the largest, generation takes the largest (published: "
@@ -243,11 +246,13 @@ class NastTask(FairseqTask):
             metrics.log_derived(kind, _BleuOfMeters(kind, names))
 
     def build_generator(self, models: list[nn.Module], args: Any, **_: Any) -> CtcGreedyGenerator:
-        """Greedy generator at the largest of ``--chunk-ms``, with the slot counts that the model was trained for."""
+        """Greedy generator at the largest of ``--chunk-ms`` (where it is left at its default, of the training's), with
+        the slot counts that the model was trained for."""
         trained = getattr(models[0], "cfg", None) or self.cfg
+        chosen = self.cfg.chunk_ms if self.cfg.chunk_ms != DEFAULT_CHUNK_MS else trained.chunk_ms
         lookahead = self.cfg.lookahead_ms if self.cfg.lookahead_ms is not None else trained.lookahead_ms
         geometries = parse_geometries(
-            self.cfg.chunk_ms,
+            chosen,
             lookahead,
             self.cfg.wait_chunks or trained.wait_chunks,
             trained.pooling,
