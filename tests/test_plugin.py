@@ -228,7 +228,7 @@ def test_every_flag_has_a_help_text() -> None:
 
 
 def test_architectures_have_their_sizes(data: Path) -> None:
-    for arch, dim, unit_decoder in (("nast_s2t", 512, False), ("nast_s2s", 512, True), ("nast_s2s_tiny", 160, True)):
+    for arch, dim, unit_decoder in (("nast_s2t", 512, False), ("nast_s2s", 512, True), ("nast_s2s_tiny", 128, True)):
         cfg = settings(data, *TINY[:2], "--arch", arch, "--criterion", "nast_ctc_nmla", "--dropout", "0.3")
         assert (cfg.model.encoder_dim, cfg.model.unit_decoder, cfg.model.dropout) == (dim, unit_decoder, 0.3)
 
