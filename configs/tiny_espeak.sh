@@ -54,6 +54,6 @@ STAGE_ctc=(
 # Stage 2, translation with NMLA (bigrams), from the whole model of stage 1.
 STAGE_nmla=(
     --finetune-from-model "$SAVE/ctc/checkpoint_best.pt"
-    --lr 5e-4 --warmup-updates 100 --max-update 600
+    --lr 5e-4 --warmup-updates 100 --max-update 1200
     --text-loss nmla --nmla-order 2 --nmla-normalization batch --text-glancing 0.3
 )
