@@ -124,6 +124,7 @@ class Bundle:
         if not all(torch.isfinite(value).all() for value in weights.values()):
             raise ValueError(f"the weights cannot be stored as {dtype}: some are NaN, infinite or out of range")
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone, but bundles are for sharing
         for source, name in ((self.vocabulary_file, VOCABULARY), (self.sentencepiece_file, SENTENCEPIECE)):
             if source.resolve() != (folder / name).resolve():
                 shutil.copyfile(source, folder / name)
