@@ -104,7 +104,7 @@ class Attention(nn.Module):
         key, value = (split_heads(projection(memory), self.heads) for projection in (self.k_proj, self.v_proj))
         if cache is not None:
             key, value = cache.extend(key, value)
-        out = F.scaled_dot_product_attention(
-            split_heads(self.q_proj(x), self.heads), key, value, mask, self.dropout if self.training else 0.0
-        )
+        # Contiguous, because torch's fused attention refuses what `linear` may return and falls back to a slow form.
+        query = split_heads(self.q_proj(x).contiguous(), self.heads)
+        out = F.scaled_dot_product_attention(query, key, value, mask, self.dropout if self.training else 0.0)
         return self.out_proj(merge_heads(out))
