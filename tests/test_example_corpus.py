@@ -247,15 +247,21 @@ def test_missing_espeak_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_finish_pads_levels_and_adds_noise() -> None:
     tone = np.sin(np.arange(22050) / 10).astype(np.float32)
     silent = np.pad(tone, (2205, 4410))
-    quiet = speech.Utterance("a", "", "", "", 180, 50, 0.7, None, 1)
+    quiet = speech.Utterance("a", "", "", "", 180, 50, 0.7, 120.0, 1)
     samples = speech.finish(silent, 22050, quiet)
     assert samples.dtype == np.float32
     assert abs(samples.size - 1.5 * 16000) < 200
     assert np.abs(samples).max() == pytest.approx(0.7, abs=1e-3)
-    assert not samples[:1600].any()
+    assert np.abs(samples[:1600]).max() < 1e-5
     noisy = speech.finish(silent, 22050, speech.Utterance("a", "", "", "", 180, 50, 0.7, 30.0, 1))
     ratio = 10 * np.log10(np.mean(samples[1600:-6400] ** 2) / np.mean((noisy - samples) ** 2))
     assert ratio == pytest.approx(30, abs=0.5)
+    assert np.abs(noisy[:1600]).min(initial=1.0) < np.abs(noisy[:1600]).max()  # silence is never digital silence
+
+
+def test_every_recording_has_a_noise_floor() -> None:
+    ratios = [speech.plan(f"train_{number}", "", "", speech.voices("train"), 1).snr for number in range(50)]
+    assert all(30 <= ratio <= 45 for ratio in ratios)
 
 
 @needs_espeak
