@@ -256,7 +256,7 @@ def test_finish_pads_levels_and_adds_noise() -> None:
     noisy = speech.finish(silent, 22050, speech.Utterance("a", "", "", "", 180, 50, 0.7, 30.0, 1))
     ratio = 10 * np.log10(np.mean(samples[1600:-6400] ** 2) / np.mean((noisy - samples) ** 2))
     assert ratio == pytest.approx(30, abs=0.5)
-    assert np.abs(noisy[:1600]).min(initial=1.0) < np.abs(noisy[:1600]).max()  # silence is never digital silence
+    assert noisy[:1600].std() > 1e-4  # silence is never digital silence
 
 
 def test_every_recording_has_a_noise_floor() -> None:

@@ -7,7 +7,6 @@ from nast_s2x.network.config import (
     geometry_from_published,
     positions_for_seconds,
     preset,
-    with_positions,
 )
 from nast_s2x.network.nast import Glancer, ModelState, NastModel, NastOutput, load_published_state
 
@@ -23,5 +22,4 @@ __all__ = [
     "load_published_state",
     "positions_for_seconds",
     "preset",
-    "with_positions",
 ]

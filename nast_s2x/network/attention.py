@@ -37,7 +37,7 @@ class RelativeSelfAttention(nn.Module):
         self.out_proj = Linear(dim, dim)
         self.relative_keys_embedding = nn.Embedding(2 * clip + 1, dim // heads)
         self.relative_values_embedding = nn.Embedding(2 * clip + 1, dim // heads)
-        # Query, key and value share one matrix here but start as three separate square ones would.
+        # Over the whole (3 D, D) matrix this is each square projection at a gain of 1 / sqrt(2).
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)

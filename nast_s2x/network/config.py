@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -182,9 +182,3 @@ def config_from_published(cfg_model: Any, state: Mapping[str, Tensor]) -> tuple[
 def _count_layers(state: Mapping[str, Tensor], part: str) -> int:
     prefix = f"{part}.layers."
     return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
-
-
-def with_positions(config: NastConfig, seconds: float, geometry: ChunkGeometry) -> NastConfig:
-    """The same architecture with position tables for ``seconds`` of source speech."""
-    text, unit = positions_for_seconds(seconds, geometry)
-    return replace(config, max_text_positions=text, max_unit_positions=unit)

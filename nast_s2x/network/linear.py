@@ -16,9 +16,8 @@ on two cores, 16 and 24 rows (a 320 ms chunk with its look-ahead, and its unit s
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight.T + bias`` for x (..., K), weight (N, K), bias (N,); returns (..., N).
 
-    A chunk has a handful of rows, so its time goes into reading weights. For such sizes, on a CPU and without
-    gradients, this computes ``(weight @ x.T + bias).T`` instead, which reads them in their own order; the result then
-    lies column by column, which the next such product reads as it is.
+    For the handful of rows of a chunk, on a CPU and without gradients, this computes ``(weight @ x.T + bias).T``, for
+    which MKL has faster kernels; the result then lies column by column, which the next such product reads as it is.
     """
     rows = x.numel() // x.size(-1)
     few = rows in FEW_ROWS and weight.numel() >= LARGE_WEIGHT

@@ -160,36 +160,14 @@ class NastModel(nn.Module):
         return text, unit_glancer(self._unit_logits(hidden, frames, None), lengths * frames.geometry.unit_upsample)
 
     def _text_hidden(self, slots: Tensor, frames: _Frames, glance: tuple[Tensor, Tensor] | None) -> Tensor:
-        if glance is not None:
-            slots = self.decoder.glance(slots, *glance)
-        lengths = None if frames.lengths is None else frames.geometry.text_slots_of_encoder(frames.lengths)
-        return self.decoder(
-            slots,
-            frames.memory,
-            SlotGeometry.text(frames.geometry),
-            lengths,
-            frames.lengths,
-            frames.state and frames.state.text,
-            frames.final,
-        )
+        state = frames.state and frames.state.text
+        return _decode(self.decoder, slots, frames, SlotGeometry.text(frames.geometry), 1, state, glance)
 
     def _unit_logits(self, hidden: Tensor, frames: _Frames, glance: tuple[Tensor, Tensor] | None) -> Tensor:
         assert self.unit_decoder is not None
-        ratio = frames.geometry.unit_upsample
-        slots = hidden.repeat_interleave(ratio, dim=1)
-        if glance is not None:
-            slots = self.unit_decoder.glance(slots, *glance)
-        lengths = None if frames.lengths is None else frames.geometry.text_slots_of_encoder(frames.lengths) * ratio
-        unit_hidden = self.unit_decoder(
-            slots,
-            frames.memory,
-            SlotGeometry.unit(frames.geometry),
-            lengths,
-            frames.lengths,
-            frames.state and frames.state.unit,
-            frames.final,
-        )
-        return self.unit_decoder.logits(unit_hidden)
+        ratio, state = frames.geometry.unit_upsample, frames.state and frames.state.unit
+        slots, cut = hidden.repeat_interleave(ratio, dim=1), SlotGeometry.unit(frames.geometry)
+        return self.unit_decoder.logits(_decode(self.unit_decoder, slots, frames, cut, ratio, state, glance))
 
     @staticmethod
     def _lengths(logits: Tensor, encoder_lengths: Tensor | None, geometry: ChunkGeometry) -> Tensor:
@@ -243,6 +221,22 @@ def _sizes(config: NastConfig, unit: bool) -> DecoderSizes:
         memory_dim=config.encoder_dim,
         max_positions=config.max_unit_positions if unit else config.max_text_positions,
     )
+
+
+def _decode(
+    decoder: SlotDecoder,
+    slots: Tensor,
+    frames: _Frames,
+    cut: SlotGeometry,
+    ratio: int,
+    state: DecoderState | None,
+    glance: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """Hidden states of one decoder, of which ``ratio`` slots belong to a text slot."""
+    if glance is not None:
+        slots = decoder.glance(slots, *glance)
+    lengths = None if frames.lengths is None else frames.geometry.text_slots_of_encoder(frames.lengths) * ratio
+    return decoder(slots, frames.memory, cut, lengths, frames.lengths, state, frames.final)
 
 
 def _full(x: Tensor) -> Tensor:
