@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from espeak_fr_en import corpus as texts  # noqa: E402
 from espeak_fr_en import speech  # noqa: E402
 
-COLUMNS = ("id", "audio", "src_text", "tgt_text", "split", "voice", "speed", "pitch", "construction", "tags")
+COLUMNS = ("id", "audio", "src_text", "tgt_text", "split", "tgt_speech", "voice", "speed", "pitch", "construction", "tags")
 Row = dict[str, str]
 
 
@@ -112,6 +112,7 @@ def check_settings(arguments: argparse.Namespace, rows: list[Row]) -> None:
         "train_variants": speech.TRAIN_VARIANTS,
         "dev_variants": speech.DEV_VARIANTS,
         "test_variants": speech.TEST_VARIANTS,
+        "target": [speech.TARGET_VOICE, speech.TARGET_SPEED, speech.TARGET_PITCH, speech.TARGET_PEAK, speech.TARGET_SNR],
     }
     settings = json.loads(json.dumps(settings))
     path = arguments.output / "settings.json"
@@ -120,7 +121,8 @@ def check_settings(arguments: argparse.Namespace, rows: list[Row]) -> None:
             raise ValueError(
                 f"{arguments.output} holds a build with other settings: choose another folder or --overwrite"
             )
-        shutil.rmtree(arguments.output / "audio", ignore_errors=True)
+        for folder in ("audio", "target"):
+            shutil.rmtree(arguments.output / folder, ignore_errors=True)
     write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
@@ -133,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def plan_speech(rows: list[Row], arguments: argparse.Namespace) -> list[speech.Utterance]:
-    """Chooses a voice for each row and notes it in the row."""
+    """Chooses a voice for each row and notes it in the row; with a translation, its recording in the target voice."""
     chosen = tuple(voice.strip() for voice in (arguments.voices or "").split(",") if voice.strip())
     utterances = []
     for row in rows:
@@ -143,26 +145,32 @@ def plan_speech(rows: list[Row], arguments: argparse.Namespace) -> list[speech.U
         utterance = speech.plan(row["id"], row["src_text"], row["audio"], choices, arguments.seed)
         row.update(voice=utterance.voice, speed=str(utterance.speed), pitch=str(utterance.pitch))
         utterances.append(utterance)
+        row["tgt_speech"] = ""
+        if row["tgt_text"]:
+            row["tgt_speech"] = f"target/{split}/{row['id']}.flac"
+            utterances.append(speech.plan_target(row["id"], row["tgt_text"], row["tgt_speech"], arguments.seed))
     return utterances
 
 
 def speak_all(utterances: list[speech.Utterance], output: Path, jobs: int) -> dict[str, float]:
-    """Seconds of each id; runs `jobs` processes."""
+    """Seconds of each file; runs `jobs` processes."""
     from tqdm import tqdm
 
     work = [(utterance, str(output)) for utterance in utterances]
     with multiprocessing.Pool(max(jobs, 1)) as pool:
         results = pool.imap_unordered(speech.speak_to_file, work, chunksize=16)
-        return dict(tqdm(results, total=len(work), desc="speaking", unit="sentence"))
+        return dict(tqdm(results, total=len(work), desc="speaking", unit="recording"))
 
 
 def audio_statistics(rows: list[Row], seconds: dict[str, float]) -> dict[str, object]:
     """Hours, mean seconds and voices of each split."""
     splits = sorted({row["split"] for row in rows})
     of = {split: [row for row in rows if row["split"] == split] for split in splits}
-    totals = {split: sum(seconds[row["id"]] for row in of[split]) for split in splits}
+    totals = {split: sum(seconds[row["audio"]] for row in of[split]) for split in splits}
+    targets = {split: sum(seconds.get(row["tgt_speech"], 0.0) for row in of[split]) for split in splits}
     return {
         "hours": {split: round(totals[split] / 3600, 3) for split in splits},
+        "target_hours": {split: round(targets[split] / 3600, 3) for split in splits},
         "mean_seconds": {split: round(totals[split] / len(of[split]), 3) for split in splits},
         "voices": {split: sorted({row["voice"] for row in of[split]}) for split in splits},
     }

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import soundfile
@@ -43,6 +44,8 @@ TRAIN_VARIANTS = (
 )
 DEV_VARIANTS = ("m6", "f5")
 TEST_VARIANTS = ("m3", "f2", "Gene", "Mario")
+# The translation's voice: one speaker of even level whose pitch does not move, because units carry no pitch.
+TARGET_VOICE, TARGET_SPEED, TARGET_PITCH, TARGET_PEAK, TARGET_SNR = "en-us", 185, 60, 0.7, 45.0
 INSTALL_HINT = (
     "espeak-ng was not found: install it (Debian, Ubuntu: apt install espeak-ng; macOS: brew install espeak-ng)"
 )
@@ -50,7 +53,10 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB."""
+    """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB.
+
+    `melody` is the range of the pitch in percent of the voice's own: 0 keeps it at one height.
+    """
 
     id: str
     text: str
@@ -61,6 +67,7 @@ class Utterance:
     peak: float
     snr: float
     noise_seed: int
+    melody: int = 100
 
 
 def find_espeak() -> str:
@@ -106,6 +113,22 @@ def plan(identity: str, text: str, path: str, choices: tuple[str, ...], seed: in
     )
 
 
+def plan_target(identity: str, text: str, path: str, seed: int) -> Utterance:
+    """The translation of a sentence in the one target voice; only the noise depends on (seed, id)."""
+    return Utterance(
+        id=identity,
+        text=text,
+        path=path,
+        voice=TARGET_VOICE,
+        speed=TARGET_SPEED,
+        pitch=TARGET_PITCH,
+        peak=TARGET_PEAK,
+        snr=TARGET_SNR,
+        noise_seed=random.Random(f"target {seed} {identity}").getrandbits(32),
+        melody=0,
+    )
+
+
 def synthesize(utterance: Utterance, program: str = "espeak-ng") -> np.ndarray:
     """float32 samples at 16 kHz, silence of 0.1 s before and 0.4 s after the speech."""
     command = [
@@ -121,7 +144,11 @@ def synthesize(utterance: Utterance, program: str = "espeak-ng") -> np.ndarray:
         "--stdin",
         "--stdout",
     ]
-    result = subprocess.run(command, input=utterance.text.encode(), capture_output=True, check=False)
+    text = utterance.text
+    if utterance.melody != 100:
+        command.append("-m")
+        text = f"<speak><prosody range='{utterance.melody}%'>{escape(text)}</prosody></speak>"
+    result = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
     if result.returncode != 0 or len(result.stdout) <= 44:
         reason = result.stderr.decode(errors="replace").strip() or f"exit status {result.returncode}, no audio"
         raise RuntimeError(f"espeak-ng could not speak {utterance.id} with the voice {utterance.voice!r}: {reason}")
@@ -156,7 +183,7 @@ def seconds_of(path: Path) -> float | None:
 
 
 def speak_to_file(job: tuple[Utterance, str]) -> tuple[str, float]:
-    """Speaks one utterance under the folder given; returns its id and seconds. A finished file is kept.
+    """Speaks one utterance under the folder given; returns its path and seconds. A finished file is kept.
 
     The file is written beside its place and renamed, so that a file that exists is whole.
     """
@@ -164,10 +191,10 @@ def speak_to_file(job: tuple[Utterance, str]) -> tuple[str, float]:
     path = Path(folder) / utterance.path
     existing = seconds_of(path)
     if existing is not None:
-        return utterance.id, existing
+        return utterance.path, existing
     samples = synthesize(utterance)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     soundfile.write(str(temporary), samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     os.replace(temporary, path)
-    return utterance.id, samples.size / SAMPLE_RATE
+    return utterance.path, samples.size / SAMPLE_RATE

@@ -23,6 +23,7 @@ from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, prese
 from nast_s2x.network.nast import IGNORED_SUFFIXES
 
 logger = logging.getLogger(__name__)
+UNIT_PREFIX = "unit_decoder."
 # fairseq calls torch.load with its defaults, which are weights-only: with this list, resuming, fine-tuning and
 # generation read checkpoints that hold settings in these inert classes, and still never execute anything from one.
 torch.serialization.add_safe_globals(list(SAFE_CLASSES))
@@ -127,6 +128,21 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
     )
 
 
+def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` of a speech-to-text model with the unit decoder of ``own``, its initialisation, where ``own`` has one.
+
+    So speech to speech can start from a whole model that translates to text (``--finetune-from-model``). A state that
+    has some of a unit decoder is left as it is.
+    """
+    grown = dict(state)
+    if any(name.startswith(UNIT_PREFIX) for name in state):
+        return grown
+    missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX)}
+    if missing:
+        logger.warning(f"the checkpoint has no unit decoder; it starts from its initialisation ({len(missing)} tensors)")
+    return grown | missing
+
+
 @register_model("nast_s2x", dataclass=NastModelConfig)
 class NastFairseqModel(NastModel, BaseFairseqModel):
     """:class:`nast_s2x.network.NastModel` with what fairseq asks of a model."""
@@ -151,8 +167,10 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         args: Namespace | None = None,
     ) -> Any:
         """As in fairseq; entries of released checkpoints that hold no weights are passed over, and position tables of
-        another length are fitted (:func:`fit_position_tables`)."""
-        state = fit_position_tables(drop_foreign_keys(state_dict), self.state_dict())
+        another length are fitted (:func:`fit_position_tables`), and a unit decoder that a text model lacks keeps its
+        initialisation (:func:`grow_unit_decoder`)."""
+        own = self.state_dict()
+        state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(state_dict), own), own)
         return super().load_state_dict(state, strict, model_cfg, args)
 
 

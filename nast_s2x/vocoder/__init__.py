@@ -1,0 +1,1 @@
+"""Units -> waveform: the generator network of CodeHiFiGAN, its streaming synthesis and its training."""
