@@ -19,7 +19,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "network": ({"chunking", "ctc"}, {"torch"}),
     "losses": ({"chunking", "ctc"}, {"torch"}),
     "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank"}),
-    "vocoder": ({"frontend", "data"}, BASE),
+    # sklearn, transformers and fairseq are optional: only the function that needs one imports it.
+    "units": (
+        {"frontend", "data"},
+        BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
+    ),
+    # tensorboard is optional; sound files and units manifests are the training's.
+    "vocoder": ({"frontend", "data"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
     "data": ({"frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm"}),
     "inference": (
         {"frontend", "network", "vocoder", "data", "chunking", "ctc"},

@@ -139,7 +139,9 @@ def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
         return grown
     missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX)}
     if missing:
-        logger.warning(f"the checkpoint has no unit decoder; it starts from its initialisation ({len(missing)} tensors)")
+        logger.warning(
+            f"the checkpoint has no unit decoder; it starts from its initialisation ({len(missing)} tensors)"
+        )
     return grown | missing
 
 

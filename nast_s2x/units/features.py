@@ -10,7 +10,6 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nast_s2x.frontend.audio import SAMPLE_RATE

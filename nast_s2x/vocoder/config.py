@@ -69,7 +69,9 @@ class VocoderConfig:
             raise ValueError(f"upsample_kernel_sizes needs {len(self.upsample_rates)} sizes, one for each rate")
         for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
             if kernel < rate or (kernel - rate) % 2:
-                raise ValueError(f"an upsample kernel of {kernel} does not fit rate {rate}: their difference must be even")
+                raise ValueError(
+                    f"an upsample kernel of {kernel} does not fit rate {rate}: their difference must be even"
+                )
         if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
             raise ValueError(f"upsample_initial_channel {self.upsample_initial_channel} cannot be halved at every rate")
         if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
@@ -79,7 +81,8 @@ class VocoderConfig:
         predictor = self.dur_predictor_params
         if predictor is not None and predictor.encoder_embed_dim != self.embedding_dim:
             raise ValueError(
-                f"dur_predictor_params.encoder_embed_dim is {predictor.encoder_embed_dim}, embedding_dim {self.embedding_dim}"
+                f"dur_predictor_params.encoder_embed_dim is {predictor.encoder_embed_dim}, not embedding_dim "
+                f"{self.embedding_dim}"
             )
 
     @classmethod
@@ -102,7 +105,9 @@ class VocoderConfig:
         if missing:
             raise ValueError(f"vocoder configuration lacks {', '.join(missing)}")
         if values.get("model_in_dim", values["embedding_dim"]) != values["embedding_dim"]:
-            raise ValueError("vocoder configuration: model_in_dim differs from embedding_dim: it has other inputs than units")
+            raise ValueError(
+                "vocoder configuration: model_in_dim differs from embedding_dim: it has other inputs than units"
+            )
         chosen = {name: _tuples(values[name]) for name in names}
         return cls(**chosen, dur_predictor_params=_duration(values), unit_hash=values.get("unit_hash"))
 
