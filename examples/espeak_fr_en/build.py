@@ -23,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from espeak_fr_en import corpus as texts  # noqa: E402
 from espeak_fr_en import speech  # noqa: E402
 
-COLUMNS = ("id", "audio", "src_text", "tgt_text", "split", "tgt_speech", "voice", "speed", "pitch", "construction", "tags")
+COLUMNS = (
+    *("id", "audio", "src_text", "tgt_text", "split", "tgt_speech"),
+    *("voice", "speed", "pitch", "construction", "tags"),
+)
 Row = dict[str, str]
 
 
@@ -104,6 +107,7 @@ def read_sentences(path: Path, split: str) -> list[Row]:
 def check_settings(arguments: argparse.Namespace, rows: list[Row]) -> None:
     """Refuses to mix two builds in one folder: settings.json holds what the audio depends on."""
     content = "\n".join(f"{row['id']}\t{row['src_text']}\t{row['tgt_text']}" for row in rows)
+    target = [speech.TARGET_VOICE, speech.TARGET_SPEED, speech.TARGET_PITCH, speech.TARGET_PEAK, speech.TARGET_SNR]
     settings = {
         "seed": arguments.seed,
         "voices": arguments.voices or "",
@@ -112,17 +116,20 @@ def check_settings(arguments: argparse.Namespace, rows: list[Row]) -> None:
         "train_variants": speech.TRAIN_VARIANTS,
         "dev_variants": speech.DEV_VARIANTS,
         "test_variants": speech.TEST_VARIANTS,
-        "target": [speech.TARGET_VOICE, speech.TARGET_SPEED, speech.TARGET_PITCH, speech.TARGET_PEAK, speech.TARGET_SNR],
+        "target": target,
     }
+    keep_settings(arguments.output, settings, arguments.overwrite, ("audio", "target"))
+
+
+def keep_settings(output: Path, settings: dict[str, object], overwrite: bool, folders: tuple[str, ...]) -> None:
+    """Writes settings.json; where it holds other ones, raises, or with `overwrite` removes the folders of audio."""
     settings = json.loads(json.dumps(settings))
-    path = arguments.output / "settings.json"
+    path = output / "settings.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        if not arguments.overwrite:
-            raise ValueError(
-                f"{arguments.output} holds a build with other settings: choose another folder or --overwrite"
-            )
-        for folder in ("audio", "target"):
-            shutil.rmtree(arguments.output / folder, ignore_errors=True)
+        if not overwrite:
+            raise ValueError(f"{output} holds a build with other settings: choose another folder or --overwrite")
+        for folder in folders:
+            shutil.rmtree(output / folder, ignore_errors=True)
     write_text(path, json.dumps(settings, indent=1) + "\n")
 
 

@@ -46,6 +46,7 @@ DEV_VARIANTS = ("m6", "f5")
 TEST_VARIANTS = ("m3", "f2", "Gene", "Mario")
 # The translation's voice: one speaker of even level whose pitch does not move, because units carry no pitch.
 TARGET_VOICE, TARGET_SPEED, TARGET_PITCH, TARGET_PEAK, TARGET_SNR = "en-us", 185, 60, 0.7, 45.0
+BANDS = (125, 250, 500, 1000, 2000, 4000, 8000)  # Hz
 INSTALL_HINT = (
     "espeak-ng was not found: install it (Debian, Ubuntu: apt install espeak-ng; macOS: brew install espeak-ng)"
 )
@@ -55,7 +56,9 @@ INSTALL_HINT = (
 class Utterance:
     """What is said, how, and where it is written; `speed` in words a minute, `pitch` 0..99, `snr` in dB.
 
-    `melody` is the range of the pitch in percent of the voice's own: 0 keeps it at one height.
+    `melody` is the range of the pitch in percent of the voice's own: 0 keeps it at one height. `noise_slope` colours
+    the noise, in dB an octave (0 is white, -3 pink, -6 brown). `bands` are the gains in dB of the speech at the
+    frequencies of BANDS, none of them: all 0; above `lowpass` Hz the speech fades by 24 dB an octave (0: nowhere).
     """
 
     id: str
@@ -68,6 +71,9 @@ class Utterance:
     snr: float
     noise_seed: int
     melody: int = 100
+    noise_slope: float = 0.0
+    bands: tuple[float, ...] = ()
+    lowpass: float = 0.0
 
 
 def find_espeak() -> str:
@@ -162,13 +168,37 @@ def finish(samples: np.ndarray, rate: int, utterance: Utterance) -> np.ndarray:
     if loud.size == 0:
         raise RuntimeError(f"espeak-ng gave silence for {utterance.id}: {utterance.text!r}")
     speech = soxr.resample(samples[loud[0] : loud[-1] + 1], rate, SAMPLE_RATE, quality="HQ")
+    if utterance.bands or utterance.lowpass:
+        speech = equalise(speech, utterance.bands, utterance.lowpass)
     speech = speech * (utterance.peak / float(np.abs(speech).max()))
     padded = np.pad(speech, (int(LEADING_SECONDS * SAMPLE_RATE), int(TRAILING_SECONDS * SAMPLE_RATE)))
     # Never digital silence: its log energies lie so far below speech that global CMVN would flatten the speech itself.
     power = float(np.mean(speech**2))
-    noise = np.random.default_rng(utterance.noise_seed).standard_normal(padded.size)
+    noise = coloured_noise(utterance.noise_seed, padded.size, utterance.noise_slope)
     padded = padded + noise * (power / 10 ** (utterance.snr / 10)) ** 0.5
     return np.clip(padded, -1.0, 1.0).astype(np.float32)
+
+
+def equalise(samples: np.ndarray, bands: tuple[float, ...], lowpass: float) -> np.ndarray:
+    """Samples at 16 kHz with the gains `bands` (dB at BANDS, linear between them in octaves) and the fade `lowpass`."""
+    if bands and len(bands) != len(BANDS):
+        raise ValueError(f"equalise: {len(BANDS)} gains are needed, got {len(bands)}")
+    frequencies = np.fft.rfftfreq(samples.size, 1 / SAMPLE_RATE)
+    octaves = np.log2(np.maximum(frequencies, BANDS[0]))
+    gains = np.interp(octaves, np.log2(BANDS), bands) if bands else np.zeros_like(octaves)
+    if lowpass:
+        gains = gains - 24.0 * np.maximum(octaves - np.log2(lowpass), 0.0)
+    return np.fft.irfft(np.fft.rfft(samples) * 10 ** (gains / 20), samples.size)
+
+
+def coloured_noise(seed: int, size: int, slope: float) -> np.ndarray:
+    """`size` samples of noise of power 1 whose spectrum falls by `slope` dB an octave; 0 is white."""
+    noise = np.random.default_rng(seed).standard_normal(size)
+    if slope == 0.0:
+        return noise
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50.0))
+    noise = np.fft.irfft(np.fft.rfft(noise) * 10 ** (slope * octaves / 20), size)
+    return noise / np.sqrt(np.mean(noise**2))
 
 
 def seconds_of(path: Path) -> float | None:
