@@ -1,0 +1,196 @@
+"""A translation as a listener hears it: when each piece of sound starts, gaps between them, a stereo mix, captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, as_mono
+
+CAPTION_LETTERS = 80
+"""A caption grows word by word up to so many letters, then a new one begins."""
+CAPTION_HOLD_MS = 3000.0
+"""A caption stays so long after its last word, unless another one takes its place."""
+
+
+@dataclass
+class Playback:
+    """Plays pieces of sound as they become available, in order, without a pause where there is enough of it.
+
+    A piece starts as soon as it is available and the one before it has ended; the first one waits ``buffer_ms`` longer,
+    so that later pieces find the one before them still playing. A gap is silence between two pieces, after the first
+    sound. Pieces without samples change nothing. Times are kept in whole samples, rounded up.
+
+    Args:
+        buffer_ms: start delay in milliseconds, from 0.
+        sample_rate: of the pieces, Hz.
+
+    Attributes:
+        pieces: (start in ms, samples (n,)) of each piece.
+        gaps: (start in ms, duration in ms) of each silence between pieces.
+
+    Raises:
+        ValueError: a negative or infinite ``buffer_ms``, a ``sample_rate`` that is not positive.
+
+    Example:
+        >>> playback = Playback()
+        >>> playback.add(1000, np.zeros(8000))  # half a second of sound, there after one second
+        1000.0
+        >>> playback.add(1600, np.zeros(1600))  # 100 ms too late
+        1600.0
+        >>> playback.gaps
+        [(1500.0, 100.0)]
+    """
+
+    buffer_ms: float = 0.0
+    sample_rate: int = SAMPLE_RATE
+    _placed: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isfinite(self.buffer_ms) or self.buffer_ms < 0:
+            raise ValueError(f"the playback buffer must be a time of 0 ms or more, got {self.buffer_ms} ms")
+        if self.sample_rate <= 0:
+            raise ValueError(f"a sample rate must be positive, got {self.sample_rate}")
+
+    def add(self, available_ms: float, samples: ArrayLike) -> float | None:
+        """Take the next piece.
+
+        Args:
+            available_ms: when it came to be, in ms from the start of the source.
+            samples: (n,), n from 0.
+        Returns:
+            when it starts to sound, in ms; ``None`` for a piece without samples.
+        Raises:
+            ValueError: a time that is negative or not finite; samples that are not finite.
+        """
+        if not isfinite(available_ms) or available_ms < 0:
+            raise ValueError(f"a piece becomes available at a time of 0 ms or more, got {available_ms} ms")
+        piece = as_mono(samples)
+        if not len(piece):
+            return None
+        delay = 0.0 if self._placed else self.buffer_ms
+        # A thousandth of a sample of tolerance: 0.1 ms steps in floating point must not cost a whole sample.
+        start = max(ceil((available_ms + delay) * self.sample_rate / 1000 - 1e-3), self._end)
+        self._placed.append((start, piece))
+        return self._ms(start)
+
+    @property
+    def pieces(self) -> list[tuple[float, NDArray[np.float32]]]:
+        """(start in ms, samples) of each piece that has samples."""
+        return [(self._ms(start), piece) for start, piece in self._placed]
+
+    @property
+    def gaps(self) -> list[tuple[float, float]]:
+        """(start in ms, duration in ms) of each silence between two pieces."""
+        gaps = []
+        for (start, piece), (following, _) in zip(self._placed, self._placed[1:]):
+            end = start + len(piece)
+            if following > end:
+                gaps.append((self._ms(end), self._ms(following - end)))
+        return gaps
+
+    @property
+    def start_ms(self) -> float | None:
+        """When the first sound is heard; ``None`` before there is one."""
+        return self._ms(self._placed[0][0]) if self._placed else None
+
+    @property
+    def end_ms(self) -> float | None:
+        """When the last sound so far ends; ``None`` before there is one."""
+        return self._ms(self._end) if self._placed else None
+
+    def statistics(self) -> dict[str, Any]:
+        """``gaps`` (number), ``gap_mean_ms`` (0 without gaps), ``gap_sum_ms``, ``start_ms``, ``end_ms``."""
+        durations = [duration for _, duration in self.gaps]
+        return {
+            "gaps": len(durations),
+            "gap_mean_ms": sum(durations) / len(durations) if durations else 0.0,
+            "gap_sum_ms": float(sum(durations)),
+            "start_ms": self.start_ms,
+            "end_ms": self.end_ms,
+        }
+
+    def speech(self) -> NDArray[np.float32]:
+        """The translation alone: all pieces joined without the gaps, (n,)."""
+        return np.concatenate([np.zeros(0, np.float32), *(piece for _, piece in self._placed)])
+
+    def mix(self, sample_rate: int | None = None) -> NDArray[np.float32]:
+        """What is heard from the start of the source on: pieces at their times, silence elsewhere, (n,).
+
+        Args:
+            sample_rate: Hz; ``None`` = that of the pieces.
+        """
+        track = np.zeros(self._end, np.float32)
+        for start, piece in self._placed:
+            track[start : start + len(piece)] = piece
+        return track if sample_rate is None else StreamResampler(self.sample_rate, sample_rate).push(track, final=True)
+
+    @property
+    def _end(self) -> int:
+        return self._placed[-1][0] + len(self._placed[-1][1]) if self._placed else 0
+
+    def _ms(self, samples: int) -> float:
+        return 1000.0 * samples / self.sample_rate
+
+
+def stereo(source: ArrayLike, playback: Playback) -> NDArray[np.float32]:
+    """Source and translation side by side.
+
+    Args:
+        source: samples (n,) at the playback's rate.
+    Returns:
+        (m, 2): left the source, right the translation at the times it was available; m covers both.
+    """
+    left, right = as_mono(source), playback.mix()
+    mixed = np.zeros((max(len(left), len(right)), 2), np.float32)
+    mixed[: len(left), 0] = left
+    mixed[: len(right), 1] = right
+    return mixed
+
+
+def captions(texts: Iterable[tuple[float, str]]) -> str:
+    """Captions in SubRip format (.srt), readable while they grow: each shows its line of words so far.
+
+    A line ends when the next words would make it longer than :data:`CAPTION_LETTERS`, or when nothing came for
+    :data:`CAPTION_HOLD_MS`. A caption is shown from the time of its last words until the next caption, or for
+    :data:`CAPTION_HOLD_MS`.
+
+    Args:
+        texts: (time in ms, words) of the emissions, in order of time; empty words are left out.
+    """
+    cues: list[tuple[float, str]] = []  # (start, line so far)
+    for time_ms, words in _joined(texts):
+        line, last = (cues[-1][1], cues[-1][0]) if cues else ("", 0.0)
+        longer = f"{line} {words}"
+        new_line = not cues or len(longer) > CAPTION_LETTERS or time_ms - last >= CAPTION_HOLD_MS
+        cues.append((time_ms, words if new_line else longer))
+    ends = [start for start, _ in cues[1:]] + [float("inf")]
+    blocks = [
+        f"{number}\n{_timestamp(start)} --> {_timestamp(min(end, start + CAPTION_HOLD_MS))}\n{line}\n"
+        for number, ((start, line), end) in enumerate(zip(cues, ends), 1)
+    ]
+    return "\n".join(blocks)
+
+
+def _joined(texts: Iterable[tuple[float, str]]) -> Sequence[tuple[float, str]]:
+    """Words of the same millisecond as one: a caption must last."""
+    joined: list[tuple[float, str]] = []
+    for time_ms, words in texts:
+        if not words:
+            continue
+        if joined and round(joined[-1][0]) == round(time_ms):
+            joined[-1] = (joined[-1][0], f"{joined[-1][1]} {words}")
+        else:
+            joined.append((time_ms, words))
+    return joined
+
+
+def _timestamp(ms: float) -> str:
+    """Milliseconds as ``HH:MM:SS,mmm``."""
+    seconds, rest = divmod(round(ms), 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d},{rest:03d}"
