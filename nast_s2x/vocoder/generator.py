@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         self.reach = sum((d + 1) * (kernel - 1) // 2 for d in dilations)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, C, T) -> (B, C, T); ``mask`` (B, 1, T) holds 0 where a sequence has ended."""
+        """(B, C, T) -> (B, C, T); ``mask`` (B, 1, T) is False where a sequence has ended."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             inner = dilated(_masked(F.leaky_relu(x, _SLOPE), mask))
             x = x + plain(_masked(F.leaky_relu(inner, _SLOPE), mask))
@@ -108,6 +108,8 @@ class UnitVocoder(nn.Module):
         """The duration predictor's output, log(1 + frames): (B, N); arguments as in :meth:`durations`."""
         if self.dur_predictor is None:
             raise ValueError("this vocoder has no duration predictor (dur_predictor_params): durations must be given")
+        if not units.shape[1]:
+            return self.dict.weight.new_zeros(units.shape)
         return self.dur_predictor(self.dict(units).transpose(1, 2), _length_mask(lengths, units.shape[1]))
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None, skip: int = 0) -> Tensor:
@@ -140,14 +142,14 @@ class UnitVocoder(nn.Module):
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask
+    return x if mask is None else x * mask.to(x.dtype)
 
 
 def _length_mask(lengths: Tensor | None, size: int) -> Tensor | None:
-    """(B, 1, size) with 1.0 at valid places; ``None`` where all are."""
+    """(B, 1, size), True at valid places; ``None`` where all are."""
     if lengths is None:
         return None
-    return (torch.arange(size, device=lengths.device) < lengths[:, None]).unsqueeze(1).float()
+    return (torch.arange(size, device=lengths.device) < lengths[:, None]).unsqueeze(1)
 
 
 def _stage_contexts(config: VocoderConfig) -> list[int]:

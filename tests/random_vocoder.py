@@ -1,0 +1,43 @@
+"""A small random vocoder whose gain is that of a trained one: loud enough that errors show, not clipped."""
+
+from __future__ import annotations
+
+import torch
+
+from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
+from nast_s2x.vocoder.generator import UnitVocoder
+
+NUM_UNITS = 20
+
+
+def vocoder_config(durations: bool = True, num_units: int = NUM_UNITS, unit_hash: str | None = None) -> VocoderConfig:
+    """The published structure (all kernels, dilations and rates, so the same receptive field) with few channels."""
+    return VocoderConfig(
+        num_embeddings=num_units,
+        embedding_dim=16,
+        upsample_initial_channel=64,
+        dur_predictor_params=DurationConfig(16, 16) if durations else None,
+        unit_hash=unit_hash,
+    )
+
+
+def make_vocoder(
+    durations: bool = True, seed: int = 0, num_units: int = NUM_UNITS, unit_hash: str | None = None
+) -> UnitVocoder:
+    """Random weights that keep the signal's size through the network; samples of about 0.2, durations of 1 to 6."""
+    torch.manual_seed(seed)
+    model = UnitVocoder(vocoder_config(durations, num_units, unit_hash)).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 3 and not name.startswith("dur_predictor"):
+            inputs = parameter.shape[0] if name.startswith("ups") else parameter[0].numel()
+            parameter.normal_(0.0, (1.5 if name.startswith("ups") else 0.5) * inputs**-0.5)
+    with torch.no_grad():
+        seen: list[torch.Tensor] = []
+        hook = model.conv_post.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        model(torch.randint(num_units, (1, 60)))
+        hook.remove()
+        model.conv_post.weight *= 0.2 / seen[0].std()
+        if durations:
+            model.dur_predictor.proj.weight.normal_(0.0, 0.15)
+            model.dur_predictor.proj.bias.fill_(1.3)
+    return model
