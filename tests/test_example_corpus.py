@@ -197,10 +197,10 @@ def test_text_only_build_and_settings(
     monkeypatch.setattr(sys, "argv", command)
     assert build.main() == 0
     lines = (tmp_path / "manifest.tsv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].split("\t")[:6] == ["id", "audio", "src_text", "tgt_text", "split", "voice"]
+    assert lines[0].split("\t")[:7] == ["id", "audio", "src_text", "tgt_text", "split", "tgt_speech", "voice"]
     assert len(lines) == 71
     voices = {
-        split: {r[5].split("+")[1] for r in (x.split("\t") for x in lines[1:]) if r[4] == split}
+        split: {r[6].split("+")[1] for r in (x.split("\t") for x in lines[1:]) if r[4] == split}
         for split in ("train", "dev", "test")
     }
     assert voices["train"].isdisjoint(voices["test"] | voices["dev"])
@@ -259,6 +259,14 @@ def test_finish_pads_levels_and_adds_noise() -> None:
     assert noisy[:1600].std() > 1e-4  # silence is never digital silence
 
 
+def test_the_target_voice_is_one_voice() -> None:
+    planned = [speech.plan_target(f"train_{number}", "the cat", "", 1) for number in range(20)]
+    assert len({utterance.noise_seed for utterance in planned}) == 20
+    assert {(u.voice, u.speed, u.pitch, u.peak, u.snr, u.melody) for u in planned} == {
+        (speech.TARGET_VOICE, speech.TARGET_SPEED, speech.TARGET_PITCH, speech.TARGET_PEAK, speech.TARGET_SNR, 0)
+    }
+
+
 def test_every_recording_has_a_noise_floor() -> None:
     ratios = [speech.plan(f"train_{number}", "", "", speech.voices("train"), 1).snr for number in range(50)]
     assert all(30 <= ratio <= 45 for ratio in ratios)
@@ -282,6 +290,9 @@ def test_speaking_given_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert 1.2 < samples.size / rate < 3.5
         audio.append(samples)
     assert np.array_equal(*audio)
+    target, rate = soundfile.read(tmp_path / name / "target" / "test" / "test_00000.flac")
+    assert rate == 16000 and 1.2 < target.size / rate < 3.5
+    assert np.abs(target).max() == pytest.approx(speech.TARGET_PEAK, abs=0.02)
     stamp = path.stat().st_mtime_ns
     assert build.main() == 0  # finished files are kept
     assert path.stat().st_mtime_ns == stamp
