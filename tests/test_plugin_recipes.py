@@ -15,6 +15,8 @@ from plugin_runs import settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.sh"))
+# Stages of the recipes that do not follow the paper's three.
+STAGES = {"tiny_recogniser": ["asr"], "tiny_espeak_s2s": ["asr", "text", "ctc", "nmla"]}
 
 
 def train_sh(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -39,7 +41,7 @@ def commands(data: Path, save: Path, recipe: str, *more: object) -> dict[str, li
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_are_understood(data: Path, tmp_path: Path, recipe: str) -> None:
     stages = commands(data, tmp_path, recipe)
-    assert list(stages) == ["asr", "ctc", "nmla"]
+    assert list(stages) == STAGES.get(recipe, ["asr", "ctc", "nmla"])
     cfgs = {}
     for name, (folder, *flags) in stages.items():
         assert folder == str(data)
@@ -48,11 +50,11 @@ def test_recipes_are_understood(data: Path, tmp_path: Path, recipe: str) -> None
         cfgs[name] = settings(data, *flags[:at], *flags[at + 2 :])
         assert cfgs[name].checkpoint.save_dir == str(tmp_path / name)
         assert cfgs[name].checkpoint.maximize_best_checkpoint_metric
-    assert [str(cfg.task.target_text) for cfg in cfgs.values()] == ["source", "target", "target"]
-    assert [str(cfg.criterion.text_loss) for cfg in cfgs.values()] == ["ctc", "ctc", "nmla"]
-    sources = [cfgs["ctc"].checkpoint.finetune_from_model, cfgs["ctc"].model.load_pretrained_encoder_from]
-    assert any(str(source).startswith(str(tmp_path / "asr")) for source in sources)
-    assert cfgs["nmla"].checkpoint.finetune_from_model.startswith(str(tmp_path / "ctc"))
+        assert str(cfgs[name].task.target_text) == ("source" if name == "asr" else "target")
+        assert str(cfgs[name].criterion.text_loss) == ("nmla" if name == "nmla" else "ctc")
+    for before, name in zip(list(cfgs), list(cfgs)[1:]):
+        sources = [cfgs[name].checkpoint.finetune_from_model, cfgs[name].model.load_pretrained_encoder_from]
+        assert any(str(source).startswith(str(tmp_path / before)) for source in sources), name
 
 
 def test_one_stage_overrides_and_finished_stages(data: Path, tmp_path: Path) -> None:
