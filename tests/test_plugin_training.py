@@ -109,6 +109,22 @@ def test_stage_two_starts_from_the_whole_model(data: Path, ctc: Path, tmp_path: 
         assert torch.equal(value, start[name]), name
 
 
+def test_speech_to_speech_starts_from_a_model_of_text(data: Path, asr: Path, ctc: Path, tmp_path: Path) -> None:
+    start = weights(asr / "checkpoint_last.pt")
+    flags = ["--arch", "nast_s2s_tiny", "--finetune-from-model", str(asr / "checkpoint_last.pt"), "--lr", "0"]
+    run = train(data, tmp_path / "grown", *flags, "--max-update", "1")
+    assert any("has no unit decoder" in message for message in run.messages)
+    grown = weights(tmp_path / "grown/checkpoint_last.pt")
+    assert start.keys() < grown.keys()
+    assert all(name.startswith("unit_decoder.") for name in grown.keys() - start.keys())
+    assert all(torch.equal(grown[name], value) for name, value in start.items())
+    broken = torch.load(ctc / "checkpoint_last.pt", weights_only=False)
+    del broken["model"]["unit_decoder.embed_tokens.weight"]  # a part of a unit decoder is a damaged file, not none
+    torch.save(broken, tmp_path / "broken.pt")
+    with pytest.raises(Exception, match="unit_decoder.embed_tokens|architectures match"):
+        train(data, tmp_path / "b", "--arch", "nast_s2s_tiny", "--finetune-from-model", str(tmp_path / "broken.pt"))
+
+
 def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> None:
     checkpoint = ctc / "checkpoint_last.pt"
     allowed = set(torch.serialization.get_safe_globals())
