@@ -78,11 +78,12 @@ def test_equal_to_fairseq_at_the_published_size(tmp_path: Path, capsys: pytest.C
     from fairseq.models.text_to_speech.codehifigan import CodeGenerator
 
     config = VocoderConfig()
+    torch.manual_seed(0)
     theirs = CodeGenerator(config.to_dict()).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            if name.endswith("weight_g"):  # a gain of training's size: fresh weights give near silence
-                parameter *= {"conv_post": 10, "ups": 6}.get(name.split(".")[0], 2)
+            if name.endswith("weight_g"):  # as loud as a voice
+                parameter *= 0.7 if "resblocks" in name else 3
     torch.save({"generator": theirs.state_dict()}, tmp_path / "g_00000000")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     ours = load_vocoder(tmp_path)
@@ -91,7 +92,7 @@ def test_equal_to_fairseq_at_the_published_size(tmp_path: Path, capsys: pytest.C
     with torch.no_grad():
         expected = theirs(code=units, dur_prediction=True)[0, 0]
     frames = units.repeat_interleave(ours.durations(units)[0], dim=1)
-    assert expected.abs().max() > 0.05
+    assert 0.2 < expected.abs().max() < 1
     torch.testing.assert_close(ours(frames)[0], expected, rtol=0, atol=1e-5)
 
 

@@ -50,7 +50,8 @@ def test_a_unit_reaches_no_further_than_the_receptive_field() -> None:
     other[0, 35] = (other[0, 35] + 1) % NUM_UNITS
     changed = (model(frames) != model(other))[0].view(-1, UNIT_SAMPLES).any(1).nonzero()[:, 0]
     reach = max(35 - int(changed[0]), int(changed[-1]) - 35)
-    assert 17 <= reach <= model.receptive_frames
+    # The outermost frame counts for less than float64 can tell.
+    assert 19 <= reach <= model.receptive_frames == 21
 
 
 @pytest.mark.parametrize("skip", [0, 1, 5, 20, 23, 30, 39])

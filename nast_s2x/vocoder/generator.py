@@ -153,16 +153,17 @@ def _length_mask(lengths: Tensor | None, size: int) -> Tensor | None:
 
 
 def _stage_contexts(config: VocoderConfig) -> list[int]:
-    """Samples before the wanted ones that each stage's input must hold, at that input's rate (rounded up)."""
+    """Samples on each side of the wanted ones that each stage's input must hold, at that input's rate."""
     block = max(
         sum((d + 1) * (kernel - 1) // 2 for d in dilations)
         for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)
     )
     contexts: list[int] = []
-    behind = 3  # conv_post
+    context = 3  # conv_post
     for rate, kernel in zip(reversed(config.upsample_rates), reversed(config.upsample_kernel_sizes), strict=True):
-        behind = -(-(behind + block + kernel) // rate)  # a transposed convolution spreads a sample over its kernel
-        contexts.insert(0, behind)
+        # Input i of a transposed convolution reaches output i * rate - (kernel - rate) / 2 + (0 .. kernel - 1).
+        context = (context + block + (kernel + rate) // 2 - 1) // rate
+        contexts.insert(0, context)
     return contexts
 
 
