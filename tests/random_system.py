@@ -8,6 +8,7 @@ import numpy as np
 import sentencepiece
 import torch
 from numpy.typing import NDArray
+from random_vocoder import make_vocoder
 
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.data.dictionary import LabelDictionary
@@ -26,6 +27,7 @@ she walked home and he slept
 birds sing under the open window
 """.splitlines()
 NUM_UNITS = 20
+UNIT_HASH = "0123456789abcdef"
 
 
 def make_signal(seconds: float, seed: int = 0, rate: int = 16000) -> NDArray[np.float32]:
@@ -103,9 +105,17 @@ def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
 
 
 def make_bundle(
-    folder: Path, units: bool = True, dtype: torch.dtype = torch.float32, seed: int = 0, example: str | None = None
+    folder: Path,
+    units: bool = True,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    example: str | None = None,
+    voice: bool = False,
 ) -> Bundle:
-    """A bundle in memory, its vocabulary in ``folder``; a fixed recording makes its labels vary."""
+    """A bundle in memory, its vocabulary in ``folder``; a fixed recording makes its labels vary.
+
+    With ``voice`` it holds a tiny random vocoder, and both name the same centroids.
+    """
     spm, vocabulary = make_vocabulary(folder)
     dictionary = LabelDictionary.load(vocabulary)
     features = fbank(make_signal(6.0, seed=99))
@@ -123,5 +133,7 @@ def make_bundle(
         source_lang="fr",
         target_lang="en",
         example=example,
+        unit_hash=UNIT_HASH if voice else None,
+        vocoder=make_vocoder(num_units=NUM_UNITS, unit_hash=UNIT_HASH) if voice else None,
     )
     return bundle.to(dtype=dtype)

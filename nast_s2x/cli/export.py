@@ -12,19 +12,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "export",
         help="turn a checkpoint into a self-contained bundle",
-        description="Make a bundle (one folder with weights, configuration, vocabulary, CMVN and a model card) from a "
-        "checkpoint of this project or a released one. Several checkpoints are averaged.",
+        description="Make a bundle (one folder with weights, configuration, vocabulary, CMVN, a model card and, if "
+        "asked for, a voice) from a checkpoint of this project or a released one. Several checkpoints are averaged.",
     )
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="fairseq checkpoint file")
     parser.add_argument(
         "--data", metavar="DIR", help="data folder of the training (default: the folder the checkpoint lies in)"
+    )
+    parser.add_argument(
+        "--vocoder",
+        metavar="DIR",
+        help="unit vocoder to bundle as the voice: a folder of `nast-s2x vocoder train`, or a released checkpoint",
     )
     parser.add_argument("--output", "-o", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--card", metavar="FILE", help="text of the model card (default: a generated one)")
     parser.add_argument(
         "--example", metavar="NOTE", help="mark the bundle as an example; NOTE says what it knows and what it does not"
     )
-    parser.add_argument("--half", action="store_true", help="store float16 weights: half the size, computed in float32")
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store float16 weights (the voice's too): half the size, computed in float32",
+    )
     parser.set_defaults(func=run)
 
 
@@ -38,8 +47,15 @@ def run(args: argparse.Namespace) -> int:
             raise FileNotFoundError(f"--card: no such file {args.card}")
         card = Path(args.card).read_text(encoding="utf-8")
     bundle = bundle_from_checkpoints(args.checkpoints, args.data)
+    if args.vocoder is not None:
+        bundle.take_voice(args.vocoder)
     bundle.card, bundle.example = card, args.example
     folder = bundle.save(args.output, half=args.half)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    print(f"wrote {folder} ({size / 1e6:.1f} MB)", file=sys.stderr)
+    voice = f", voice {_megabytes(folder / 'vocoder')}" if bundle.vocoder is not None else ""
+    print(f"wrote {folder} ({_megabytes(folder)}{voice})", file=sys.stderr)
     return 0
+
+
+def _megabytes(folder: Path) -> str:
+    """Size of all files in a folder and below it."""
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"

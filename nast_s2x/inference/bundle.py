@@ -1,4 +1,4 @@
-"""A trained system in one folder: weights, configuration, vocabulary, CMVN and a model card."""
+"""A trained system in one folder: weights, configuration, vocabulary, CMVN, a voice if it has one, and a model card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from nast_s2x.inference.card import model_card, simuleval_configs
 from nast_s2x.inference.geometries import TrainedGeometries
 from nast_s2x.inference.labels import NUM_SPECIALS
 from nast_s2x.inference.trained import TrainedModel, read_trained_model
+from nast_s2x.inference.voice import check_voice, load_bundled_voice, load_voice, save_voice
 from nast_s2x.network import NastConfig, NastModel, load_published_state
+from nast_s2x.vocoder.checkpoint import SUBFOLDER
+from nast_s2x.vocoder.generator import UnitVocoder
 
 FORMAT = "nast_s2x bundle"
 FORMAT_VERSION = 1
@@ -45,6 +48,9 @@ class Bundle:
         example: a note on what an example system knows; ``None`` for a system meant for use.
         origin: where the weights came from (checkpoint type, updates, number averaged), for the record.
         card: text of the model card.
+        unit_hash: hash of the centroids that the model's units come from, where known.
+        vocoder: turns the model's units into sound, in float32; ``None`` for a system that writes only.
+        vocoder_card: text of the vocoder's own card; empty for a plain one.
     """
 
     model: NastModel = field(repr=False)
@@ -60,6 +66,9 @@ class Bundle:
     example: str | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     card: str = ""
+    unit_hash: str | None = None
+    vocoder: UnitVocoder | None = field(default=None, repr=False)
+    vocoder_card: str = ""
 
     def __post_init__(self) -> None:
         labels, rows = len(self.dictionary), self.model.config.text_vocab
@@ -71,6 +80,8 @@ class Bundle:
         if self.sample_rate != SAMPLE_RATE:
             raise ValueError(f"the front end works at {SAMPLE_RATE} Hz, this system asks for {self.sample_rate} Hz")
         self.model.eval().requires_grad_(False)
+        if self.vocoder is not None:
+            check_voice(self.vocoder, self.num_units, self.unit_hash)
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +103,20 @@ class Bundle:
         """Distinct speech units (4 specials and blank not counted); ``None`` without a unit decoder."""
         return self.model.config.unit_vocab - NUM_SPECIALS - 1 if self.has_units else None
 
+    def take_voice(self, path: str | Path) -> Bundle:
+        """Speak with the vocoder at ``path`` (a vocoder folder, a bundle, a released checkpoint); returns the bundle.
+
+        Raises:
+            FileNotFoundError, ValueError: there is none, it is damaged, or it is one for other units.
+        """
+        vocoder, card = load_voice(path)
+        try:
+            check_voice(vocoder, self.num_units, self.unit_hash)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        self.vocoder, self.vocoder_card = vocoder.to(self.device), card
+        return self
+
     def geometry(
         self, chunk_ms: int | str | None = None, lookahead_ms: int | None = None, wait_chunks: int | None = None
     ) -> ChunkGeometry:
@@ -104,12 +129,17 @@ class Bundle:
         return normalised.to(device=self.device, dtype=self.dtype)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Bundle:
-        """Move the model; ``gpu`` is accepted for ``cuda``. Returns the bundle itself.
+        """Move model and vocoder; ``gpu`` is accepted for ``cuda``. Returns the bundle itself.
+
+        The vocoder stays in float32: rounded durations must not depend on the model's number type.
 
         Raises:
             ValueError: a device that does not exist, here or at all.
         """
-        self.model.to(device=None if device is None else _existing_device(device), dtype=dtype)
+        target = None if device is None else _existing_device(device)
+        self.model.to(device=target, dtype=dtype)
+        if self.vocoder is not None:
+            self.vocoder.to(device=target)
         return self
 
     def save(self, folder: str | Path, half: bool = False) -> Path:
@@ -123,6 +153,7 @@ class Bundle:
         weights = {name: value.cpu().to(dtype).contiguous() for name, value in self.model.state_dict().items()}
         if not all(torch.isfinite(value).all() for value in weights.values()):
             raise ValueError(f"the weights cannot be stored as {dtype}: some are NaN, infinite or out of range")
+        save_voice(self.vocoder, self.vocoder_card, folder, half)
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone, but bundles are for sharing
         for source, name in ((self.vocabulary_file, VOCABULARY), (self.sentencepiece_file, SENTENCEPIECE)):
@@ -138,6 +169,11 @@ class Bundle:
         return folder
 
     def _config(self, half: bool) -> dict[str, Any]:
+        optional: dict[str, Any] = {}
+        if self.unit_hash is not None:
+            optional["units"] = {"hash": self.unit_hash}
+        if self.vocoder is not None:
+            optional["vocoder"] = {"folder": SUBFOLDER}
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -154,6 +190,7 @@ class Bundle:
             "origin": self.origin,
             "weights": {"file": WEIGHTS, "dtype": "float16" if half else "float32"},
             "text": {"vocabulary": VOCABULARY, "sentencepiece": SENTENCEPIECE},
+            **optional,
         }
 
 
@@ -206,24 +243,26 @@ def load_system(
 
 def _load_bundle(folder: Path) -> Bundle:
     config = _read_config(folder)
-    for name in (WEIGHTS, VOCABULARY, SENTENCEPIECE, config["front_end"]["cmvn"]):
+    for name in (WEIGHTS, VOCABULARY, SENTENCEPIECE, CMVN if config["front_end"]["cmvn"] else None):
         if name is not None:
             _required(folder, name)
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from None
-    model = NastModel(NastConfig.from_dict(config["architecture"]))
+    trained, architecture = _described(folder, config)
+    model = NastModel(architecture)
     load_published_state(model, {name: value.float() for name, value in weights.items()})
     dictionary = LabelDictionary.load(folder / VOCABULARY)
     languages = config.get("languages") or {}
     card = folder / CARD
+    vocoder, vocoder_card = load_bundled_voice(folder, required=bool(config.get("vocoder")))
     return Bundle(
         model=model,
         dictionary=dictionary,
         tokenizer=TextTokenizer(folder / SENTENCEPIECE, dictionary),
         cmvn=GlobalCmvn.load(folder / CMVN) if config["front_end"]["cmvn"] else None,
-        trained=TrainedGeometries.from_dict(config["geometries"]),
+        trained=trained,
         vocabulary_file=folder / VOCABULARY,
         sentencepiece_file=folder / SENTENCEPIECE,
         source_lang=languages.get("source"),
@@ -232,6 +271,9 @@ def _load_bundle(folder: Path) -> Bundle:
         example=config.get("example"),
         origin=config.get("origin") or {},
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        unit_hash=(config.get("units") or {}).get("hash"),
+        vocoder=vocoder,
+        vocoder_card=vocoder_card,
     )
 
 
@@ -254,10 +296,28 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} has bundle version {config.get('version')}, this program reads version {FORMAT_VERSION}"
         )
-    missing = [name for name in ("architecture", "geometries", "front_end") if name not in config]
+    objects = ("architecture", "geometries", "front_end", "languages", "origin", "units", "vocoder")
+    wrong = [name for name in objects if not isinstance(config.get(name) or {}, dict)]
+    if wrong:
+        raise ValueError(f"{folder / CONFIG}: {', '.join(wrong)} must be an object with named values")
+    missing = [name for name in objects[:3] if not config.get(name)]
+    if not missing:
+        missing = [f"front_end.{name}" for name in ("sample_rate", "cmvn") if name not in config["front_end"]]
     if missing:
         raise ValueError(f"{folder / CONFIG} lacks {', '.join(missing)}")
     return config
+
+
+def _described(folder: Path, config: dict[str, Any]) -> tuple[TrainedGeometries, NastConfig]:
+    """Geometries and architecture of a bundle's configuration; errors name the file and the entry."""
+    readers = {"geometries": TrainedGeometries.from_dict, "architecture": NastConfig.from_dict}
+    values: list[Any] = []
+    for entry, read in readers.items():
+        try:
+            values.append(read(config[entry]))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG}: {entry}: {error}") from None
+    return values[0], values[1]
 
 
 def bundle_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path | None = None) -> Bundle:
@@ -289,6 +349,7 @@ def bundle_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
         target_lang=settings.target_lang or None,
         sample_rate=settings.sample_rate,
         origin=trained.origin,
+        unit_hash=getattr(settings, "unit_hash", None) or None,
     )
 
 

@@ -116,7 +116,16 @@ class TrainedGeometries:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainedGeometries:
-        """The inverse of :meth:`to_dict`."""
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: an entry is missing or is not what it should be; names it.
+        """
+        for name in ("chunk_ms", "wait_chunks"):
+            if name not in values:
+                raise ValueError(f"{name} is missing")
+        if not isinstance(values["chunk_ms"], (list, tuple)):
+            raise ValueError(f"chunk_ms must be a list of chunk sizes, got {values['chunk_ms']!r}")
         names = ("subsampling", "pooling", "text_upsample", "unit_upsample")
         structure = ChunkGeometry(chunk_frames=None, **{name: int(values[name]) for name in names if name in values})
         chunks = tuple(_milliseconds(chunk) for chunk in values["chunk_ms"])
