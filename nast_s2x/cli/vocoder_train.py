@@ -1,0 +1,103 @@
+"""``nast-s2x vocoder train``: train a unit vocoder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of ``nast-s2x vocoder``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a unit vocoder (HiFi-GAN) from a units manifest",
+        description="Train a unit vocoder: HiFi-GAN's losses and the durations of units, from recordings of one voice "
+        "and their units (`nast-s2x units extract`). The same command again goes on where it stopped. Several GPUs: "
+        "torchrun --nproc-per-node N -m nast_s2x.cli.main vocoder train ... OUTPUT/vocoder holds the vocoder of the "
+        "last checkpoint at any time.",
+    )
+    parser.add_argument("manifest", help="units manifest (.tsv) with columns tgt_audio, tgt_durations and the recording")
+    parser.add_argument("--output", "-o", required=True, metavar="DIR", help="folder of checkpoint, log and vocoder")
+    parser.add_argument("--config", "-c", required=True, metavar="FILE", help="sizes and settings (configs/vocoder_*.json)")
+    parser.add_argument("--audio-column", default="tgt_speech", metavar="NAME", help="column of the recordings")
+    parser.add_argument("--train-split", default="train", metavar="NAME", help="rows to train on (default: train)")
+    parser.add_argument("--dev-split", default="dev", metavar="NAME", help="rows to evaluate on (default: dev)")
+    parser.add_argument("--num-units", type=int, metavar="K", help="units (default: MANIFEST.units.json, else the config)")
+    parser.add_argument("--max-updates", type=int, metavar="N", help="length of the training, instead of the config's")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="crops of an update, instead of the config's")
+    parser.add_argument(
+        "--adversarial-from", type=int, metavar="N", help="updates before the discriminators join, instead of the config's"
+    )
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after this time")
+    parser.add_argument("--save-every", type=int, default=500, metavar="N", help="updates between checkpoints")
+    parser.add_argument("--log-every", type=int, default=50, metavar="N", help="updates between lines of train.log")
+    parser.add_argument("--dev-recordings", type=int, default=8, metavar="N", help="recordings evaluated and written")
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--no-amp", action="store_true", help="on CUDA: float32 instead of mixed precision")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read recordings")
+    parser.add_argument("--tensorboard", metavar="DIR", help="also write TensorBoard events")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of weights, crops and dropout")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns the exit status."""
+    import torch
+
+    from nast_s2x.vocoder import parallel
+    from nast_s2x.vocoder.dataset import read_units_manifest
+    from nast_s2x.vocoder.run import RunOptions, train
+    from nast_s2x.vocoder.settings import read_configuration
+
+    device = _device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config, settings = read_configuration(
+        args.config,
+        num_embeddings=args.num_units or _declared_units(Path(args.manifest)),
+        max_updates=args.max_updates,
+        batch_size=args.batch_size,
+        adversarial_from=args.adversarial_from,
+    )
+    manifest = read_units_manifest(
+        args.manifest, config.num_embeddings, args.audio_column, (args.train_split, args.dev_split)
+    )
+    options = RunOptions(
+        output=Path(args.output),
+        seed=args.seed,
+        device=str(device),
+        amp=device.type == "cuda" and not args.no_amp,
+        workers=args.workers,
+        train_split=args.train_split,
+        dev_split=args.dev_split,
+        log_every=args.log_every,
+        save_every=args.save_every,
+        max_seconds=None if args.max_minutes is None else args.max_minutes * 60,
+        dev_recordings=args.dev_recordings,
+        tensorboard=None if args.tensorboard is None else Path(args.tensorboard),
+    )
+    ranks = parallel.join(device)
+    try:
+        folder = train(config, settings, manifest, options, ranks)
+    finally:
+        parallel.leave()
+    if ranks.main:
+        print(f"vocoder in {folder}", file=sys.stderr)
+    return 0
+
+
+def _device(name: str) -> torch.device:  # noqa: F821
+    import torch
+
+    device = torch.device(name)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
+
+
+def _declared_units(manifest: Path) -> int | None:
+    """K as `nast-s2x units extract` wrote it beside the manifest."""
+    path = manifest.with_suffix(".units.json")
+    return int(json.loads(path.read_text("utf-8"))["num_units"]) if path.is_file() else None

@@ -1,0 +1,237 @@
+"""A whole training: batches, log lines, evaluations, checkpoints, and the vocoder folder that can be used meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
+from nast_s2x.vocoder.config import VocoderConfig
+from nast_s2x.vocoder.dataset import CropDataset, StepBatches, UnitManifest, check_recordings, collate
+from nast_s2x.vocoder.evaluation import evaluate
+from nast_s2x.vocoder.parallel import Ranks
+from nast_s2x.vocoder.settings import TrainingSettings
+from nast_s2x.vocoder.training import VocoderTrainer, mean_losses
+
+CHECKPOINT = "checkpoint_last.pt"
+LOG = "train.log"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a training runs, apart from what it computes.
+
+    Attributes:
+        output: folder of the checkpoint, the log, samples and the vocoder.
+        seed: of everything random.
+        device: "cpu", "cuda" (the process's own GPU under torchrun), ...
+        amp: mixed precision, on CUDA.
+        workers: processes that read recordings beside the training; 0 = it reads them itself.
+        train_split, dev_split: names in the manifest's column ``split``.
+        log_every, save_every: updates between log lines, and between checkpoints with evaluation.
+        max_seconds: stop, with a checkpoint, after this wall time of one call; ``None`` = no limit.
+        dev_recordings: recordings of the dev split that are evaluated and written as samples.
+        tensorboard: folder of its event files; ``None`` = none.
+    """
+
+    output: Path
+    seed: int = 1
+    device: str = "cpu"
+    amp: bool = False
+    workers: int = 0
+    train_split: str = "train"
+    dev_split: str = "dev"
+    log_every: int = 50
+    save_every: int = 500
+    max_seconds: float | None = None
+    dev_recordings: int = 8
+    tensorboard: Path | None = None
+
+
+@dataclass
+class _Journal:
+    """Log lines on disk (rank 0), TensorBoard where asked for."""
+
+    file: TextIO | None
+    board: Any = None
+    pending: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def write(self, update: int, kind: str, values: Mapping[str, float]) -> None:
+        if self.file is None:
+            return
+        line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in values.items()}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(f"{kind}/{name}", value, update)
+
+    def close(self) -> None:
+        for stream in (self.file, self.board):
+            if stream is not None:
+                stream.close()
+
+
+def train(
+    config: VocoderConfig,
+    settings: TrainingSettings,
+    manifest: UnitManifest,
+    options: RunOptions,
+    ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+) -> Path:
+    """Train, or go on with what ``options.output`` holds; returns the vocoder folder.
+
+    Raises:
+        ValueError: no recordings, recordings that do not fit their units, or a checkpoint of another vocoder.
+    """
+    config = _with_hash(config, manifest)
+    recordings = manifest.splits.get(options.train_split, [])
+    if not recordings:
+        raise ValueError(f"no recordings of split {options.train_split!r}; there are: {', '.join(manifest.splits)}")
+    if settings.batch_size % ranks.world_size:
+        raise ValueError(f"batch_size {settings.batch_size} cannot be shared out among {ranks.world_size} processes")
+    dev = manifest.splits.get(options.dev_split, [])[: options.dev_recordings]
+    if ranks.main:
+        check_recordings([*recordings, *dev], progress=True)
+    trainer = VocoderTrainer(config, settings, options.seed, options.device, ranks, options.amp)
+    resume(trainer, options.output / CHECKPOINT)
+    journal = _open_journal(options, ranks)
+    try:
+        _run(trainer, CropDataset(recordings, settings.crop_frames, settings.context_frames), dev, options, journal)
+    finally:
+        journal.close()
+    return options.output / SUBFOLDER
+
+
+def _with_hash(config: VocoderConfig, manifest: UnitManifest) -> VocoderConfig:
+    if config.unit_hash is not None and manifest.unit_hash not in (None, config.unit_hash):
+        raise ValueError(
+            f"the configuration is for units of centroids {config.unit_hash}, the manifest's are of {manifest.unit_hash}"
+        )
+    return replace(config, unit_hash=manifest.unit_hash or config.unit_hash)
+
+
+def _run(trainer: VocoderTrainer, data: CropDataset, dev: Sequence[Any], options: RunOptions, journal: _Journal) -> None:
+    settings, ranks, begun = trainer.settings, trainer.ranks, time.monotonic()
+    batches = StepBatches(
+        len(data), settings.batch_size, options.seed, trainer.update, settings.max_updates, ranks.rank, ranks.world_size
+    )
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=options.workers,
+        pin_memory=trainer.device.type == "cuda",
+    )
+    bar = tqdm(loader, "training", settings.max_updates, initial=trainer.update, disable=not ranks.main)
+    saved = trainer.update
+    for batch in bar:
+        journal.pending.append(trainer.step(batch))
+        update = trainer.update
+        if update % options.log_every == 0 or update == settings.max_updates:
+            losses = mean_losses(journal.pending)
+            journal.pending.clear()
+            journal.write(update, "train", losses | {"seconds": time.monotonic() - begun})
+            bar.set_postfix({name: f"{losses[name]:.3f}" for name in ("mel_loss", "stft_loss") if name in losses})
+        over = _time_over(options, begun, trainer)
+        if update % options.save_every == 0 or update == settings.max_updates or over:
+            saved = update
+            if ranks.main:
+                save(trainer, dev, options, journal)
+        if over:
+            break
+    if ranks.main and (saved == 0 or not (options.output / SUBFOLDER).exists()):
+        save(trainer, dev, options, journal)
+
+
+def _time_over(options: RunOptions, begun: float, trainer: VocoderTrainer) -> bool:
+    """Whether to stop now; all processes must agree, or one would wait for the others' gradients for ever."""
+    if options.max_seconds is None:
+        return False
+    over = torch.tensor(float(time.monotonic() - begun > options.max_seconds), device=trainer.device)
+    if trainer.ranks.world_size > 1:
+        distributed.broadcast(over, 0)
+    return bool(over)
+
+
+def save(trainer: VocoderTrainer, dev: Sequence[Any], options: RunOptions, journal: _Journal) -> None:
+    """Evaluate, write the vocoder folder, then the checkpoint: each file appears whole or not at all."""
+    model = trainer.exported()
+    results: dict[str, float] = {}
+    if dev:
+        samples, tag = options.output / "samples", f"{trainer.update:07d}"
+        results = evaluate(model, dev, trainer.settings.floor, samples, tag)
+        journal.write(trainer.update, "dev", results)
+    save_vocoder(model, options.output / SUBFOLDER, card=_card(trainer, results))
+    partial = options.output / f"{CHECKPOINT}.partial"
+    torch.save(trainer.training_state(), partial)
+    os.replace(partial, options.output / CHECKPOINT)
+
+
+def resume(trainer: VocoderTrainer, path: Path) -> bool:
+    """Go on from a checkpoint if there is one; says whether there was.
+
+    Raises:
+        ValueError: a damaged file, or one of another vocoder.
+    """
+    if not path.is_file():
+        return False
+    try:
+        state = torch.load(path, map_location=trainer.device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+        raise ValueError(f"{path} is not a readable checkpoint ({reason})") from error
+    try:
+        trainer.resume(state)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return True
+
+
+def _open_journal(options: RunOptions, ranks: Ranks) -> _Journal:
+    if not ranks.main:
+        return _Journal(None)
+    options.output.mkdir(parents=True, exist_ok=True)
+    board = None
+    if options.tensorboard is not None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError("--tensorboard needs the Python package 'tensorboard', which is not installed") from error
+        board = SummaryWriter(str(options.tensorboard))
+    return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
+
+
+def _card(trainer: VocoderTrainer, results: Mapping[str, float]) -> str:
+    config, settings = trainer.config, trainer.settings
+    size = sum(parameter.numel() for parameter in trainer.exported().parameters())
+    start = settings.adversarial_from
+    lines = [
+        "# Unit vocoder",
+        "",
+        f"{config.num_embeddings} speech units of 20 ms to a 16 kHz waveform: a CodeHiFiGAN generator of "
+        f"{size / 1e6:.2f}M parameters, trained by `nast-s2x vocoder train`.",
+        "",
+        f"* units: centroids {config.unit_hash or 'not recorded'}",
+        f"* updates: {trainer.update} of {settings.batch_size} crops of {settings.crop_frames * 0.02:.2f} s",
+        f"* discriminators: {'none' if start is None or trainer.update <= start else f'from update {start} on'}",
+    ]
+    if "mel_error" in results:
+        lines.append(
+            f"* copy-synthesis of dev recordings: mean absolute log-mel error {results['mel_error']:.3f} (80 bands, "
+            f"magnitudes below {settings.floor} count as that)"
+        )
+    if "duration_error" in results:
+        lines.append(f"* predicted durations: mean absolute error {results['duration_error']:.2f} unit frames")
+    return "\n".join(lines) + "\n"
