@@ -19,17 +19,26 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "torchrun --nproc-per-node N -m nast_s2x.cli.main vocoder train ... OUTPUT/vocoder holds the vocoder of the "
         "last checkpoint at any time.",
     )
-    parser.add_argument("manifest", help="units manifest (.tsv) with columns tgt_audio, tgt_durations and the recording")
+    parser.add_argument(
+        "manifest", help="units manifest (.tsv) with columns tgt_audio, tgt_durations and the recording"
+    )
     parser.add_argument("--output", "-o", required=True, metavar="DIR", help="folder of checkpoint, log and vocoder")
-    parser.add_argument("--config", "-c", required=True, metavar="FILE", help="sizes and settings (configs/vocoder_*.json)")
+    parser.add_argument(
+        "--config", "-c", required=True, metavar="FILE", help="sizes and settings (configs/vocoder_*.json)"
+    )
     parser.add_argument("--audio-column", default="tgt_speech", metavar="NAME", help="column of the recordings")
     parser.add_argument("--train-split", default="train", metavar="NAME", help="rows to train on (default: train)")
     parser.add_argument("--dev-split", default="dev", metavar="NAME", help="rows to evaluate on (default: dev)")
-    parser.add_argument("--num-units", type=int, metavar="K", help="units (default: MANIFEST.units.json, else the config)")
+    parser.add_argument(
+        "--num-units", type=int, metavar="K", help="units (default: as MANIFEST.units.json says, else the config)"
+    )
     parser.add_argument("--max-updates", type=int, metavar="N", help="length of the training, instead of the config's")
     parser.add_argument("--batch-size", type=int, metavar="N", help="crops of an update, instead of the config's")
     parser.add_argument(
-        "--adversarial-from", type=int, metavar="N", help="updates before the discriminators join, instead of the config's"
+        "--adversarial-from",
+        type=int,
+        metavar="N",
+        help="updates before the discriminators join, instead of the config's",
     )
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after this time")
     parser.add_argument("--save-every", type=int, default=500, metavar="N", help="updates between checkpoints")

@@ -18,8 +18,8 @@ from nast_s2x.data.manifest import parse_units, read_table
 from nast_s2x.frontend.audio import SAMPLE_RATE, AudioError, declared_samples, load_audio
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 
-# Features whose windows reach past their 20 ms leave one or two unit frames without units at the end.
-_TOLERANCE_FRAMES = 2
+# Windows that reach past their 20 ms leave a unit frame or two without units, and mp3 headers count their padding too.
+_MISSING_FRAMES, _SURPLUS_FRAMES = 2, 6
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def read_units_manifest(
         except ValueError as error:
             raise ValueError(f"{path}:{row.line}: {error}") from error
     if len(hashes) > 1:
-        raise ValueError(f"{path}: units of different centroids in one manifest: {', '.join(sorted(hashes))}")
+        names = ", ".join(name or "(not recorded)" for name in sorted(hashes))
+        raise ValueError(f"{path}: units of different centroids in one manifest: {names}")
     return UnitManifest(found, next(iter(hashes), "") or None)
 
 
@@ -104,7 +105,7 @@ def check_recordings(recordings: Sequence[UnitRecording], progress: bool = False
 
     Raises:
         AudioError: missing, unreadable or without samples; names the file.
-        ValueError: longer or shorter than its durations by more than two unit frames; names id, file and lengths.
+        ValueError: longer or shorter than its durations by more than a few unit frames; names id, file and lengths.
     """
     for recording in tqdm(recordings, "checking recordings", disable=not progress, leave=False):
         _check_length(recording, declared_samples(recording.audio, SAMPLE_RATE))
@@ -114,7 +115,7 @@ def _check_length(recording: UnitRecording, samples: int) -> None:
     if samples == 0:
         raise AudioError(f"{recording.audio}: the recording has no samples")
     frames = recording.num_frames
-    if not -_TOLERANCE_FRAMES * UNIT_SAMPLES <= samples - frames * UNIT_SAMPLES <= (_TOLERANCE_FRAMES) * UNIT_SAMPLES:
+    if not -_MISSING_FRAMES * UNIT_SAMPLES <= samples - frames * UNIT_SAMPLES <= _SURPLUS_FRAMES * UNIT_SAMPLES:
         raise ValueError(
             f"{recording.id}: {recording.audio} has {samples} samples ({samples / UNIT_SAMPLES:.1f} unit frames), its "
             f"durations sum to {frames} frames: units of another recording, or durations that are not frames of 20 ms"
@@ -131,8 +132,8 @@ def load_recording(recording: UnitRecording, start: int = 0, frames: int | None 
     """
     frames = recording.num_frames - start if frames is None else frames
     first, count = start * UNIT_SAMPLES, frames * UNIT_SAMPLES
+    available = max(0, min(count, declared_samples(recording.audio) - first))
     if soundfile.info(str(recording.audio)).samplerate == SAMPLE_RATE:
-        available = max(0, min(count, declared_samples(recording.audio) - first))
         samples = load_audio(recording.audio, start=first, frames=available) if available else np.zeros(0, np.float32)
     else:
         samples = load_audio(recording.audio)[first : first + count]
@@ -215,7 +216,8 @@ class CropBatch:
     def to(self, device: torch.device) -> CropBatch:
         """The batch on another device."""
         moved = {
-            name: value.to(device, non_blocking=True) if value is not None else None for name, value in vars(self).items()
+            name: value.to(device, non_blocking=True) if value is not None else None
+            for name, value in vars(self).items()
         }
         return CropBatch(**moved)
 

@@ -28,11 +28,15 @@ class Ranks:
         return self.rank == 0
 
 
+ALONE = Ranks()
+"""A single process."""
+
+
 def join(device: torch.device) -> Ranks:
     """Join the processes that ``torchrun`` started; a process on its own where it did not."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        return Ranks()
+        return ALONE
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,16 +16,27 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from nast_s2x.frontend.audio import AudioError
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
-from nast_s2x.vocoder.dataset import CropDataset, StepBatches, UnitManifest, check_recordings, collate
+from nast_s2x.vocoder.dataset import (
+    CropBatch,
+    CropDataset,
+    StepBatches,
+    UnitManifest,
+    UnitRecording,
+    check_recordings,
+    collate,
+)
 from nast_s2x.vocoder.evaluation import evaluate
-from nast_s2x.vocoder.parallel import Ranks
+from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.parallel import ALONE, Ranks
 from nast_s2x.vocoder.settings import TrainingSettings
 from nast_s2x.vocoder.training import VocoderTrainer, mean_losses
 
 CHECKPOINT = "checkpoint_last.pt"
 LOG = "train.log"
+_SHORTEST_DEV_FRAMES = 4  # the mel error's transform needs them
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def train(
     settings: TrainingSettings,
     manifest: UnitManifest,
     options: RunOptions,
-    ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train, or go on with what ``options.output`` holds; returns the vocoder folder.
 
@@ -101,7 +112,8 @@ def train(
         raise ValueError(f"no recordings of split {options.train_split!r}; there are: {', '.join(manifest.splits)}")
     if settings.batch_size % ranks.world_size:
         raise ValueError(f"batch_size {settings.batch_size} cannot be shared out among {ranks.world_size} processes")
-    dev = manifest.splits.get(options.dev_split, [])[: options.dev_recordings]
+    dev = [r for r in manifest.splits.get(options.dev_split, []) if r.num_frames >= _SHORTEST_DEV_FRAMES]
+    dev = dev[: options.dev_recordings]
     if ranks.main:
         check_recordings([*recordings, *dev], progress=True)
     trainer = VocoderTrainer(config, settings, options.seed, options.device, ranks, options.amp)
@@ -117,12 +129,15 @@ def train(
 def _with_hash(config: VocoderConfig, manifest: UnitManifest) -> VocoderConfig:
     if config.unit_hash is not None and manifest.unit_hash not in (None, config.unit_hash):
         raise ValueError(
-            f"the configuration is for units of centroids {config.unit_hash}, the manifest's are of {manifest.unit_hash}"
+            f"the configuration is for units of centroids {config.unit_hash}, the manifest's are of "
+            f"{manifest.unit_hash}"
         )
     return replace(config, unit_hash=manifest.unit_hash or config.unit_hash)
 
 
-def _run(trainer: VocoderTrainer, data: CropDataset, dev: Sequence[Any], options: RunOptions, journal: _Journal) -> None:
+def _run(
+    trainer: VocoderTrainer, data: CropDataset, dev: Sequence[UnitRecording], options: RunOptions, journal: _Journal
+) -> None:
     settings, ranks, begun = trainer.settings, trainer.ranks, time.monotonic()
     batches = StepBatches(
         len(data), settings.batch_size, options.seed, trainer.update, settings.max_updates, ranks.rank, ranks.world_size
@@ -135,8 +150,7 @@ def _run(trainer: VocoderTrainer, data: CropDataset, dev: Sequence[Any], options
         pin_memory=trainer.device.type == "cuda",
     )
     bar = tqdm(loader, "training", settings.max_updates, initial=trainer.update, disable=not ranks.main)
-    saved = trainer.update
-    for batch in bar:
+    for batch in _told_in_one_line(bar):
         journal.pending.append(trainer.step(batch))
         update = trainer.update
         if update % options.log_every == 0 or update == settings.max_updates:
@@ -145,14 +159,22 @@ def _run(trainer: VocoderTrainer, data: CropDataset, dev: Sequence[Any], options
             journal.write(update, "train", losses | {"seconds": time.monotonic() - begun})
             bar.set_postfix({name: f"{losses[name]:.3f}" for name in ("mel_loss", "stft_loss") if name in losses})
         over = _time_over(options, begun, trainer)
-        if update % options.save_every == 0 or update == settings.max_updates or over:
-            saved = update
-            if ranks.main:
-                save(trainer, dev, options, journal)
+        due = over or update % options.save_every == 0 or update == settings.max_updates
+        if due and ranks.main:
+            save(trainer, dev, options, journal)
         if over:
             break
-    if ranks.main and (saved == 0 or not (options.output / SUBFOLDER).exists()):
+    if ranks.main and not (options.output / SUBFOLDER).exists():
         save(trainer, dev, options, journal)
+
+
+def _told_in_one_line(batches: Iterable[CropBatch]) -> Iterator[CropBatch]:
+    """The same batches; a recording that cannot be used is an error without the traceback of a reading process."""
+    try:
+        yield from batches
+    except AudioError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{AudioError.__module__}.AudioError: ")
+        raise AudioError(reason) from error
 
 
 def _time_over(options: RunOptions, begun: float, trainer: VocoderTrainer) -> bool:
@@ -165,7 +187,7 @@ def _time_over(options: RunOptions, begun: float, trainer: VocoderTrainer) -> bo
     return bool(over)
 
 
-def save(trainer: VocoderTrainer, dev: Sequence[Any], options: RunOptions, journal: _Journal) -> None:
+def save(trainer: VocoderTrainer, dev: Sequence[UnitRecording], options: RunOptions, journal: _Journal) -> None:
     """Evaluate, write the vocoder folder, then the checkpoint: each file appears whole or not at all."""
     model = trainer.exported()
     results: dict[str, float] = {}
@@ -173,7 +195,7 @@ def save(trainer: VocoderTrainer, dev: Sequence[Any], options: RunOptions, journ
         samples, tag = options.output / "samples", f"{trainer.update:07d}"
         results = evaluate(model, dev, trainer.settings.floor, samples, tag)
         journal.write(trainer.update, "dev", results)
-    save_vocoder(model, options.output / SUBFOLDER, card=_card(trainer, results))
+    save_vocoder(model, options.output / SUBFOLDER, card=_card(trainer, model, results))
     partial = options.output / f"{CHECKPOINT}.partial"
     torch.save(trainer.training_state(), partial)
     os.replace(partial, options.output / CHECKPOINT)
@@ -213,9 +235,9 @@ def _open_journal(options: RunOptions, ranks: Ranks) -> _Journal:
     return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
 
 
-def _card(trainer: VocoderTrainer, results: Mapping[str, float]) -> str:
+def _card(trainer: VocoderTrainer, model: UnitVocoder, results: Mapping[str, float]) -> str:
     config, settings = trainer.config, trainer.settings
-    size = sum(parameter.numel() for parameter in trainer.exported().parameters())
+    size = sum(parameter.numel() for parameter in model.parameters())
     start = settings.adversarial_from
     lines = [
         "# Unit vocoder",

@@ -76,17 +76,17 @@ class TrainingSettings:
         for name in ("context_frames", "warmup_updates", "mel_weight", "stft_weight", "duration_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"training: {name} cannot be negative, but is {getattr(self, name)}")
-        if not 0 < self.learning_rate:
+        if self.learning_rate <= 0:
             raise ValueError(f"training: learning_rate must be positive, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"training: ema_decay must be in 0..1, not {self.ema_decay}")
         if not self.mel_weight and not self.stft_weight and self.adversarial_from != 0:
-            raise ValueError("training: without mel_weight, stft_weight and discriminators nothing teaches the waveform")
+            raise ValueError("training: without mel_weight, stft_weight or discriminators nothing teaches the waveform")
         longest = max([n_fft for n_fft, *_ in (*self.mel_resolutions, *self.stft_resolutions)], default=0)
         if self.crop_frames * UNIT_SAMPLES < longest:
             raise ValueError(
-                f"training: crop_frames {self.crop_frames} are {self.crop_frames * UNIT_SAMPLES} samples, less than the "
-                f"longest transform, {longest}"
+                f"training: crop_frames {self.crop_frames} are {self.crop_frames * UNIT_SAMPLES} samples, fewer than "
+                f"the longest transform, {longest}"
             )
 
     @classmethod

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from nast_s2x.vocoder.checkpoint import fold_weight_norm
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.dataset import CropBatch
-from nast_s2x.vocoder.discriminators import Discriminators
+from nast_s2x.vocoder.discriminators import Discriminators, Judgement
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.losses import (
     MelLoss,
@@ -23,10 +23,11 @@ from nast_s2x.vocoder.losses import (
     feature_matching_loss,
     generator_adversarial_loss,
 )
-from nast_s2x.vocoder.parallel import Ranks, average_gradients
+from nast_s2x.vocoder.parallel import ALONE, Ranks, average_gradients
 from nast_s2x.vocoder.settings import TrainingSettings
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
+_SMALLEST_SCALE = 2.0**-10
 
 
 def build_generator(config: VocoderConfig, init_std: float | None) -> UnitVocoder:
@@ -85,7 +86,7 @@ class VocoderTrainer(nn.Module):
         settings: TrainingSettings,
         seed: int = 1,
         device: torch.device | str = "cpu",
-        ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+        ranks: Ranks = ALONE,
         amp: bool = False,
     ) -> None:
         super().__init__()
@@ -98,9 +99,7 @@ class VocoderTrainer(nn.Module):
         sizes = settings.discriminators
         self.discriminators = None
         if settings.adversarial_from is not None:
-            self.discriminators = Discriminators(
-                sizes.periods, sizes.period_channels, sizes.scales, sizes.scale_width
-            )
+            self.discriminators = Discriminators(sizes.periods, sizes.period_channels, sizes.scales, sizes.scale_width)
         self.mel_loss = MelLoss(settings.mel_resolutions, settings.floor) if settings.mel_weight else None
         self.stft_loss = StftLoss(settings.stft_resolutions, settings.floor) if settings.stft_weight else None
         self.to(self.device)
@@ -163,8 +162,7 @@ class VocoderTrainer(nn.Module):
             logs["stft_loss"] = self.stft_loss(fake, batch.samples)
             total = total + settings.stft_weight * logs["stft_loss"]
         if adversarial:
-            with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
-                judged_real, judged_fake = self.discriminators(batch.samples), self.discriminators(fake)
+            judged_real, judged_fake = self._judge_for_generator(batch.samples, fake)
             logs["adversarial_loss"] = generator_adversarial_loss([j.score for j in judged_fake])
             logs["feature_loss"] = feature_matching_loss(
                 [j.features for j in judged_real], [j.features for j in judged_fake]
@@ -178,11 +176,20 @@ class VocoderTrainer(nn.Module):
         logs["gradient_norm"] = self._descend("generator", total)
         return {"loss": total.detach()} | {name: value.detach() for name, value in logs.items()}
 
+    def _judge_for_generator(self, real: Tensor, fake: Tensor) -> tuple[list[Judgement], list[Judgement]]:
+        """Both judged by discriminators that stay as they are: gradients reach the generator alone."""
+        self.discriminators.requires_grad_(False)
+        with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
+            judged = self.discriminators(real), self.discriminators(fake)
+        self.discriminators.requires_grad_(True)
+        return judged
+
     def _descend(self, name: str, loss: Tensor) -> Tensor:
         """Backward, mean over processes, clipping, one step of an optimizer; returns the gradient's norm."""
-        if not bool(torch.isfinite(loss)):
-            raise ValueError(f"update {self.update}: the loss of the {name} is {loss.item()}: lower the learning rate")
         optimizer, scaler = self.optimizers[name], self.scalers[name]
+        # Mixed precision overflows now and then: its scaler skips the update and scales less, down to this.
+        if not self.amp and not bool(torch.isfinite(loss)) or self.amp and scaler.get_scale() < _SMALLEST_SCALE:
+            raise ValueError(f"update {self.update}: the loss of the {name} is {loss.item()}: lower the learning rate")
         parameters = list(self._networks()[name].parameters())
         optimizer.zero_grad()
         scaler.scale(loss).backward()
@@ -254,8 +261,8 @@ def _same_vocoder(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if different:
         name = different[0]
         raise ValueError(
-            f"the checkpoint's vocoder has {name} {saved.get(name)}, the configuration {wanted[name]}: train in another "
-            "folder"
+            f"the checkpoint's vocoder has {name} {saved.get(name)}, the configuration {wanted[name]}: train in "
+            "another folder"
         )
 
 

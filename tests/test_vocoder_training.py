@@ -1,0 +1,334 @@
+"""Training a unit vocoder: updates, resuming, several processes, and the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from vocoder_data import HASH, NUM_UNITS, TINY, edit_row, write_config, write_voice
+
+from nast_s2x.cli import vocoder_train
+from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder
+from nast_s2x.vocoder.config import VocoderConfig
+from nast_s2x.vocoder.dataset import CropBatch, CropDataset, StepBatches, collate, read_units_manifest
+from nast_s2x.vocoder.run import CHECKPOINT, RunOptions, train
+from nast_s2x.vocoder.settings import TrainingSettings, read_configuration
+from nast_s2x.vocoder.training import VocoderTrainer, build_generator, crop_waveform, learning_rate
+
+ROOT = Path(__file__).resolve().parent.parent
+ADVERSARIAL = {"adversarial_from": 0}
+
+
+def make_trainer(seed: int = 1, **training: object) -> VocoderTrainer:
+    config = VocoderConfig.from_dict(TINY | {"unit_hash": HASH})
+    return VocoderTrainer(config, TrainingSettings.from_dict(TINY["training"] | training), seed)
+
+
+def batches(manifest: Path, count: int) -> list[CropBatch]:
+    data = CropDataset(read_units_manifest(manifest, NUM_UNITS).splits["train"], 8, 2)
+    return [collate([data[item] for item in batch]) for batch in StepBatches(len(data), 4, 1, 0, count)]
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_voice(tmp_path_factory.mktemp("voice") / "v")
+
+
+def run(manifest: Path, output: Path, config: Path | None = None, *flags: str) -> Path:
+    """The command's own parser and function; returns the output folder."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    vocoder_train.add_parser(parser.add_subparsers())
+    config = config or write_config(output.parent / "config.json")
+    words = ["train", str(manifest), "--output", str(output), "--config", str(config), "--device", "cpu", *flags]
+    args = parser.parse_args(words)
+    assert args.func(args) == 0
+    return output
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return torch.load(output / CHECKPOINT, weights_only=True)
+
+
+def flat(tree: object, name: str = "") -> dict[str, object]:
+    """Every leaf of nested dictionaries and lists by its path."""
+    if isinstance(tree, (dict, list, tuple)):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        return {path: leaf for key, value in items for path, leaf in flat(value, f"{name}/{key}").items()}
+    return {name: tree}
+
+
+def same(a: object, b: object) -> list[str]:
+    """Names of the leaves in which two trees differ."""
+    a, b = flat(a), flat(b)
+    assert a.keys() == b.keys()
+    return [k for k in a if not (torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k])]
+
+
+def test_updates_reduce_the_losses(voice: Path) -> None:
+    trainer = make_trainer(max_updates=60)
+    (batch,) = batches(voice, 1)
+    logs = [trainer.step(batch) for _ in range(60)]
+    for name, factor in (("mel_loss", 0.6), ("stft_loss", 0.8), ("duration_loss", 0.8)):
+        assert logs[-1][name] < factor * logs[0][name], name
+    assert trainer.update == 60 and "adversarial_loss" not in logs[0]
+
+
+def test_discriminators_join_late_and_learn(voice: Path) -> None:
+    trainer = make_trainer(adversarial_from=2, max_updates=40)
+    (batch,) = batches(voice, 1)
+    before = [p.detach().clone() for p in trainer.discriminators.parameters()]
+    logs = [trainer.step(batch) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.discriminators.parameters(), strict=True))
+    logs += [trainer.step(batch) for _ in range(30)]
+    assert ["discriminator_loss" in log for log in logs[:4]] == [False, False, True, True]
+    assert {"adversarial_loss", "feature_loss"} <= logs[2].keys()
+    assert logs[-1]["discriminator_loss"] < 0.8 * logs[2]["discriminator_loss"]
+    assert all(p.requires_grad for p in trainer.discriminators.parameters())
+
+
+def test_generators_step_moves_no_discriminator(voice: Path) -> None:
+    trainer = make_trainer(**ADVERSARIAL)
+    (batch,) = batches(voice, 1)
+    fake = crop_waveform(trainer.generator(batch.frames, batch.lengths), batch.offsets, 8)
+    before = [p.detach().clone() for p in trainer.discriminators.parameters()]
+    trainer._generator_step(batch, fake, adversarial=True)
+    assert all(p.grad is None for p in trainer.discriminators.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.discriminators.parameters(), strict=True))
+
+
+def test_crop_of_a_window() -> None:
+    waveform = torch.arange(2 * 1600.0).view(2, 1600)
+    crop = crop_waveform(waveform, torch.tensor([0, 3]), 2)
+    assert crop.shape == (2, 640) and crop[:, 0].tolist() == [0, 1600 + 960] and crop[1, -1] == 1600 + 1599
+
+
+def test_initial_weights_are_the_papers() -> None:
+    model = build_generator(VocoderConfig(num_embeddings=10), init_std=0.01)
+    state = fold_weight_norm(model.state_dict())
+    assert state["ups.0.weight"].std().item() == pytest.approx(0.01, rel=0.02)
+    assert state["resblocks.2.convs1.0.weight"].std().item() == pytest.approx(0.01, rel=0.02)
+    assert state["conv_pre.weight"].std().item() > 0.015  # stays as PyTorch makes it
+    assert all(f"{name}.parametrizations.weight.original0" in model.state_dict() for name in ("conv_pre", "ups.3"))
+
+
+def test_learning_rate() -> None:
+    settings = TrainingSettings(learning_rate=1.0, warmup_updates=4, decay=0.5, decay_every=10)
+    assert [learning_rate(settings, update) for update in (0, 3, 10, 20)] == [0.25, 1.0, 0.5, 0.25]
+    cosine = TrainingSettings(learning_rate=1.0, max_updates=100, final_fraction=0.1)
+    assert [round(learning_rate(cosine, update), 6) for update in (0, 50, 100)] == [1.0, 0.55, 0.1]
+
+
+def test_clipping_bounds_the_generators_step(voice: Path) -> None:
+    trainer = make_trainer(clip_norm=1e-3)
+    norm = trainer.step(batches(voice, 1)[0])["gradient_norm"]
+    total = torch.stack([p.grad.norm() for p in trainer.generator.parameters() if p.grad is not None]).norm()
+    assert norm > 0.1 and total.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_average_follows_the_weights(voice: Path) -> None:
+    trainer = make_trainer(ema_decay=0.9)
+    (batch,) = batches(voice, 1)
+    name = "conv_post.bias"
+    values = [trainer.average[name].item()]
+    expected = values[0]
+    for update in range(12):
+        trainer.step(batch)
+        decay = min(0.9, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * trainer.generator.state_dict()[name].item()
+    assert trainer.average[name].item() == pytest.approx(expected, abs=1e-6)
+    assert trainer.exported().state_dict()[name].item() == trainer.average[name].item()
+
+
+def test_without_an_average_the_weights_themselves_are_exported(voice: Path) -> None:
+    trainer = make_trainer(ema_decay=0.0)
+    (batch,) = batches(voice, 1)
+    trainer.step(batch)
+    trainer.generator.eval()
+    with torch.no_grad():
+        expected = trainer.generator(batch.frames)
+        torch.testing.assert_close(trainer.exported()(batch.frames), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(voice: Path) -> None:
+    trainer = make_trainer()
+    (batch,) = batches(voice, 1)
+    with torch.no_grad():
+        trainer.generator.conv_post.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="update 0: the loss of the generator is nan: lower the learning rate"):
+        trainer.step(batch)
+    assert trainer.update == 0 and not trainer.optimizers["generator"].state
+
+
+def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.json", **ADVERSARIAL)
+    flags = ("--log-every", "2", "--save-every", "3")
+    once = run(voice, tmp_path / "once", config, *flags)
+    assert {path.name for path in once.iterdir()} == {CHECKPOINT, "train.log", "samples", "vocoder"}
+    lines = [json.loads(line) for line in (once / "train.log").read_text("utf-8").splitlines()]
+    assert [(line["kind"], line["update"]) for line in lines] == [
+        ("train", 2), ("dev", 3), ("train", 4), ("train", 6), ("dev", 6)
+    ]  # fmt: skip
+    assert {"mel_error", "duration_error"} <= lines[1].keys() and lines[0]["mel_loss"] > 0
+    names = {
+        "r6_original.wav",
+        "r6_0000003.wav",
+        "r6_0000006.wav",
+        "r7_original.wav",
+        "r7_0000003.wav",
+        "r7_0000006.wav",
+    }
+    assert {path.name for path in (once / "samples").iterdir()} == names
+    model = load_vocoder(once / "vocoder")
+    assert model.config.unit_hash == HASH
+    frames = sum(map(int, voice.read_text("utf-8").splitlines()[7].split("\t")[5].split()))
+    assert soundfile.info(once / "samples/r6_0000006.wav").frames == 320 * frames
+    card = (once / "vocoder/README.md").read_text("utf-8")
+    assert HASH in card and "updates: 6 of 4 crops" in card and "discriminators: from update 0" in card
+
+    parts = tmp_path / "parts"
+    # The first call ends by its time, after one update; the next ends early by its length.
+    run(voice, parts, config, "--max-minutes", "0", *flags)
+    assert weights(parts)["update"] == 1
+    run(voice, parts, config, "--max-updates", "4", *flags)
+    run(voice, parts, config, *flags)
+    assert same(weights(once), weights(parts)) == []
+    assert same(model.state_dict(), load_vocoder(parts / "vocoder").state_dict()) == []
+    before = (parts / CHECKPOINT).stat().st_mtime_ns
+    run(voice, parts, config, *flags)  # nothing left to do
+    assert (parts / CHECKPOINT).stat().st_mtime_ns == before
+
+
+def test_discriminators_can_be_added_to_a_training_that_had_none(voice: Path, tmp_path: Path) -> None:
+    output = run(voice, tmp_path / "o", None, "--max-updates", "2")
+    assert list(weights(output)["networks"]) == ["generator"]
+    run(voice, output, None, "--max-updates", "4", "--adversarial-from", "2")
+    last = json.loads((output / "train.log").read_text("utf-8").splitlines()[-2])
+    assert last["update"] == 4 and last["adversarial_loss"] > 0
+    assert list(weights(output)["networks"]) == ["generator", "discriminators"]
+
+
+def test_resuming_with_other_units_or_sizes_is_refused_and_loses_nothing(voice: Path, tmp_path: Path) -> None:
+    output = run(voice, tmp_path / "o", None, "--max-updates", "1")
+    before = (output / CHECKPOINT).read_bytes()
+    other = write_voice(tmp_path / "other", unit_hash="fedcba9876543210")
+    with pytest.raises(
+        ValueError, match=rf"checkpoint_last.pt: .*centroids {HASH}, the manifest's are of fedcba9876543210"
+    ):
+        run(other, output)
+    config = tmp_path / "wide.json"
+    config.write_text(json.dumps(TINY | {"upsample_initial_channel": 64}), encoding="utf-8")
+    with pytest.raises(ValueError, match="upsample_initial_channel 32, the configuration 64"):
+        run(voice, output, config)
+    assert (output / CHECKPOINT).read_bytes() == before
+    (output / CHECKPOINT).write_bytes(before[:1000])
+    with pytest.raises(ValueError, match="checkpoint_last.pt is not a readable checkpoint"):
+        run(voice, output)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_recording_with_nan_is_named_in_one_line(tmp_path: Path, workers: str) -> None:
+    manifest = write_voice(tmp_path / "v", count=4, dev=0)
+    samples, _ = soundfile.read(tmp_path / "v/audio/r2.flac", dtype="float32")
+    samples[:] = float("nan")
+    soundfile.write(tmp_path / "v/audio/r2.wav", samples, 16000, subtype="FLOAT")
+    edit_row(manifest, 2, tgt_speech="audio/r2.wav")
+    with pytest.raises(ValueError) as error:
+        run(manifest, tmp_path / "o", None, "--workers", workers)
+    message = str(error.value)
+    assert message.startswith(str(tmp_path / "v/audio/r2.wav")) and "finite" in message and "\n" not in message
+
+
+def test_inputs_that_cannot_be_trained_on_are_refused(voice: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no recordings of split 'tain'; there are: dev"):
+        run(voice, tmp_path / "o", None, "--train-split", "tain")
+    with pytest.raises(ValueError, match=r"unit \d is outside 0..2"):
+        run(voice, tmp_path / "o", None, "--num-units", "3")
+    wrong = write_voice(tmp_path / "v")
+    edit_row(wrong, 0, tgt_speech="audio/none.flac")
+    with pytest.raises(ValueError, match="none.flac"):
+        run(wrong, tmp_path / "o")
+    config = tmp_path / "hash.json"
+    config.write_text(json.dumps(TINY | {"unit_hash": "fedcba9876543210"}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"units of centroids fedcba9876543210, the manifest's are of {HASH}"):
+        run(voice, tmp_path / "o", config)
+    with pytest.raises(ValueError, match="mixed precision needs a CUDA device"):
+        VocoderTrainer(VocoderConfig.from_dict(TINY), TrainingSettings(), amp=True)
+    assert not (tmp_path / "o").exists()
+
+
+def test_number_of_units_comes_from_the_file_beside_the_manifest(voice: Path, tmp_path: Path) -> None:
+    manifest = write_voice(tmp_path / "v", count=2, dev=0)
+    manifest.with_suffix(".units.json").write_text(json.dumps({"num_units": 7}), encoding="utf-8")
+    output = run(manifest, tmp_path / "o", None, "--max-updates", "1")
+    assert load_vocoder(output / "vocoder").config.num_embeddings == 7
+    assert not (output / "samples").exists()  # no dev recordings
+
+
+def test_tensorboard_is_asked_for_by_name(voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="needs the Python package 'tensorboard'"):
+        run(voice, tmp_path / "o", None, "--tensorboard", str(tmp_path / "tb"))
+
+
+_TWO_PROCESSES = """
+import sys, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from pathlib import Path
+from nast_s2x.vocoder import parallel
+from nast_s2x.vocoder.dataset import read_units_manifest
+from nast_s2x.vocoder.run import RunOptions, train
+from nast_s2x.vocoder.settings import read_configuration
+torch.set_num_threads(1)
+manifest, output = Path(sys.argv[1]), Path(sys.argv[2])
+ranks = parallel.join(torch.device("cpu"))
+assert ranks.world_size == 2
+parameter = torch.nn.Parameter(torch.zeros(2)); unused = torch.nn.Parameter(torch.zeros(1))
+parameter.grad = torch.tensor([1.0, 2.0]) * (ranks.rank + 1)
+if ranks.rank: unused.grad = torch.ones(1)
+parallel.average_gradients([parameter, unused], ranks)
+assert parameter.grad.tolist() == [1.5, 3.0] and unused.grad.tolist() == [0.5]
+config, settings = read_configuration(sys.argv[3])
+train(config, settings, read_units_manifest(manifest, {units}), RunOptions(output), ranks)
+parallel.leave()
+"""
+
+
+def test_two_processes_train_what_one_would(voice: Path, tmp_path: Path) -> None:
+    # Every loss here is a mean over crops of equal size, so that the mean of gradients is the whole batch's; without
+    # the duration loss, whose mean is over units and whose dropout differs between processes.
+    changed = {"max_updates": 2, "duration_weight": 0.0, "stft_weight": 0.0, "adversarial_from": 0, "ema_decay": 0.0}
+    config = write_config(tmp_path / "c.json", **changed)
+    program = tmp_path / "two.py"
+    code = _TWO_PROCESSES.format(root=str(ROOT), tests=str(ROOT / "tests"), units=NUM_UNITS)
+    program.write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    result = subprocess.run(
+        [*command, str(voice), str(tmp_path / "two"), str(config)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    vocoder, settings = read_configuration(config)
+    train(vocoder, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path / "one"))
+    one, two = flat(weights(tmp_path / "one")["networks"]), flat(weights(tmp_path / "two")["networks"])
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=3e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_batch_must_be_shareable(voice: Path, tmp_path: Path) -> None:
+    from nast_s2x.vocoder.parallel import Ranks
+
+    config, settings = read_configuration(write_config(tmp_path / "c.json"))
+    with pytest.raises(ValueError, match="batch_size 4 cannot be shared out among 3 processes"):
+        train(config, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path), Ranks(0, 3))

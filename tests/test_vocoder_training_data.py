@@ -1,0 +1,224 @@
+"""What the vocoder's training reads: units manifests, crops of recordings, the order of batches, settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from vocoder_data import HASH, NUM_UNITS, edit_row, tones, write_config, write_voice
+
+from nast_s2x.frontend.audio import AudioError
+from nast_s2x.vocoder.dataset import (
+    CropDataset,
+    StepBatches,
+    UnitRecording,
+    check_recordings,
+    collate,
+    load_recording,
+    read_units_manifest,
+)
+from nast_s2x.vocoder.settings import TrainingSettings, read_configuration
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def recording(folder: Path, units: list[int], durations: list[int], rate: int = 16000, **options: str) -> UnitRecording:
+    path = folder / f"{len(list(folder.iterdir()))}.wav"
+    samples = np.repeat(tones(units, durations, extra=0), rate // 16000)
+    soundfile.write(path, samples, rate, subtype="FLOAT", **options)
+    return UnitRecording(path.stem, path, np.array(units), np.array(durations))
+
+
+def test_manifest_is_read_by_split(tmp_path: Path) -> None:
+    manifest = read_units_manifest(write_voice(tmp_path / "v", count=3, dev=1), NUM_UNITS)
+    assert {split: len(rows) for split, rows in manifest.splits.items()} == {"train": 3, "dev": 1}
+    assert manifest.unit_hash == HASH
+    first = manifest.splits["train"][0]
+    assert first.audio == tmp_path / "v/audio/r0.flac"
+    assert (first.durations == 1 + first.units % 3).all() and first.num_frames == first.durations.sum()
+
+
+def test_manifest_without_splits_or_hash_is_all_train(tmp_path: Path) -> None:
+    path = write_voice(tmp_path / "v", count=2, dev=0, unit_hash=None)
+    path.write_text(path.read_text("utf-8").replace("split", "set"), encoding="utf-8")
+    manifest = read_units_manifest(path, NUM_UNITS)
+    assert len(manifest.splits["train"]) == 2 and manifest.unit_hash is None
+
+
+def test_only_wanted_splits_are_looked_at(tmp_path: Path) -> None:
+    path = write_voice(tmp_path / "v", count=2, dev=1)
+    edit_row(path, 2, tgt_audio="", unit_hash="another")
+    assert list(read_units_manifest(path, NUM_UNITS, splits=("train",)).splits) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"tgt_audio": "1 2 6"}, r"units.tsv:3: unit 6 is outside 0..5"),
+        ({"tgt_audio": ""}, r"units.tsv:3: empty unit string"),
+        ({"tgt_durations": "1 2"}, r"units.tsv:3: 2 durations for 6 units"),
+        ({"tgt_durations": "1 2 0 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers of frames, 1 or more"),
+        ({"tgt_durations": "1 2 1.5 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers"),
+        ({"tgt_durations": "-1 2 1 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers"),
+        ({"tgt_speech": " "}, r"units.tsv:3: no recording in column tgt_speech"),
+        ({"unit_hash": "fedcba9876543210"}, rf"different centroids in one manifest: {HASH}, fedcba9876543210"),
+        ({"unit_hash": ""}, rf"different centroids in one manifest: \(not recorded\), {HASH}"),
+    ],
+)
+def test_bad_rows_are_refused(tmp_path: Path, cells: dict[str, str], message: str) -> None:
+    path = write_voice(tmp_path / "v")
+    edit_row(path, 1, **cells)
+    with pytest.raises(ValueError, match=message):
+        read_units_manifest(path, NUM_UNITS)
+
+
+def test_manifest_without_durations_or_recordings_is_refused(tmp_path: Path) -> None:
+    path = write_voice(tmp_path / "v")
+    with pytest.raises(ValueError, match="no column speech"):
+        read_units_manifest(path, NUM_UNITS, audio_column="speech")
+    path.write_text(path.read_text("utf-8").replace("tgt_durations", "seconds"), encoding="utf-8")
+    with pytest.raises(ValueError, match="no column tgt_durations"):
+        read_units_manifest(path, NUM_UNITS)
+
+
+def test_recordings_must_fit_their_durations(tmp_path: Path) -> None:
+    good = recording(tmp_path, [1, 2], [10, 10])
+    check_recordings([good, UnitRecording("short", good.audio, np.array([1, 2]), np.array([10, 9]))])
+    for frames in (14 - 1, 22 + 1):  # more than 6 frames of sound without units, more than 2 units without sound
+        wrong = UnitRecording("r9", good.audio, np.array([3]), np.array([frames]))
+        with pytest.raises(
+            ValueError, match=rf"r9: .* has 6400 samples \(20.0 unit frames\), its durations sum to {frames}"
+        ):
+            check_recordings([good, wrong])
+
+
+def test_unusable_sound_files_are_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.wav"
+    soundfile.write(empty, np.zeros(0, np.float32), 16000)
+    missing = UnitRecording("m", tmp_path / "missing.wav", np.array([1]), np.array([1]))
+    with pytest.raises(AudioError, match="empty.wav: the recording has no samples"):
+        check_recordings([UnitRecording("e", empty, np.array([1]), np.array([1]))])
+    for use in (lambda: check_recordings([missing]), lambda: load_recording(missing)):
+        with pytest.raises(AudioError, match="missing.wav"):
+            use()
+    broken = recording(tmp_path, [1], [4])
+    samples = tones([1], [4], extra=0)
+    samples[700] = np.nan
+    soundfile.write(broken.audio, samples, 16000, subtype="FLOAT")
+    check_recordings([broken])  # the header does not tell
+    with pytest.raises(AudioError, match=r"wav: samples must be finite"):
+        load_recording(broken)
+
+
+def test_any_sound_file_is_read_at_16_khz(tmp_path: Path) -> None:
+    units, durations = [0, 3], [20, 20]
+    wanted = tones(units, durations, extra=0)
+    fast = recording(tmp_path, units, durations, rate=48000)
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([wanted, wanted], axis=1), 16000, subtype="PCM_U8")
+    eight_bit = UnitRecording("s", stereo, np.array(units), np.array(durations))
+    for item, error in ((fast, 0.05), (eight_bit, 0.01)):
+        piece = load_recording(item, start=5, frames=10)
+        assert piece.shape == (3200,) and np.abs(piece - wanted[1600:4800])[50:-50].max() < error
+    np.testing.assert_array_equal(load_recording(eight_bit, start=38, frames=4)[640:], 0)  # two frames past the end
+
+
+def test_crops_are_the_samples_of_their_frames_with_real_neighbours(tmp_path: Path) -> None:
+    units, durations = [4, 1, 3, 0, 5, 2], [3, 9, 4, 8, 6, 10]
+    source = recording(tmp_path, units, durations)
+    frames, samples = np.repeat(units, durations), load_recording(source)
+    data = CropDataset([source], crop_frames=8, context_frames=3)
+    starts = Counter()
+    for seed in range(150):
+        crop = data[0, seed]
+        assert crop.length == len(crop.frames) == 14
+        first = next(i for i in range(27) if (frames[i : i + 14] == crop.frames.numpy()).all())
+        candidates = [
+            start for start in range(33) if np.array_equal(samples[start * 320 : (start + 8) * 320], crop.samples)
+        ]
+        # The window lies around the crop, shifted inwards at the recording's edges.
+        placed = [start for start in candidates if start == first + crop.offset or len(candidates) > 1]
+        assert placed, (seed, candidates, first)
+        if len(candidates) == 1:
+            starts[candidates[0]] += 1
+            assert first == min(max(0, candidates[0] - 3), 40 - 14)
+    assert {0, 32} <= starts.keys()  # both ends are heard
+
+
+def test_same_seed_same_crop(tmp_path: Path) -> None:
+    data = CropDataset([recording(tmp_path, [4, 1], [30, 30])], crop_frames=8, context_frames=0)
+    torch.testing.assert_close(data[0, 7].samples, data[0, 7].samples, rtol=0, atol=0)
+    assert len({float(data[0, seed].samples.sum()) for seed in range(8)}) > 4
+
+
+def test_short_recordings_are_padded(tmp_path: Path) -> None:
+    data = CropDataset([recording(tmp_path, [4, 1], [2, 3]), recording(tmp_path, [2], [40])], 8, 2)
+    short, long = data[0, 1], data[1, 1]
+    assert (short.length, short.offset, short.frames.tolist()) == (5, 0, [4, 4, 1, 1, 1] + [0] * 7)
+    assert short.samples[1600:].abs().max() == 0 and short.samples[:1600].abs().max() > 0.1
+    batch = collate([short, long])
+    assert batch.lengths.tolist() == [5, 12] and collate([long, long]).lengths is None
+    assert batch.units.tolist() == [[4, 1], [2, 0]] and batch.unit_lengths.tolist() == [2, 1]
+    assert batch.durations.tolist() == [[2, 3], [40, 0]]
+
+
+def test_batches_pass_over_all_recordings_and_go_on_anywhere() -> None:
+    whole = list(StepBatches(10, 4, seed=3, start=0, stop=5))
+    assert [len(batch) for batch in whole] == [4] * 5
+    places = [index for batch in whole for index, _ in batch]
+    assert sorted(places[:10]) == sorted(places[10:]) == list(range(10)) and places[:10] != places[10:]
+    assert len({seed for batch in whole for _, seed in batch}) == 20
+    assert list(StepBatches(10, 4, seed=3, start=2, stop=5)) == whole[2:]
+    assert list(StepBatches(10, 4, seed=4, start=0, stop=5)) != whole
+
+
+def test_ranks_share_out_what_one_process_would_see() -> None:
+    whole = list(StepBatches(10, 4, seed=3, start=0, stop=5))
+    parts = [list(StepBatches(10, 4, 3, 0, 5, rank, 2)) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        assert sorted(parts[0][step] + parts[1][step]) == sorted(batch)
+        assert len(parts[0][step]) == len(parts[1][step]) == 2
+
+
+def test_shipped_configurations_can_be_read() -> None:
+    config, settings = read_configuration(CONFIGS / "vocoder_published.json")
+    assert config.upsample_rates == (5, 4, 4, 2, 2) and config.num_embeddings == 1000
+    assert settings.adversarial_from == 0 and settings.mel_resolutions == ((1024, 256, 80),)
+    assert (settings.learning_rate, settings.betas, settings.mel_weight) == (2e-4, (0.8, 0.99), 45)
+    config, settings = read_configuration(CONFIGS / "vocoder_small.json", num_embeddings=50, max_updates=9)
+    assert config.num_embeddings == 50 and settings.max_updates == 9 and settings.adversarial_from is None
+    assert TrainingSettings.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rte": 1}, "training: no setting is called learning_rte"),
+        ({"discriminators": {"period": [2]}}, "discriminators: no setting is called period"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
+        ({"learning_rate": 0}, "learning_rate must be positive, not 0"),
+        ({"ema_decay": 1}, "ema_decay must be in 0..1, not 1"),
+        ({"mel_weight": -1}, "mel_weight cannot be negative, but is -1"),
+        ({"mel_weight": 0, "stft_weight": 0}, "without mel_weight, stft_weight or discriminators nothing teaches"),
+        (
+            {"mel_resolutions": [[4096, 256, 80]]},
+            "crop_frames 8 are 2560 samples, fewer than the longest transform, 4096",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_with_the_files_name(tmp_path: Path, changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"c.json: .*{message}"):
+        read_configuration(write_config(tmp_path / "c.json", **changed))
+
+
+def test_missing_or_damaged_configurations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none.json: no such configuration"):
+        read_configuration(tmp_path / "none.json")
+    for content, message in (("{", "c.json: "), ("[]", "c.json: "), ("{}", "c.json: vocoder configuration lacks")):
+        (tmp_path / "c.json").write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            read_configuration(tmp_path / "c.json")
