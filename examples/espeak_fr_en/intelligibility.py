@@ -261,12 +261,11 @@ def load_speakers(arguments: argparse.Namespace, unit_hash: str | None) -> tuple
     from nast_s2x.inference.bundle import load_system
     from nast_s2x.vocoder.checkpoint import load_vocoder
 
-    vocoder = None if arguments.vocoder is None else load_vocoder(arguments.vocoder)
-    bundle = None if arguments.bundle is None else load_system(arguments.bundle)
-    if bundle is not None:
-        vocoder = bundle.vocoder = vocoder or bundle.vocoder
-        if vocoder is None:
-            raise ValueError(f"{arguments.bundle} holds no vocoder: give one with --vocoder")
+    if arguments.bundle is None:
+        bundle, vocoder = None, None if arguments.vocoder is None else load_vocoder(arguments.vocoder)
+    else:
+        bundle = load_system(arguments.bundle)
+        vocoder = (bundle.take_voice(arguments.vocoder) if arguments.vocoder else bundle).voice()
     if vocoder is not None:
         of_bundle = None if bundle is None else bundle.unit_hash
         check_hashes(manifest=unit_hash, vocoder=vocoder.config.unit_hash, bundle=of_bundle)

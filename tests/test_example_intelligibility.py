@@ -1,0 +1,246 @@
+"""Intelligibility of the example: scores against worked cases, and every kind of speech with small random systems."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from random_system import make_bundle, make_signal
+from random_vocoder import make_vocoder
+
+pytest.importorskip("sacrebleu")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+
+from espeak_fr_en import intelligibility, scores  # noqa: E402
+
+from nast_s2x.frontend.audio import load_audio  # noqa: E402
+from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.offline import translate_samples  # noqa: E402
+from nast_s2x.vocoder.checkpoint import save_vocoder  # noqa: E402
+
+TEXTS = ("the small house is red", "a big dog sleeps", "birds sing")
+UNITS = ((3, 7, 1, 4), (2, 5), (9, 0, 11))
+DURATIONS = ((10, 20, 15, 8), (30, 20), (9, 14, 30))
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "edits"),
+    [
+        ("", "", 0), ("", "a b", 2), ("a b", "", 2), ("a b c", "a b c", 0), ("a x c", "a b c", 1),
+        ("a c", "a b c", 1), ("a b b c", "a b c", 1), ("b a", "a b", 2), ("c a b", "a b c", 2), ("x y z", "a b", 3),
+    ],
+)  # fmt: skip
+def test_edit_distance(hypothesis: str, reference: str, edits: int) -> None:
+    assert scores.edit_distance(hypothesis.split(), reference.split()) == edits
+
+
+def test_word_error_rate_is_over_all_words() -> None:
+    hypotheses = ["the cat sat", "a dog", ""]
+    references = ["The cat sat.", "the dog barks loudly", "yes"]
+    assert scores.word_error_rate(hypotheses, references) == pytest.approx(100 * (0 + 3 + 1) / (3 + 4 + 1))
+    assert scores.word_error_rate(["one two three"], ["four"]) == pytest.approx(300)
+    assert scores.word_error_rate(["he doesn't know"], ["He doesn't know?"]) == 0
+    assert scores.word_error_rate(["my sisters car"], ["my sister's car"]) == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [(["a"], []), ([], []), (["a"], ["..."])])
+def test_word_error_rate_without_words_is_refused(hypotheses: list[str], references: list[str]) -> None:
+    with pytest.raises(ValueError, match="word_error_rate"):
+        scores.word_error_rate(hypotheses, references)
+
+
+def test_bleu_of_words_and_units() -> None:
+    assert scores.bleu(["The small house, is red!"], ["the small house is red"]) == pytest.approx(100)
+    assert scores.bleu([""], ["the small house is red"]) == 0
+    assert scores.unit_bleu([[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5]]) == pytest.approx(100)
+    assert scores.unit_bleu([[1, 2, 3, 4, 5]], [[1, 2, 3, 4, 6]]) < 90
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest with units, recordings, and random systems: recogniser, vocoder, speech-to-speech bundle."""
+    folder = tmp_path_factory.mktemp("example")
+    header = [
+        "id",
+        "audio",
+        "tgt_text",
+        "split",
+        "tgt_speech",
+        "tgt_audio",
+        "tgt_n_frames",
+        "tgt_durations",
+        "unit_hash",
+    ]
+    lines = []
+    for number, (text, units, durations) in enumerate(zip(TEXTS, UNITS, DURATIONS)):
+        for kind in ("source", "target"):
+            seed = number if kind == "source" else number + 10
+            soundfile.write(folder / f"{kind}{number}.wav", make_signal(1.0 + 0.5 * number, seed), 16000)
+        unit_string, duration_string = (" ".join(map(str, values)) for values in (units, durations))
+        line = [f"t{number}", f"source{number}.wav", text, "test", f"target{number}.wav"]
+        lines.append([*line, unit_string, str(len(units)), duration_string, "abc"])
+    write_table(folder / "units.tsv", [header, *lines])
+    recogniser = make_bundle(folder / "rec_vocabulary", units=False, seed=1)
+    recogniser.source_lang = "en"
+    recogniser.save(folder / "recogniser")
+    make_bundle(folder / "vocabulary").save(folder / "bundle")
+    save_vocoder(make_vocoder(unit_hash="abc"), folder / "vocoder")
+    save_vocoder(make_vocoder(unit_hash="other"), folder / "other_vocoder")
+    return folder
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_table(path: Path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def parse(folder: Path, *arguments: object, manifest: str = "units.tsv"):
+    shared = [folder / manifest, "--recogniser", folder / "recogniser", "--no-progress"]
+    return intelligibility.parse_arguments([str(argument) for argument in [*shared, *arguments]])
+
+
+def test_original_and_copies_are_heard(folder: Path) -> None:
+    results, columns = intelligibility.measure(parse(folder, "--vocoder", folder / "vocoder"))
+    assert [result.speech for result in results] == ["original", "copy", "copy, true durations"]
+    original, copy, true = results
+    assert original.seconds == pytest.approx(1.0 + 1.5 + 2.0)
+    assert true.seconds == pytest.approx(0.02 * sum(map(sum, DURATIONS)))
+    assert copy.seconds > 0 and copy.text_bleu is None and copy.silent == 0
+    recogniser = load_system(folder / "recogniser")
+    heard = [translate_samples(recogniser, load_audio(folder / f"target{n}.wav")).text for n in range(3)]
+    assert columns["original"] == heard
+    assert original.wer == pytest.approx(scores.word_error_rate(heard, TEXTS))
+    assert columns["reference"] == list(TEXTS)
+
+
+def test_the_model_is_heard_at_every_chunk_size(folder: Path) -> None:
+    arguments = parse(
+        folder, "--bundle", folder / "bundle", "--vocoder", folder / "vocoder", "--chunk-ms", "offline,320"
+    )
+    results, columns = intelligibility.measure(arguments)
+    offline, streaming = results[-2:]
+    assert (offline.speech, streaming.speech) == ("model, offline", "model, 320 ms")
+    bundle = load_system(folder / "bundle")
+    for result, chunk in ((offline, "offline"), (streaming, "320")):
+        assert result.seconds > 0.2
+        said = [
+            translate_samples(bundle, load_audio(folder / f"source{n}.wav"), None, bundle.geometry(chunk))
+            for n in range(3)
+        ]
+        assert columns[f"{result.speech}: text"] == [translation.text for translation in said]
+        assert result.text_bleu == pytest.approx(scores.bleu([translation.text for translation in said], TEXTS))
+        assert result.unit_bleu == pytest.approx(scores.unit_bleu([translation.units for translation in said], UNITS))
+        assert result.own_wer is not None
+
+
+def test_recordings_of_other_programs_are_heard(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "simuleval" / "wavs").mkdir(parents=True)
+    (tmp_path / "translate").mkdir()
+    for number in range(2):
+        samples = load_audio(folder / f"target{number}.wav")
+        soundfile.write(tmp_path / "simuleval" / "wavs" / f"{number}_pred.wav", samples, 16000)
+        soundfile.write(tmp_path / "translate" / f"t{number}.wav", samples, 16000, subtype="FLOAT")
+    wavs = ["--wavs", f"a={tmp_path / 'simuleval'}", "--wavs", f"b={tmp_path / 'translate'}"]
+    results, columns = intelligibility.measure(parse(folder, "--limit", 2, *wavs))
+    assert [result.speech for result in results] == ["original", "a", "b"]
+    assert columns["a"] == columns["b"] == columns["original"]
+    with pytest.raises(FileNotFoundError, match="t2"):
+        intelligibility.measure(parse(folder, *wavs))
+
+
+def test_the_command_writes_table_figures_and_transcripts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["intelligibility.py", folder / "units.tsv", "--recogniser", folder / "recogniser", "--no-progress"]
+    command += [
+        "--vocoder",
+        folder / "vocoder",
+        "--json",
+        tmp_path / "new" / "f.json",
+        "--transcripts",
+        tmp_path / "t.tsv",
+    ]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    assert intelligibility.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| speech | WER | ASR-BLEU | seconds | silent |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| original", "| copy", "| copy, true durations"]
+    figures = json.loads((tmp_path / "new" / "f.json").read_text())
+    assert figures["sentences"] == 3 and figures["split"] == "test"
+    assert f"{figures['results'][0]['wer']:.1f}" == lines[2].split(" | ")[1]
+    rows = read_table(tmp_path / "t.tsv")
+    assert rows[0] == ["id", "reference", "original", "copy", "copy, true durations"] and len(rows) == 4
+
+
+def test_silence_is_no_transcript_and_counted(folder: Path) -> None:
+    recogniser = load_system(folder / "recogniser")
+    progress = intelligibility.Progress(shown=False)
+    signal = make_signal(1.0, 3)
+    short = [np.zeros(0, np.float32), signal, np.zeros(100, np.float32)]
+    heard = intelligibility.transcribe(recogniser, short, progress)
+    assert heard[0] == heard[2] == "" and heard[1] == translate_samples(recogniser, signal).text != ""
+    sentences = [intelligibility.Sentence("a", text, None, None, None, None) for text in TEXTS]
+    result = intelligibility.score(intelligibility.Speech("x", short), ["", TEXTS[1], ""], sentences)
+    assert result.silent == 1 and result.wer == pytest.approx(100 * 7 / 11)
+
+
+def test_a_perfect_recogniser_keeps_everything() -> None:
+    sentences = [intelligibility.Sentence("a", text, None, None, None, None) for text in TEXTS]
+    said = ["the small house was red", "a big dog sleeps", "birds sing"]
+    speech = intelligibility.Speech("model", [np.zeros(16000, np.float32)] * 3, said, [[], [], []])
+    result = intelligibility.score(speech, said, sentences)
+    assert (result.own_wer, result.kept, result.unit_bleu) == (0.0, 1.0, None)
+    assert result.wer == pytest.approx(100 / 11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, ["--split", "dev"], "no rows of split 'dev'"),
+        ({}, ["--limit", "0"], "--limit"),
+        ({}, ["--wavs", "x"], "NAME=FOLDER"),
+        ({}, ["--recogniser", "{folder}/bundle"], "a recogniser is needed"),
+        ({}, ["--vocoder", "{folder}/other_vocoder"], "manifest: abc, vocoder: other"),
+        ({}, ["--bundle", "{folder}/bundle"], "this system has no voice"),
+        ({"tgt_durations": "1 2"}, [], "same length"),
+        ({"tgt_speech": ""}, [], "t0 has no tgt_speech, other rows do"),
+        ({"tgt_audio": "3 99 1 4"}, ["--vocoder", "{folder}/vocoder"], "99"),
+        ({"unit_hash": "def"}, [], "different centroids"),
+        (
+            {"audio": ""},
+            ["--bundle", "{folder}/bundle", "--vocoder", "{folder}/vocoder"],
+            "t0 has no audio, other rows do",
+        ),
+    ],
+)
+def test_mistakes_are_explained(folder: Path, changes: dict[str, str], arguments: list[str], message: str) -> None:
+    rows = read_table(folder / "units.tsv")
+    for name, value in changes.items():
+        rows[1][rows[0].index(name)] = value
+    write_table(folder / "changed.tsv", rows)
+    given = [argument.format(folder=folder) for argument in arguments]
+    with pytest.raises(ValueError, match=message):
+        intelligibility.measure(parse(folder, *given, manifest="changed.tsv"))
+
+
+def test_a_manifest_without_english_recordings_needs_other_speech(folder: Path) -> None:
+    rows = read_table(folder / "units.tsv")
+    write_table(folder / "silent.tsv", [[cell for name, cell in zip(rows[0], r) if name != "tgt_speech"] for r in rows])
+    with pytest.raises(ValueError, match="nothing to hear"):
+        intelligibility.measure(parse(folder, manifest="silent.tsv"))
+
+
+def test_a_missing_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["intelligibility.py", str(tmp_path), "--recogniser", str(tmp_path / "no")])
+    assert intelligibility.main() == 1
+    assert "no such bundle folder" in capsys.readouterr().err
