@@ -8,7 +8,7 @@
 # texts can be taken over under these names. Read by scripts/train.sh, which passes these flags to fairseq-train as
 # they stand; DATA and SAVE are set there.
 
-STAGES=(asr text ctc nmla)
+STAGES=(asr text units ctc nmla)
 # Two processes of one thread each: operations of this size gain little from a second thread.
 PROCESSES=2
 
@@ -52,13 +52,20 @@ STAGE_text=(
     --text-loss ctc --text-glancing 0.5:0.3@4000
 )
 
-# Stage 1, text and units with CTC: the unit decoder starts here.
-STAGE_ctc=(
+# Stage 1, text and units with CTC, in two runs of the learning rate's schedule: the unit decoder starts here.
+STAGE_units=(
     --arch nast_s2s_tiny
     --finetune-from-model "$SAVE/text/checkpoint_best.pt"
     --best-checkpoint-metric unit_bleu
-    --lr 1.5e-3 --warmup-updates 300 --max-update 2600
+    --lr 1.5e-3 --warmup-updates 300 --max-update 1000
     --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.3:0.1@2600
+)
+STAGE_ctc=(
+    --arch nast_s2s_tiny
+    --finetune-from-model "$SAVE/units/checkpoint_last.pt"
+    --best-checkpoint-metric unit_bleu
+    --lr 1.5e-3 --warmup-updates 150 --max-update 1500
+    --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.2:0.1@1500
 )
 
 # Stage 2, text and units with NMLA (bigrams), from the whole model of stage 1.
@@ -66,7 +73,7 @@ STAGE_nmla=(
     --arch nast_s2s_tiny
     --finetune-from-model "$SAVE/ctc/checkpoint_best.pt"
     --best-checkpoint-metric unit_bleu
-    --lr 5e-4 --warmup-updates 100 --max-update 700
+    --lr 5e-4 --warmup-updates 100 --max-update 500
     --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch
     --text-glancing 0.3 --unit-glancing 0.1
 )
