@@ -19,6 +19,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "user-dir": ("nast_s2x.cli.user_dir", "print the folder to give to fairseq's and SimulEval's --user-dir"),
     "doctor": ("nast_s2x.cli.doctor", "report the version and state of every dependency"),
     "prepare": ("nast_s2x.cli.prepare", "turn a manifest of recordings and texts into a data folder for training"),
+    "units": ("nast_s2x.cli.units", "make units of recordings: fit centroids, extract units, convert k-means models"),
     "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),

@@ -8,10 +8,11 @@ from pathlib import Path
 
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
-  id  audio  src_text  tgt_text  split  [tgt_audio]
+  id  audio  src_text  tgt_text  split  [tgt_audio]  [unit_hash]
 audio is relative to the manifest (wav, flac, ogg, mp3, or features as .npy); tgt_audio is a unit string such as
-"71 12 993". Splits named train... give the vocabulary and the normalisation. The folder holds features, gcmvn.npz,
-spm.model, spm.txt, SPLIT.tsv and config.yaml. Running the command again resumes or finds everything done.
+"71 12 993" (`nast-s2x units extract` writes it, and unit_hash, which is kept). Splits named train... give the
+vocabulary and the normalisation. The folder holds features, gcmvn.npz, spm.model, spm.txt, SPLIT.tsv and config.yaml.
+Running the command again resumes or finds everything done.
 Bad rows are listed on stderr as FILE:LINE: reason and left out."""
 
 
@@ -41,7 +42,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--float16", action="store_true", help="store features in half the space, a little coarser")
     parser.add_argument(
-        "--num-units", metavar="K", type=int, help="number of unit codes (default: the largest in tgt_audio + 1)"
+        "--num-units",
+        metavar="K",
+        type=int,
+        help="number of unit codes (default: what MANIFEST's .units.json says, or the largest in tgt_audio + 1)",
     )
     parser.add_argument(
         "--vocabulary-from", metavar="DIR", type=Path,

@@ -31,6 +31,7 @@ class DataConfig:
         audio_root: folder that relative audio paths of the manifests start from.
         sample_rate: of the audio that features are computed from, in Hz.
         num_units: number of unit codes K, or None without target speech.
+        unit_hash: names the centroids that the units come from, or None where nothing says so.
         source_lang, target_lang: language names such as "fr", or "".
         feature_bins: width of a feature frame.
     """
@@ -43,6 +44,7 @@ class DataConfig:
     audio_root: Path = Path()  # set to the data folder, or to audio_root in it, by load()
     sample_rate: int = 16000
     num_units: int | None = None
+    unit_hash: str | None = None
     source_lang: str = ""
     target_lang: str = ""
     feature_bins: int = 80
@@ -104,6 +106,7 @@ def _fields(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "audio_root": folder / str(values.get("audio_root") or ""),
         "sample_rate": sample_rate,
         "num_units": None if num_units is None else int(num_units),
+        "unit_hash": str(values.get("unit_hash") or "") or None,
         "source_lang": str(values.get("source_lang") or ""),
         "target_lang": str(values.get("target_lang") or ""),
         "feature_bins": bins,

@@ -51,6 +51,7 @@ class PrepareReport:
     hours: dict[str, float] = field(default_factory=dict)
     labels: int = 0
     num_units: int | None = None
+    unit_hash: str | None = None
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     already_complete: bool = False
@@ -66,7 +67,8 @@ class PrepareOptions:
         features: "zip" (packed, random access), "npy" (a file each) or "audio" (computed again at every reading).
         float16: store features in half precision: half the size, errors of up to 0.008.
         source_lang, target_lang: written to the configuration.
-        num_units: number of unit codes K of ``tgt_audio``; None takes the largest one + 1.
+        num_units: number of unit codes K of ``tgt_audio``; None takes what ``NAME.units.json`` beside the manifest says
+            (``nast-s2x units extract`` writes it), and without it the largest one + 1.
         vocabulary_from: data folder whose vocabulary and CMVN are used instead of new ones, for more test data.
     """
 
@@ -100,6 +102,7 @@ class _Row:
     tgt_text: str
     split: str
     units: tuple[int, ...] | None
+    unit_hash: str
 
     @property
     def is_train(self) -> bool:
@@ -119,7 +122,8 @@ def prepare(
     """Make a data folder from a manifest; running it again resumes, or finds everything done.
 
     Args:
-        manifest: TSV with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string).
+        manifest: TSV with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string)
+            and ``unit_hash`` (names the centroids of the units, one for all rows; goes into the configuration).
             Audio paths are relative to its folder, and may be anything that
             :func:`~nast_s2x.data.features.load_features` reads. Rows of splits named ``train...`` give the vocabulary
             and the CMVN statistics.
@@ -131,7 +135,8 @@ def prepare(
         progress: show a progress bar on stderr.
 
     Raises:
-        PrepareError: bad rows under ``strict``, no usable training row, or a folder made otherwise.
+        PrepareError: bad rows under ``strict``, no usable training row, units of several sets of centroids, or a folder
+            made otherwise.
         FileNotFoundError, ValueError: an unusable manifest or option.
     """
     manifest, output, options = Path(manifest), Path(output), options or PrepareOptions()
@@ -140,6 +145,7 @@ def prepare(
         raise PrepareError(f"{len(problems)} bad rows, nothing was written", problems)
     if not any(row.is_train for row in rows) and options.vocabulary_from is None:
         raise PrepareError(f"{manifest}: no usable row in a split named train", problems)
+    _unit_hash(manifest, options, rows)
     settings = _settings(manifest, options, rows)
     splits = sorted({row.split for row in rows})
     record = _open_folder(output, manifest, settings, splits, overwrite)
@@ -198,7 +204,8 @@ def _check_row(line: int, cells: dict[str, str], manifest: Path, num_units: int 
     if not file.is_file():
         raise ValueError(f"{file}: no such audio file")
     units = cells.get("tgt_audio", "").strip()
-    return _Row(line, **values, units=parse_units(units, num_units) if units else None)
+    codes = parse_units(units, num_units) if units else None
+    return _Row(line, **values, units=codes, unit_hash=cells.get("unit_hash", "").strip() if units else "")
 
 
 def _absolute(audio: str, manifest: Path) -> str:
@@ -276,8 +283,9 @@ def _write_folder(
     vocabulary.dictionary.save(output / _VOCAB_NAME)
     report.notes += [vocabulary.note] if vocabulary.note else []
     report.labels = len(vocabulary.dictionary)
-    report.num_units = _count_units(options, rows, report.notes)
-    config = _config(options, report.num_units, with_cmvn=cmvn is not None)
+    report.unit_hash = _unit_hash(manifest, options, rows)
+    report.num_units = _count_units(manifest, options, rows, report)
+    config = _config(options, report, with_cmvn=cmvn is not None)
     (output / CONFIG_NAME).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     for split in dict.fromkeys(row.split for row in rows):
         examples = [_example(row, places[row.id], frames[row.id]) for row in rows if row.split == split]
@@ -305,7 +313,24 @@ def _statistics(
     return accumulator.result(), train_vocabulary(texts, options.vocab_size, options.character_coverage)
 
 
-def _count_units(options: PrepareOptions, rows: list[_Row], notes: list[str]) -> int | None:
+def _unit_hash(manifest: Path, options: PrepareOptions, rows: list[_Row]) -> str | None:
+    """The one hash of the centroids that all units come from, or None where nothing says so."""
+    first_line: dict[str, int] = {}
+    for row in rows:
+        if row.units is not None:
+            first_line.setdefault(row.unit_hash, row.line)
+    if len(first_line) > 1:
+        found = ", ".join(f"{value or 'none'} (line {line})" for value, line in first_line.items())
+        raise PrepareError(f"{manifest}: units of different centroids in one manifest, unit_hash {found}")
+    unit_hash = next(iter(first_line), "") or None
+    shared = DataConfig.load(options.vocabulary_from).unit_hash if options.vocabulary_from is not None else None
+    if unit_hash is not None and shared is not None and unit_hash != shared:
+        raise PrepareError(f"{manifest}: units of centroids {unit_hash}, but {options.vocabulary_from} has {shared}")
+    return unit_hash
+
+
+def _count_units(manifest: Path, options: PrepareOptions, rows: list[_Row], report: PrepareReport) -> int | None:
+    notes = report.notes
     sequences = [row.units for row in rows if row.units is not None]
     runs = sum(any(a == b for a, b in zip(units, units[1:])) for units in sequences)
     if runs:
@@ -315,11 +340,24 @@ def _count_units(options: PrepareOptions, rows: list[_Row], notes: list[str]) ->
     if not sequences:
         return None
     largest = max(max(units) for units in sequences)
+    recorded = _recorded_units(manifest, report.unit_hash)
+    if recorded > largest:
+        return recorded
     notes.append(f"num_units is {largest + 1}, from the largest unit; say so if the units have more codes")
     return largest + 1
 
 
-def _config(options: PrepareOptions, num_units: int | None, with_cmvn: bool) -> dict[str, Any]:
+def _recorded_units(manifest: Path, unit_hash: str | None) -> int:
+    """K in the ``NAME.units.json`` that an extraction of these units has left beside the manifest, or 0."""
+    path = manifest.with_suffix(".units.json")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        return int(record["num_units"]) if record["hash"] == unit_hash else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _config(options: PrepareOptions, report: PrepareReport, with_cmvn: bool) -> dict[str, Any]:
     cmvn = ["global_cmvn"] if with_cmvn else []
     config: dict[str, Any] = {
         "vocab_filename": _VOCAB_NAME,
@@ -335,8 +373,10 @@ def _config(options: PrepareOptions, num_units: int | None, with_cmvn: bool) -> 
     for name in ("source_lang", "target_lang"):
         if getattr(options, name):
             config[name] = getattr(options, name)
-    if num_units is not None:
-        config["num_units"] = num_units
+    if report.num_units is not None:
+        config["num_units"] = report.num_units
+    if report.unit_hash is not None:
+        config["unit_hash"] = report.unit_hash
     return config
 
 

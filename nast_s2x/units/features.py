@@ -54,11 +54,19 @@ class LogMel:
         """See :class:`UnitFeatures`."""
         return {"features": self.name, "bins": NUM_BINS}
 
-    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`UnitFeatures`."""
+    def frames(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The energies: samples (n,) -> (unit frames, 80); each depends on its own samples alone, bit by bit."""
         frames = fbank(samples).numpy()
         count = len(frames) // 2
         return frames[: 2 * count].reshape(count, 2, NUM_BINS).mean(axis=1)
+
+    def project(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """From energies (unit frames, 80) to features; of a whole recording, since rounding depends on the shape."""
+        return frames
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`UnitFeatures`."""
+        return self.project(self.frames(samples))
 
 
 class Mfcc(LogMel):
@@ -85,6 +93,6 @@ class Mfcc(LogMel):
         """See :class:`UnitFeatures`."""
         return {"features": self.name, "coefficients": self.dim, "loudness": self.loudness}
 
-    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`UnitFeatures`."""
-        return super().__call__(samples) @ self._basis
+    def project(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See :class:`LogMel`."""
+        return frames @ self._basis

@@ -46,13 +46,15 @@ def fit(vectors: NDArray[np.float32], num_units: int, features: UnitFeatures, se
         ValueError: fewer different vectors than units.
     """
     from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
 
     if num_units < 2:
         raise ValueError(f"units are at least 2, not {num_units}")
     if len(np.unique(vectors[: 50 * num_units], axis=0)) < num_units and len(np.unique(vectors, axis=0)) < num_units:
         raise ValueError(f"{len(vectors)} frames hold fewer than {num_units} different vectors: use more audio")
     clusters = MiniBatchKMeans(num_units, batch_size=BATCH_FRAMES, max_iter=100, n_init=3, random_state=seed)
-    clusters.fit(vectors)
+    with threadpool_limits(1):  # sums depend on the number of threads, and so would the hash
+        clusters.fit(vectors)
     return Centroids(clusters.cluster_centers_, features.describe())
 
 

@@ -1,0 +1,218 @@
+"""``nast-s2x units``: centroids, and units of recordings."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nast_s2x.units.recordings import Windows
+
+_BACK_ENDS = ("mfcc", "logmel", "mhubert", "fairseq")
+_FIT = """\
+Cluster the features of recordings: K centroids, which define K units. MANIFEST is a tab-separated table; recordings
+(any format, rate and channels) are taken in an order that depends on --seed until there are --max-frames. The same
+recordings, settings and kind of machine give the same centroids, whatever --jobs. Needs scikit-learn.
+mfcc and logmel need nothing else; mhubert is a layer of a Hugging Face HubertModel folder (needs transformers), and
+fairseq one of a fairseq HuBERT checkpoint (needs fairseq), both given by --model and never fetched."""
+_EXTRACT = """\
+Write units of recordings. The output has the columns of MANIFEST, and
+  tgt_audio      units (runs of equal ones collapsed), such as "71 12 993"
+  tgt_n_frames   their number
+  tgt_durations  frames of 20 ms of each
+  unit_hash      names the centroids
+Paths are rewritten for the folder of the output. NAME.units.json beside it says what the units are. Running the
+command again resumes, or finds everything done. Bad rows are listed on stderr as FILE:LINE: reason and left out."""
+_CONVERT = """\
+Keep the centres of a k-means model that scikit-learn or joblib pickled, such as those released with mHuBERT, as
+.safetensors. Loading a pickle can execute whatever its author put into it. This command does not do what a pickle asks
+for: it knows the few names that arrays are made of, replaces scikit-learn's classes by empty ones and stops at any
+other. Say --trust-pickle if you know where the file comes from."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the subcommand."""
+    parser = subparsers.add_parser(
+        "units",
+        help="make units of recordings: fit centroids, extract units, convert released k-means models",
+        description="Units: the discrete codes of 20 ms each that speech is translated into.",
+    )
+    parts = parser.add_subparsers(
+        dest="part", metavar="PART", required=True, help="fit, extract or convert-kmeans; each has its own --help"
+    )
+    _add_fit(parts)
+    _add_extract(parts)
+    _add_convert(parts)
+
+
+def _add_fit(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = parts.add_parser(
+        "fit", help="fit centroids", description=_FIT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="TSV of recordings")
+    parser.add_argument("--features", choices=_BACK_ENDS, required=True, help="what is clustered")
+    parser.add_argument("--num-units", metavar="K", type=int, required=True, help="number of centroids")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="centroids, a .safetensors file")
+    parser.add_argument("--split", default="train", help="use rows of this split only (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the order and the clusters (default: %(default)s)")
+    parser.add_argument(
+        "--max-frames", metavar="N", type=int, default=360_000,
+        help="unit frames of 20 ms to fit on (default: %(default)s, two hours)",
+    )  # fmt: skip
+    _add_shared(parser, "unusable recordings among those needed")
+    parser.set_defaults(func=run_fit)
+
+
+def _add_extract(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = parts.add_parser(
+        "extract", help="extract units", description=_EXTRACT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="TSV of recordings")
+    parser.add_argument(
+        "--centroids", metavar="FILE", type=Path, required=True,
+        help="of `units fit` or `units convert-kmeans`, or a table as .npy or .npz",
+    )  # fmt: skip
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="table to write, such as units.tsv")
+    parser.add_argument(
+        "--features", choices=_BACK_ENDS, help="what the centroids are clusters of, where they do not say"
+    )
+    parser.add_argument(
+        "--change-cost", metavar="COST", type=float, default=0.0,
+        help="smooth: what a change of unit costs besides the squared distances to the centroids (default: 0)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a table that was made from other things")
+    _add_shared(parser, "bad rows")
+    parser.set_defaults(func=run_extract)
+
+
+def _add_shared(parser: argparse.ArgumentParser, strict: str) -> None:
+    parser.add_argument(
+        "--audio-column", metavar="NAME", default="tgt_speech", help="column of the recordings (default: %(default)s)"
+    )
+    parser.add_argument("--model", metavar="PATH", help="folder (mhubert) or checkpoint (fairseq) of the network")
+    parser.add_argument("--layer", metavar="N", type=int, help="of the network, from 1 on (default: 11)")
+    parser.add_argument("--device", default="cpu", help="of the network: cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--window", metavar="SECONDS", type=float, default=30.0,
+        help="longer recordings are computed in windows of this length (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlap", metavar="SECONDS", type=float, default=2.0,
+        help="what a network's window sees of its neighbours on each side (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per processor; on cuda one)")
+    parser.add_argument("--strict", action="store_true", help=f"fail at {strict}")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_convert(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = parts.add_parser(
+        "convert-kmeans",
+        help="keep the centres of a pickled k-means model",
+        description=_CONVERT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pickle", metavar="PICKLE", type=Path, help="pickle or joblib file")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="centroids, a .safetensors file")
+    parser.add_argument("--trust-pickle", action="store_true", help="read it: its source is known")
+    parser.set_defaults(func=run_convert)
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    """Fit centroids and say what they are."""
+    _check_suffix(args.output)
+    import sklearn  # noqa: F401  # before hours of features, not after
+
+    from nast_s2x.units.backends import BackEnd
+    from nast_s2x.units.fit import fit
+    from nast_s2x.units.recordings import read_recordings
+    from nast_s2x.units.sampling import sample_vectors
+
+    back_end = BackEnd(args.features, args.model, args.layer, args.device)
+    features = back_end.build()
+    listed, problems = read_recordings(args.manifest, args.audio_column, args.split)
+    vectors, bad = sample_vectors(
+        listed, back_end, args.max_frames, args.seed, _windows(args), _jobs(args), progress=not args.quiet
+    )
+    problems += [f"{args.manifest}:{line}: {reason}" for line, reason in bad]
+    _list(problems)
+    if args.strict and problems:
+        raise ValueError(f"{len(problems)} bad rows, nothing was written")
+    centroids = fit(vectors, args.num_units, features, args.seed)
+    centroids.save(args.output)
+    left_out = f", {len(problems)} rows left out" if problems else ""
+    print(f"{args.output}: {centroids.num_units} units of {len(vectors)} frames{left_out}, hash {centroids.hash}")
+    return 0
+
+
+def run_extract(args: argparse.Namespace) -> int:
+    """Extract units, list bad rows on stderr, and say what was made."""
+    from nast_s2x.units.backends import back_end_of
+    from nast_s2x.units.centroids import Centroids
+    from nast_s2x.units.extract import ExtractError, extract
+
+    centroids = Centroids.load(args.centroids)
+    try:
+        back_end = back_end_of(centroids, args.features, args.model, args.layer, args.device)
+    except ValueError as error:
+        raise ValueError(f"{args.centroids}: {error}") from error
+    try:
+        report = extract(
+            args.manifest, args.centroids, args.output, back_end, args.audio_column, change_cost=args.change_cost,
+            windows=_windows(args), jobs=_jobs(args), strict=args.strict, overwrite=args.overwrite,
+            progress=not args.quiet,
+        )  # fmt: skip
+    except ExtractError as error:
+        _list(error.problems)
+        raise
+    _list(report.problems)
+    hours = report.frames / 180_000
+    left_out = f", {len(report.problems)} rows left out" if report.problems else ""
+    state = "already complete" if report.already_complete else "done"
+    print(
+        f"{args.output}: {report.rows} rows, {hours:.2f} hours, {report.units} reduced units of {centroids.num_units}"
+        f"{left_out}, hash {centroids.hash}, {state}"
+    )
+    return 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Convert a pickle, if it is trusted."""
+    _check_suffix(args.output)
+    if not args.trust_pickle:
+        raise ValueError(
+            f"{args.pickle}: is a pickle, a program rather than data, which can do anything when it is loaded; its "
+            "centres are read here without executing it, but say --trust-pickle if you know where it comes from"
+        )
+    from nast_s2x.units.pickles import centers_of_pickle
+
+    centroids = centers_of_pickle(args.pickle)
+    centroids.save(args.output)
+    units, width = centroids.centers.shape
+    print(f"{args.output}: {units} units of width {width}, hash {centroids.hash}")
+    return 0
+
+
+def _check_suffix(output: Path) -> None:
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output}: centroids are written as .safetensors")
+
+
+def _windows(args: argparse.Namespace) -> Windows:
+    from nast_s2x.units.recordings import Windows
+
+    return Windows(args.window, args.overlap)
+
+
+def _jobs(args: argparse.Namespace) -> int:
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
+    return args.jobs or (len(os.sched_getaffinity(0)) if args.device == "cpu" else 1)
+
+
+def _list(problems: list[str]) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)

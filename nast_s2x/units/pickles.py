@@ -1,0 +1,148 @@
+"""The centres of k-means models that scikit-learn pickled, read without executing what the file asks for.
+
+A pickle names functions to call and classes to fill. Here the few that arrays are made of are known and all classes of
+scikit-learn (of whatever version, installed or not) are replaced by empty boxes; any other name ends the reading. The
+form of joblib, in which the bytes of arrays stand between the pickle's own, is understood too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nast_s2x.units.centroids import Centroids
+
+_ARRAY = np.zeros(0).__reduce__()[0]
+_SCALAR = np.float64(0).__reduce__()[0]
+_ATTRIBUTES = ("cluster_centers_", "centroids", "centers")
+
+
+class _Box:
+    """Stands in for a class or function: keeps what it is given as plain data."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments, self.state = arguments, {}
+
+    def __setstate__(self, state: Any) -> None:
+        # Objects with slots have a pair of states.
+        self.state = state[0] if isinstance(state, tuple) and state and isinstance(state[0], dict) else state
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        """Take an entry of what was a dictionary, and forget it."""
+
+    def append(self, _value: Any) -> None:
+        """Take an entry of what was a list, and forget it."""
+
+
+class _Wrapper(_Box):
+    """joblib's ``NumpyArrayWrapper``: the bytes of its array follow it in the file."""
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes, as protocols before 3 write them: no other codec is looked up."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"codec {encoding!r}")
+    return text.encode("latin1")
+
+
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1,
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
+    ("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
+}
+# Random generators are among the attributes of a model.
+_BOXED = ("sklearn", "numpy.random", "scipy.sparse")
+
+
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python, which can be told apart by opcode
+    """See the module's docstring."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="latin1")
+        self.file = file
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name; nothing is imported."""
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        if any(module == room or module.startswith(room + ".") for room in _BOXED):
+            return type(name.rsplit(".", 1)[-1], (_Box,), {})
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a k-means model does not need")
+
+    def get_extension(self, code: int) -> None:
+        """Codes of registered classes stand for names that cannot be checked."""
+        raise pickle.UnpicklingError(f"extension code {code}")
+
+    def load_build(self) -> None:
+        """Fill an object, and put the array in the place of joblib's wrapper."""
+        super().load_build()
+        if isinstance(self.stack[-1], _Wrapper):
+            self.stack[-1] = _array_behind(self.stack[-1].state, self.file)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _array_behind(state: dict[str, Any], file: IO[bytes]) -> NDArray[Any]:
+    """The array whose bytes begin at the file's place, after a count byte and padding where the writer aligned it."""
+    dtype, shape = state["dtype"], tuple(int(size) for size in state["shape"])
+    if not isinstance(dtype, np.dtype) or dtype.hasobject:
+        raise pickle.UnpicklingError("an array of objects")
+    if state.get("numpy_array_alignment_bytes") is not None:
+        file.read(file.read(1)[0])
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError("an array is cut short")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if state.get("order") == "F" else "C")
+
+
+def centers_of_pickle(path: str | os.PathLike[str]) -> Centroids:
+    """Read the centres of a pickled k-means model (pickle or joblib, also compressed by gzip or zlib).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a pickle, or one that asks for anything a k-means model does not need; names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with io.BytesIO(_plain(path.read_bytes())) as file:
+            model = _Reader(file).load()
+        return Centroids(_find(model))
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path}: not a pickled k-means model ({error}); nothing in it was executed") from error
+    # What a damaged pickle does to its reader is anyone's guess.
+    except Exception as error:
+        raise ValueError(f"{path}: not a pickled k-means model ({type(error).__name__}: {error})") from error
+
+
+def _plain(data: bytes) -> bytes:
+    if data.startswith(b"\x1f\x8b"):
+        return gzip.decompress(data)
+    return zlib.decompress(data) if data.startswith(b"\x78") else data
+
+
+def _find(model: Any) -> NDArray[np.float32]:
+    if isinstance(model, np.ndarray):
+        return model
+    values = model.state if isinstance(model, _Box) else model
+    if isinstance(values, dict):
+        for name in _ATTRIBUTES:
+            if isinstance(values.get(name), np.ndarray):
+                return values[name]
+    raise pickle.UnpicklingError(f"it has no {_ATTRIBUTES[0]}")
