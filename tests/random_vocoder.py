@@ -31,13 +31,31 @@ def make_vocoder(
         if parameter.dim() == 3 and not name.startswith("dur_predictor"):
             inputs = parameter.shape[0] if name.startswith("ups") else parameter[0].numel()
             parameter.normal_(0.0, (1.5 if name.startswith("ups") else 0.5) * inputs**-0.5)
-    with torch.no_grad():
-        seen: list[torch.Tensor] = []
-        hook = model.conv_post.register_forward_hook(lambda module, inputs, output: seen.append(output))
-        model(torch.randint(num_units, (1, 60)))
-        hook.remove()
-        model.conv_post.weight *= 0.2 / seen[0].std()
-        if durations:
-            model.dur_predictor.proj.weight.normal_(0.0, 0.15)
-            model.dur_predictor.proj.bias.fill_(1.3)
+    if durations:
+        model.dur_predictor.proj.weight.normal_(0.0, 0.15)
+        model.dur_predictor.proj.bias.fill_(1.3)
+    return _level(model)
+
+
+def make_smooth_vocoder(seed: int = 0) -> UnitVocoder:
+    """A random vocoder whose samples follow each other as closely as those of a voice, not like noise: its kernels are
+    bells in time."""
+    model = make_vocoder(seed=seed)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 3 and not name.startswith("dur_predictor"):
+            bell = torch.hann_window(weight.shape[2] + 2, periodic=False)[1:-1]
+            strength = weight.norm(dim=2, keepdim=True) * weight.sum(2, keepdim=True).sign()
+            weight.copy_(0.6 * strength * bell / bell.norm())
+    return _level(model)
+
+
+def _level(model: UnitVocoder) -> UnitVocoder:
+    """Scale the last convolution so that samples have mean 0 and deviation 0.2 (before the last tanh)."""
+    seen: list[torch.Tensor] = []
+    hook = model.conv_post.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(torch.randint(model.config.num_embeddings, (1, 60)))
+    hook.remove()
+    scale = 0.2 / seen[0].std()
+    model.conv_post.weight *= scale
+    model.conv_post.bias.copy_(scale * (model.conv_post.bias - seen[0].mean()))
     return model

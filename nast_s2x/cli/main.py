@@ -20,6 +20,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("nast_s2x.cli.doctor", "report the version and state of every dependency"),
     "prepare": ("nast_s2x.cli.prepare", "turn a manifest of recordings and texts into a data folder for training"),
     "units": ("nast_s2x.cli.units", "make units of recordings: fit centroids, extract units, convert k-means models"),
+    "vocoder": ("nast_s2x.cli.vocoder", "turn units into sound files, or train a vocoder"),
     "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
