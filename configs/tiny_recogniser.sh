@@ -35,6 +35,6 @@ COMMON=(
 # Speech recognition: the text decoder learns the transcript. For some hundred updates CTC predicts blanks alone.
 STAGE_asr=(
     --target-text source
-    --lr 2e-3 --warmup-updates 400 --max-update 2500
+    --lr 2e-3 --warmup-updates 400 --max-update 4500
     --text-loss ctc --text-glancing 0.5:0.3@1000
 )
