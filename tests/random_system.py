@@ -8,7 +8,6 @@ import numpy as np
 import sentencepiece
 import torch
 from numpy.typing import NDArray
-from random_vocoder import make_vocoder
 
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.data.dictionary import LabelDictionary
@@ -18,6 +17,8 @@ from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import Bundle
 from nast_s2x.inference.geometries import TrainedGeometries
 from nast_s2x.network import NastConfig, NastModel
+from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
+from nast_s2x.vocoder.generator import UnitVocoder
 
 SENTENCES = """the small house is red
 a big dog sleeps near the old house
@@ -104,6 +105,33 @@ def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
             norm.bias.copy_((norm.bias - mean) / std)
 
 
+def make_voice(
+    num_units: int = NUM_UNITS, unit_hash: str | None = UNIT_HASH, durations: bool = True, seed: int = 0
+) -> UnitVocoder:
+    """A random vocoder, the smallest there can be: units last 1 to 3 frames, samples are about 0.2."""
+    torch.manual_seed(seed)
+    config = VocoderConfig(
+        num_embeddings=num_units,
+        embedding_dim=8,
+        upsample_initial_channel=32,
+        resblock_kernel_sizes=(3,),
+        resblock_dilation_sizes=((1, 3),),
+        dur_predictor_params=DurationConfig(8, 8) if durations else None,
+        unit_hash=unit_hash,
+    )
+    model = UnitVocoder(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 3:
+            inputs = parameter.shape[0] if name.startswith("ups") else parameter[0].numel()
+            parameter.normal_(0.0, (1.5 if name.startswith("ups") else 0.7) * inputs**-0.5)
+    if model.dur_predictor is not None:
+        model.dur_predictor.proj.weight.normal_(0.0, 0.1)
+        model.dur_predictor.proj.bias.fill_(1.0)
+    model.conv_post.weight *= 0.01  # so that tanh is a straight line
+    model.conv_post.weight *= 0.2 / model(torch.arange(num_units)[None]).std()
+    return model
+
+
 def make_bundle(
     folder: Path,
     units: bool = True,
@@ -134,6 +162,6 @@ def make_bundle(
         target_lang="en",
         example=example,
         unit_hash=UNIT_HASH if voice else None,
-        vocoder=make_vocoder(num_units=NUM_UNITS, unit_hash=UNIT_HASH) if voice else None,
+        vocoder=make_voice() if voice else None,
     )
     return bundle.to(dtype=dtype)

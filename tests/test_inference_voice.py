@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from random_system import NUM_UNITS, UNIT_HASH, make_bundle
-from random_vocoder import make_vocoder
+from random_system import NUM_UNITS, UNIT_HASH, make_bundle, make_voice
 from test_inference_checkpoint import PUBLISHED
 
 from nast_s2x.cli.main import main
@@ -105,7 +104,7 @@ def test_a_voice_that_is_gone_is_missed(folder: Path) -> None:
         ({"embedding_dim": None}, "vocoder/config.json: vocoder configuration lacks embedding_dim"),
         ({"upsample_rates": [5, 4, 4, 2, 3]}, "vocoder/config.json: upsample_rates must multiply to 320"),
         ({"multispkr": "speaker"}, "vocoder/config.json: .*several speakers"),
-        ({"embedding_dim": 8, "model_in_dim": 8, "dur_predictor_params": None}, "does not fit its configuration"),
+        ({"embedding_dim": 4, "model_in_dim": 4, "dur_predictor_params": None}, "does not fit its configuration"),
         ({"unit_hash": "feed"}, f"units of the centroids {UNIT_HASH}, the vocoder knows units of feed"),
     ],
 )
@@ -116,14 +115,14 @@ def test_a_damaged_voice_configuration(folder: Path, changes: dict[str, object],
 
 
 def test_voices_for_other_units(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
-    small = save_vocoder(make_vocoder(num_units=NUM_UNITS - 1), tmp_path / "small")
+    small = save_vocoder(make_voice(NUM_UNITS - 1), tmp_path / "small")
     with pytest.raises(ValueError, match=f"small: the model has {NUM_UNITS} units, the vocoder knows {NUM_UNITS - 1}"):
         bundle.take_voice(small)
-    other = save_vocoder(make_vocoder(unit_hash="feed"), tmp_path / "other")
+    other = save_vocoder(make_voice(unit_hash="feed"), tmp_path / "other")
     with pytest.raises(ValueError, match=f"other: the model speaks units of the centroids {UNIT_HASH}, .* of feed"):
         bundle.take_voice(other)
     with pytest.raises(ValueError, match="no duration predictor"):
-        bundle.take_voice(save_vocoder(make_vocoder(durations=False), tmp_path / "plain"))
+        bundle.take_voice(save_vocoder(make_voice(durations=False), tmp_path / "plain"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         bundle.take_voice(tmp_path / "nowhere")
     assert bundle.vocoder is not None and bundle.vocoder.config.unit_hash == UNIT_HASH  # the old one stays
@@ -132,7 +131,7 @@ def test_voices_for_other_units(bundle: Bundle, folder: Path, tmp_path: Path) ->
 
 
 def test_unknown_hashes_are_no_obstacle(folder: Path, tmp_path: Path) -> None:
-    silent = save_vocoder(make_vocoder(num_units=NUM_UNITS + 3, seed=4), tmp_path / "silent", card="Silent.\n")
+    silent = save_vocoder(make_voice(NUM_UNITS + 3, None, seed=4), tmp_path / "silent", card="Silent.\n")
     bundle = load_system(folder).take_voice(silent)
     assert bundle.vocoder_card == "Silent.\n" and bundle.vocoder.config.num_embeddings == NUM_UNITS + 3
     edit(folder / "config.json", units=None)
@@ -165,7 +164,7 @@ def test_a_damaged_description(folder: Path, changes: dict[str, object], message
 def test_export_with_a_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     units = load_system(PUBLISHED / "checkpoint.pt").num_units
     assert units is not None
-    voice = save_vocoder(make_vocoder(num_units=units, unit_hash="beef"), tmp_path / "v", card="# Its own card\n")
+    voice = save_vocoder(make_voice(units, "beef"), tmp_path / "v", card="# Its own card\n")
     arguments = ["export", str(PUBLISHED / "checkpoint.pt"), "-o", str(tmp_path / "b")]
     assert main([*arguments, "--vocoder", str(voice), "--half"]) == 0
     folder = tmp_path / "b"
@@ -175,6 +174,6 @@ def test_export_with_a_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     system = load_system(folder)
     assert system.vocoder is not None and system.vocoder.config.unit_hash == "beef" and system.unit_hash is None
     assert (folder / "vocoder" / "README.md").read_text() == "# Its own card\n"
-    small = save_vocoder(make_vocoder(num_units=units - 1), tmp_path / "small")
+    small = save_vocoder(make_voice(units - 1), tmp_path / "small")
     assert main(["export", str(PUBLISHED / "checkpoint.pt"), "-o", str(tmp_path / "c"), "--vocoder", str(small)]) == 1
     assert "they do not belong together" in capsys.readouterr().err and not (tmp_path / "c").exists()

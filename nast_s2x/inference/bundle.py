@@ -103,6 +103,20 @@ class Bundle:
         """Distinct speech units (4 specials and blank not counted); ``None`` without a unit decoder."""
         return self.model.config.unit_vocab - NUM_SPECIALS - 1 if self.has_units else None
 
+    def voice(self) -> UnitVocoder:
+        """The vocoder, for what cannot do without one.
+
+        Raises:
+            ValueError: the bundle has none.
+        """
+        if self.vocoder is None:
+            raise ValueError(
+                "this system has no voice: give a unit vocoder with --vocoder, or export the bundle with one"
+                if self.has_units
+                else "this system writes text only: it has no unit decoder to speak with"
+            )
+        return self.vocoder
+
     def take_voice(self, path: str | Path) -> Bundle:
         """Speak with the vocoder at ``path`` (a vocoder folder, a bundle, a released checkpoint); returns the bundle.
 

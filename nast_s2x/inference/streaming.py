@@ -1,9 +1,9 @@
-"""Simultaneous translation of one stream: samples of any rate in, whole words, tokens and units out."""
+"""Simultaneous translation of one stream: samples of any rate in; whole words, tokens, units and a voice out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.inference.labels import text_collapser, unit_codes, unit_collapser
 from nast_s2x.inference.resampling import TimedResampler
 from nast_s2x.network import ModelState, NastOutput
+from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream
 
 MAX_CHANNELS = 64
 """More channels than this are samples on the wrong axis."""
@@ -36,6 +37,9 @@ class Emission:
         tokens: text tokens that began in this chunk.
         units: unit codes that began in this chunk (runs collapsed); empty without a unit decoder.
         final: True for the last emission of the stream.
+        waveform: (n,) float32 at 16 kHz, n from 0: the sound that is now final. It trails the units by the synthesis
+            look-ahead, until a chunk without units or the end lets everything out. ``None`` without a voice. Emissions
+            that differ in this alone count as equal.
     """
 
     chunk: int
@@ -44,6 +48,7 @@ class Emission:
     tokens: list[int]
     units: list[int]
     final: bool = False
+    waveform: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -55,6 +60,7 @@ class StreamState:
     text_ctc: CtcCollapser
     unit_ctc: CtcCollapser | None
     detokenizer: StreamingDetokenizer
+    vocoder: VocoderStream | None = None
     resampler: TimedResampler | None = None
     num_channels: int | None = None
     num_frames: int = 0
@@ -77,6 +83,11 @@ class StreamingTranslator:
         bundle: the trained system, see :func:`~nast_s2x.inference.bundle.load_system`.
         geometry: chunk, look-ahead and wait; ``None`` takes the bundle's default. Offline emits everything at the end.
         with_units: return the units too, if the bundle has a unit decoder.
+        with_speech: return their sound too.
+        synthesis: look-ahead and context of the vocoder; ``None`` takes the usual one.
+
+    Raises:
+        ValueError: ``with_speech`` for a bundle without a vocoder.
 
     Example:
         >>> translator = StreamingTranslator(load_system("BUNDLE"))  # doctest: +SKIP
@@ -87,10 +98,19 @@ class StreamingTranslator:
         True
     """
 
-    def __init__(self, bundle: Bundle, geometry: ChunkGeometry | None = None, with_units: bool = True) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        geometry: ChunkGeometry | None = None,
+        with_units: bool = True,
+        with_speech: bool = False,
+        synthesis: SynthesisGeometry | None = None,
+    ) -> None:
         self.bundle = bundle
         self.geometry = bundle.geometry() if geometry is None else geometry
-        self.with_units = with_units and bundle.has_units
+        self.with_speech = with_speech
+        self.with_units = (with_units or with_speech) and bundle.has_units
+        self.synthesis = SynthesisGeometry() if synthesis is None else synthesis
         self.reset()
 
     def reset(self) -> None:
@@ -102,6 +122,7 @@ class StreamingTranslator:
             text_ctc=text_collapser(bundle),
             unit_ctc=unit_collapser(bundle) if self.with_units else None,
             detokenizer=StreamingDetokenizer(bundle.tokenizer),
+            vocoder=VocoderStream(bundle.voice(), self.synthesis) if self.with_speech else None,
         )
 
     @property
@@ -141,11 +162,20 @@ class StreamingTranslator:
         if not state.num_frames:
             return []
         rest = state.detokenizer.finish()
-        if emissions:
-            last = emissions.pop()
-            text = join_words([last.text, rest])
-            return [*emissions, Emission(last.chunk, last.source_ms, text, last.tokens, last.units, final=True)]
-        return [Emission(state.num_chunks - 1, state.source_ms, rest, [], [], final=True)]
+        sound = self._rest_of_sound()
+        if not emissions:
+            return [Emission(state.num_chunks - 1, state.source_ms, rest, [], [], final=True, waveform=sound)]
+        last = emissions[-1]
+        if sound is not None and last.waveform is not None:
+            sound = np.concatenate([last.waveform, sound])
+        return [*emissions[:-1], replace(last, text=join_words([last.text, rest]), final=True, waveform=sound)]
+
+    def _rest_of_sound(self) -> NDArray[np.float32] | None:
+        """End the voice: what was held back, (n,); ``None`` without a voice."""
+        vocoder = self.state.vocoder
+        if vocoder is None or vocoder.finished:
+            return None if vocoder is None else np.zeros(0, np.float32)
+        return vocoder.push([], final=True)
 
     def _open_state(self, what: str) -> StreamState:
         if self.state.finished:
@@ -200,7 +230,10 @@ class StreamingTranslator:
             new_units = state.unit_ctc.push(units[start * ratio : stop * ratio]) if state.unit_ctc else []
             words = state.detokenizer.push(tokens)
             chunk, state.num_chunks = state.num_chunks, state.num_chunks + 1
-            yield Emission(chunk, self._time_of(chunk), words, tokens, unit_codes(new_units))
+            codes = unit_codes(new_units)
+            # The end of a stream is a push of its own, as in speak_chunks; offline, all is one chunk and one window.
+            sound = state.vocoder.push(codes, final=geometry.offline) if state.vocoder else None
+            yield Emission(chunk, self._time_of(chunk), words, tokens, codes, waveform=sound)
 
     def _time_of(self, chunk: int) -> float:
         """Source time of an emission: what the geometry needs, or the end of the source if that comes first."""
