@@ -132,10 +132,11 @@ def run_fit(args: argparse.Namespace) -> int:
     from nast_s2x.units.sampling import sample_vectors
 
     back_end = BackEnd(args.features, args.model, args.layer, args.device)
-    features = back_end.build()
+    features, windows = back_end.build(), _windows(args)
+    windows.check(features)
     listed, problems = read_recordings(args.manifest, args.audio_column, args.split)
     vectors, bad = sample_vectors(
-        listed, back_end, args.max_frames, args.seed, _windows(args), _jobs(args), progress=not args.quiet
+        listed, back_end, args.max_frames, args.seed, windows, _jobs(args), progress=not args.quiet
     )
     problems += [f"{args.manifest}:{line}: {reason}" for line, reason in bad]
     _list(problems)

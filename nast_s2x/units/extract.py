@@ -150,6 +150,7 @@ def extract(
         raise ExtractError(f"{len(problems)} bad rows, nothing was written", problems)
     features = back_end.build()
     check_fits(centroids, features)
+    windows.check(features)
     record = _record(features, centroids, Path(centroids_file).name, audio_column, windows)
     record["change_cost"] = float(change_cost)
     del features  # the processes have their own

@@ -53,14 +53,29 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _new(kind: type, _base: Any = None, _state: Any = None) -> Any:
+    """An empty object, as protocols 0 and 1 make it."""
+    if not (isinstance(kind, type) and issubclass(kind, _Box)):
+        raise pickle.UnpicklingError("an object of an unknown class")
+    return kind()
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: Any, order: str, _axes: Any = None) -> NDArray[Any]:
+    """An array of bytes in the pickle, as protocol 5 writes it."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,
+    **{(module, "_reconstructor"): _new for module in ("copyreg", "copy_reg")},
+    **{(module, "object"): object for module in ("builtins", "__builtin__")},
     ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
     ("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
 # Random generators are among the attributes of a model.
 _BOXED = ("sklearn", "numpy.random", "scipy.sparse")

@@ -14,15 +14,19 @@ from nast_s2x.data.features import split_segment
 from nast_s2x.data.manifest import Row, read_table
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.units.features import UnitFeatures
-from nast_s2x.units.windows import windowed
+from nast_s2x.units.windows import OVERLAP_SECONDS, WINDOW_SECONDS, window_frames, windowed
 
 
 @dataclass(frozen=True)
 class Windows:
     """Lengths of the windows of :func:`~nast_s2x.units.windows.windowed`, in seconds."""
 
-    seconds: float = 30.0
-    overlap: float = 2.0
+    seconds: float = WINDOW_SECONDS
+    overlap: float = OVERLAP_SECONDS
+
+    def check(self, features: UnitFeatures) -> None:
+        """Raise ``ValueError`` where a window leaves nothing between its overlaps."""
+        window_frames(features, self.seconds, self.overlap)
 
     def features(self, features: UnitFeatures, audio: str) -> NDArray[np.float32]:
         """Features of a recording, ``FILE`` or ``FILE:START:SAMPLES`` (at its own rate): (unit frames, D), 1 or more.

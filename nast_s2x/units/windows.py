@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,9 +14,24 @@ WINDOW_SECONDS = 30.0
 OVERLAP_SECONDS = 2.0
 
 
-def frames_of(seconds: float) -> int:
-    """Unit frames of a duration, rounded."""
-    return round(seconds * SAMPLE_RATE / UNIT_SAMPLES)
+def window_frames(features: UnitFeatures, window_seconds: float, overlap_seconds: float) -> tuple[int, int]:
+    """Frames of a window's centre, and of the overlap on each side; see :func:`windowed`.
+
+    Raises:
+        ValueError: a window that holds nothing but its overlaps.
+    """
+    if not (math.isfinite(window_seconds) and math.isfinite(overlap_seconds)):
+        raise ValueError(f"lengths of windows must be numbers of seconds, not {window_seconds} and {overlap_seconds}")
+    if features.context_samples is None:
+        overlap = round(overlap_seconds * SAMPLE_RATE / UNIT_SAMPLES)
+    else:
+        overlap = -(-features.context_samples // UNIT_SAMPLES)
+    step = round(window_seconds * SAMPLE_RATE / UNIT_SAMPLES) - 2 * overlap
+    if overlap < 1 or step < 1:
+        raise ValueError(
+            f"windows of {window_seconds} s leave nothing between overlaps of {overlap} frames of 20 ms (at least 1)"
+        )
+    return step, overlap
 
 
 def windowed(
@@ -42,19 +59,11 @@ def windowed(
     Raises:
         ValueError: a window that holds nothing but its overlaps.
     """
+    step, overlap = window_frames(features, window_seconds, overlap_seconds)
     local = getattr(features, "frames", features)
     project = getattr(features, "project", None)
-    if features.context_samples is None:
-        overlap = frames_of(overlap_seconds)
-        # Zero mean and unit variance belong to the recording, not to a window.
-        samples = features.normalized(samples) if hasattr(features, "normalized") else samples
-    else:
-        overlap = -(-features.context_samples // UNIT_SAMPLES)
-    step = frames_of(window_seconds) - 2 * overlap
-    if overlap < 1 or step < 1:
-        raise ValueError(
-            f"windows of {window_seconds} s leave nothing between overlaps of {overlap} frames of 20 ms (at least 1)"
-        )
+    # Zero mean and unit variance belong to the recording, not to a window.
+    samples = features.normalized(samples) if hasattr(features, "normalized") else samples
     tables = [local(samples[start:stop])[first:last] for start, stop, first, last in _cuts(len(samples), step, overlap)]
     table = np.concatenate(tables)
     return table if project is None else project(table)

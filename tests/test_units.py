@@ -1,0 +1,194 @@
+"""Centroids, features and windows: what a unit is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from unit_corpus import signal
+
+from nast_s2x.frontend.fbank import fbank
+from nast_s2x.units import centroids as centroids_module
+from nast_s2x.units.backends import BackEnd, back_end_of, check_fits
+from nast_s2x.units.centroids import Centroids
+from nast_s2x.units.features import LogMel, Mfcc
+from nast_s2x.units.fit import fit, take_frames
+from nast_s2x.units.recordings import runs
+from nast_s2x.units.windows import windowed
+
+
+def table(rows: int, width: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 22])
+def test_nearest_is_what_brute_force_finds(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(centroids_module, "_BLOCK_ELEMENTS", block)
+    centers, vectors = 3 + table(17, 5), 3 + table(203, 5, seed=1)
+    distances = ((vectors[:, None].astype(np.float64) - centers[None]) ** 2).sum(axis=-1)
+    np.testing.assert_array_equal(Centroids(centers).nearest(vectors), distances.argmin(axis=1))
+
+
+def test_of_equally_near_centres_the_first_is_taken() -> None:
+    centers = np.array([[0, 4], [2, 0], [-2, 0], [2, 0]], np.float32)
+    vectors = np.array([[0, 0], [2, 0], [2, 1], [-3, 0]], np.float32)
+    assert Centroids(centers).nearest(vectors).tolist() == [1, 1, 1, 2]
+    copies = np.repeat(table(9, 20), 12, axis=0)
+    found = Centroids(copies).nearest(table(300, 20, seed=1))
+    assert (found % 12 == 0).all() and len(set(found)) > 5
+
+
+def test_nearest_of_nothing_and_of_another_width() -> None:
+    assert Centroids(table(4, 3)).nearest(np.zeros((0, 3), np.float32)).shape == (0,)
+    with pytest.raises(ValueError, match="width 3: they are of another back end or layer"):
+        Centroids(table(4, 3)).nearest(table(5, 2))
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 3)), np.array([[np.nan, 1]])])
+def test_centroids_must_be_a_table_of_numbers(bad: NDArray[np.float64]) -> None:
+    with pytest.raises(ValueError, match="centroids"):
+        Centroids(bad)
+
+
+def test_centroids_in_all_file_formats(tmp_path: Path) -> None:
+    made = Centroids(table(6, 4), Mfcc().describe())
+    made.save(tmp_path / "c.safetensors")
+    np.save(tmp_path / "c.npy", made.centers)
+    np.savez(tmp_path / "c.npz", cluster_centers_=made.centers, other=np.zeros(3))
+    np.save(tmp_path / "double.npy", made.centers.astype(np.float64))
+    for name in ("c.safetensors", "c.npy", "c.npz", "double.npy"):
+        loaded = Centroids.load(tmp_path / name)
+        np.testing.assert_array_equal(loaded.centers, made.centers)
+        assert loaded.hash == made.hash and len(loaded.hash) == 16
+    assert Centroids.load(tmp_path / "c.safetensors").features == Mfcc().describe()
+    assert Centroids.load(tmp_path / "c.npy").features == {}
+    assert Centroids(made.centers + 1).hash != made.hash
+
+
+def test_unusable_files_of_centroids(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "many.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    (tmp_path / "c.safetensors").write_bytes(b"no")
+    (tmp_path / "c.bin").write_bytes(b"no")
+    reasons = {
+        "objects.npy": "pickle",
+        "many.npz": "centroids are called centroids or cluster_centers_",
+        "c.safetensors": "c.safetensors: ",
+        "c.bin": "convert-kmeans --trust-pickle",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason):
+            Centroids.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no such file of centroids"):
+        Centroids.load(tmp_path / "nothing.npy")
+
+
+def test_runs() -> None:
+    units, durations = runs([5, 5, 2, 5, 5, 5])
+    assert (units.tolist(), durations.tolist()) == ([5, 2, 5], [2, 1, 3])
+    np.testing.assert_array_equal(np.repeat(units, durations), [5, 5, 2, 5, 5, 5])
+    assert [part.tolist() for part in runs([])] == [[], []]
+
+
+def test_features_are_frames_of_20_ms() -> None:
+    samples = signal(1.0)
+    frames = fbank(samples).numpy()
+    energies = LogMel()(samples)
+    np.testing.assert_allclose(energies[3], (frames[6] + frames[7]) / 2, rtol=1e-6)
+    assert len(energies) == (len(samples) - 240) // 320
+    assert len(LogMel()(samples[:560])) == 1 and len(LogMel()(samples[:559])) == 0
+    # A vector's own samples decide: those before 320 u change nothing.
+    np.testing.assert_array_equal(LogMel()(samples[320 * 5 :]), energies[5:])
+    scaled = Mfcc(loudness=0.25)(samples)[:, 0] * 2
+    np.testing.assert_allclose(scaled, Mfcc(loudness=0.5)(samples)[:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("features", [LogMel(), Mfcc()], ids=lambda features: features.name)
+@pytest.mark.parametrize("window", [0.06, 0.1, 0.5, 1.99, 2.2])
+def test_windows_of_plain_features_leave_no_trace(features: LogMel, window: float) -> None:
+    for samples in (signal(2.0), signal(2.0)[:-133], signal(2.0)[:-319]):
+        np.testing.assert_array_equal(windowed(features, samples, window), features(samples))
+
+
+class Counted:
+    """Features that see the whole window: the sum of a frame's samples, and the number of samples seen."""
+
+    dim, context_samples = 2, None
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+    def __call__(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.longest = max(self.longest, len(samples))
+        count = max(0, (len(samples) - 80) // 320)
+        sums = samples[: 320 * count].reshape(count, 320).sum(axis=1)
+        return np.stack([sums, np.full(count, len(samples))], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", [0, 100, 48000, 48001, 16000 * 10 + 79, 16000 * 10 + 80, 16000 * 10 + 319])
+def test_windows_keep_order_count_and_bounds(length: int) -> None:
+    samples, features = np.arange(length, dtype=np.float32), Counted()
+    whole = features(samples)
+    features.longest = 0
+    found = windowed(features, samples, window_seconds=3, overlap_seconds=0.5)
+    np.testing.assert_array_equal(found[:, 0], whole[:, 0])
+    assert features.longest <= 3 * 16000 + 319
+    if length <= 48000:
+        assert (found[:, 1] == length).all()
+    else:  # every frame has seen the overlap on both sides: no window is short
+        assert found[:, 1].min() >= 1.5 * 16000
+
+
+def test_windows_must_hold_more_than_their_overlaps() -> None:
+    for window, overlap in ((1.0, 0.5), (0.02, 0.0), (3.0, 0.0), (3.0, -1.0), (-3.0, 0.5), (float("inf"), 0.5)):
+        with pytest.raises(ValueError, match="windows"):
+            windowed(Counted(), signal(1.0), window, overlap)
+
+
+def test_fit_finds_clusters_and_says_what_of() -> None:
+    means = 20 * table(5, 20, seed=3)
+    vectors = np.repeat(means, 60, axis=0) + 0.01 * table(300, 20)
+    found = fit(vectors[np.random.default_rng(0).permutation(300)], 5, Mfcc(), seed=1)
+    gaps = np.abs(found.centers[:, None] - means[None]).max(axis=-1)
+    assert gaps.min(axis=0).max() < 0.1 and found.features == Mfcc().describe()
+    with pytest.raises(ValueError, match="fewer than 4 different vectors"):
+        fit(np.zeros((100, 20), np.float32), 4, Mfcc())
+    with pytest.raises(ValueError, match="at least 2, not 1"):
+        fit(vectors, 1, Mfcc())
+
+
+def test_take_frames_stops_where_it_has_enough() -> None:
+    def tables():
+        yield table(4, 2)
+        yield table(4, 2, seed=1)
+        pytest.fail("read on")
+
+    np.testing.assert_array_equal(take_frames(tables(), 6), np.concatenate([table(4, 2), table(4, 2, seed=1)[:2]]))
+    with pytest.raises(ValueError, match="shorter than a unit frame"):
+        take_frames(iter([np.zeros((0, 2), np.float32)]), 6)
+
+
+def test_back_end_of_centroids() -> None:
+    known = Centroids(table(4, 12), Mfcc(12, 0.25).describe())
+    features = back_end_of(known).build()
+    assert features.describe() == known.features
+    check_fits(known, features)
+    foreign = Centroids(table(4, 80))
+    check_fits(foreign, back_end_of(foreign, "logmel").build())
+    for wrong, arguments, reason in (
+        (foreign, {}, "name the features"),
+        (known, {"name": "logmel"}, "of features mfcc, not logmel"),
+        (foreign, {"name": "mhubert"}, "HubertModel folder"),
+        (foreign, {"name": "logmel", "layer": 3}, "no model and no layer"),
+        (Centroids(table(4, 80), {"features": "waves"}), {}, "not 'waves'"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            back_end_of(wrong, **arguments)
+    with pytest.raises(ValueError, match="80 wide, the features 20"):
+        check_fits(foreign, Mfcc())
+    with pytest.raises(ValueError, match="made with loudness 0.25, these features have 0.5"):
+        check_fits(known, Mfcc(12))
+    assert json.loads(json.dumps(known.features)) == known.features and not BackEnd("mfcc").has_network
