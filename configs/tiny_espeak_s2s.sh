@@ -72,8 +72,8 @@ STAGE_ctc=(
 STAGE_nmla=(
     --arch nast_s2s_tiny
     --finetune-from-model "$SAVE/ctc/checkpoint_best.pt"
-    --best-checkpoint-metric unit_bleu
-    --lr 5e-4 --warmup-updates 100 --max-update 500
+    --best-checkpoint-metric unit_bleu --save-interval-updates 200 --validate-interval-updates 200
+    --lr 7e-4 --warmup-updates 100 --max-update 800
     --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch
     --text-glancing 0.3 --unit-glancing 0.1
 )
