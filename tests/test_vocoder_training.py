@@ -87,7 +87,7 @@ def test_discriminators_join_late_and_learn(voice: Path) -> None:
     before = [p.detach().clone() for p in trainer.discriminators.parameters()]
     logs = [trainer.step(batch) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.discriminators.parameters(), strict=True))
-    logs += [trainer.step(batch) for _ in range(30)]
+    logs += [trainer.step(batch) for _ in range(12)]
     assert ["discriminator_loss" in log for log in logs[:4]] == [False, False, True, True]
     assert {"adversarial_loss", "feature_loss"} <= logs[2].keys()
     assert logs[-1]["discriminator_loss"] < 0.8 * logs[2]["discriminator_loss"]
@@ -191,7 +191,9 @@ def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_p
     frames = sum(map(int, voice.read_text("utf-8").splitlines()[7].split("\t")[5].split()))
     assert soundfile.info(once / "samples/r6_0000006.wav").frames == 320 * frames
     card = (once / "vocoder/README.md").read_text("utf-8")
-    assert HASH in card and "updates: 6 of 4 crops" in card and "discriminators: from update 0" in card
+    for line in (HASH, "6 recordings (0.0 hours), 6 updates of 4 crops of 0.16 s", "discriminators: from update 0"):
+        assert line in card
+    assert f"mel_loss {lines[3]['mel_loss']:.3f}" in card and f"log-mel error {lines[4]['mel_error']:.3f}" in card
 
     parts = tmp_path / "parts"
     # The first call ends by its time, after one update; the next ends early by its length.
@@ -213,6 +215,11 @@ def test_discriminators_can_be_added_to_a_training_that_had_none(voice: Path, tm
     last = json.loads((output / "train.log").read_text("utf-8").splitlines()[-2])
     assert last["update"] == 4 and last["adversarial_loss"] > 0
     assert list(weights(output)["networks"]) == ["generator", "discriminators"]
+    wider = TINY["training"]["discriminators"] | {"scale_width": 32}
+    with pytest.raises(
+        ValueError, match=r"checkpoint_last.pt: the checkpoint's discriminators are .*'scale_width': 16"
+    ):
+        run(voice, output, write_config(tmp_path / "wider.json", discriminators=wider, adversarial_from=2))
 
 
 def test_resuming_with_other_units_or_sizes_is_refused_and_loses_nothing(voice: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nast_s2x.frontend.audio import AudioError
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
-from nast_s2x.vocoder.config import VocoderConfig
+from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.dataset import (
     CropBatch,
     CropDataset,
@@ -72,13 +72,14 @@ class RunOptions:
 
 @dataclass
 class _Journal:
-    """Log lines on disk (rank 0), TensorBoard where asked for."""
+    """Log lines on disk (rank 0), TensorBoard where asked for; ``last`` holds the latest values of each kind."""
 
     file: TextIO | None
     board: Any = None
-    pending: list[Mapping[str, Tensor]] = field(default_factory=list)
+    last: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def write(self, update: int, kind: str, values: Mapping[str, float]) -> None:
+        self.last[kind] = values
         if self.file is None:
             return
         line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in values.items()}
@@ -92,6 +93,17 @@ class _Journal:
         for stream in (self.file, self.board):
             if stream is not None:
                 stream.close()
+
+
+@dataclass
+class _Run:
+    """What a running training consists of."""
+
+    trainer: VocoderTrainer
+    data: CropDataset
+    dev: Sequence[UnitRecording]
+    options: RunOptions
+    journal: _Journal
 
 
 def train(
@@ -120,7 +132,8 @@ def train(
     resume(trainer, options.output / CHECKPOINT)
     journal = _open_journal(options, ranks)
     try:
-        _run(trainer, CropDataset(recordings, settings.crop_frames, settings.context_frames), dev, options, journal)
+        data = CropDataset(recordings, settings.crop_frames, settings.context_frames)
+        _update_until_done(_Run(trainer, data, dev, options, journal))
     finally:
         journal.close()
     return options.output / SUBFOLDER
@@ -135,37 +148,39 @@ def _with_hash(config: VocoderConfig, manifest: UnitManifest) -> VocoderConfig:
     return replace(config, unit_hash=manifest.unit_hash or config.unit_hash)
 
 
-def _run(
-    trainer: VocoderTrainer, data: CropDataset, dev: Sequence[UnitRecording], options: RunOptions, journal: _Journal
-) -> None:
-    settings, ranks, begun = trainer.settings, trainer.ranks, time.monotonic()
-    batches = StepBatches(
-        len(data), settings.batch_size, options.seed, trainer.update, settings.max_updates, ranks.rank, ranks.world_size
-    )
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,
+def _loader(run: _Run) -> DataLoader[CropBatch]:
+    trainer, options, ranks = run.trainer, run.options, run.trainer.ranks
+    size, stop = trainer.settings.batch_size, trainer.settings.max_updates
+    return DataLoader(
+        run.data,
+        batch_sampler=StepBatches(
+            len(run.data), size, options.seed, trainer.update, stop, ranks.rank, ranks.world_size
+        ),
         collate_fn=collate,
         num_workers=options.workers,
         pin_memory=trainer.device.type == "cuda",
     )
-    bar = tqdm(loader, "training", settings.max_updates, initial=trainer.update, disable=not ranks.main)
+
+
+def _update_until_done(run: _Run) -> None:
+    trainer, options, begun = run.trainer, run.options, time.monotonic()
+    stop, main = trainer.settings.max_updates, trainer.ranks.main
+    bar = tqdm(_loader(run), "training", stop, initial=trainer.update, disable=not main)
+    logs: list[Mapping[str, Tensor]] = []
     for batch in _told_in_one_line(bar):
-        journal.pending.append(trainer.step(batch))
-        update = trainer.update
-        if update % options.log_every == 0 or update == settings.max_updates:
-            losses = mean_losses(journal.pending)
-            journal.pending.clear()
-            journal.write(update, "train", losses | {"seconds": time.monotonic() - begun})
+        logs.append(trainer.step(batch))
+        if trainer.update % options.log_every == 0 or trainer.update == stop:
+            losses = mean_losses(logs)
+            logs.clear()
+            run.journal.write(trainer.update, "train", losses | {"seconds": time.monotonic() - begun})
             bar.set_postfix({name: f"{losses[name]:.3f}" for name in ("mel_loss", "stft_loss") if name in losses})
         over = _time_over(options, begun, trainer)
-        due = over or update % options.save_every == 0 or update == settings.max_updates
-        if due and ranks.main:
-            save(trainer, dev, options, journal)
+        if main and (over or trainer.update % options.save_every == 0 or trainer.update == stop):
+            _save(run)
         if over:
             break
-    if ranks.main and not (options.output / SUBFOLDER).exists():
-        save(trainer, dev, options, journal)
+    if main and not (options.output / SUBFOLDER).exists():
+        _save(run)
 
 
 def _told_in_one_line(batches: Iterable[CropBatch]) -> Iterator[CropBatch]:
@@ -187,18 +202,17 @@ def _time_over(options: RunOptions, begun: float, trainer: VocoderTrainer) -> bo
     return bool(over)
 
 
-def save(trainer: VocoderTrainer, dev: Sequence[UnitRecording], options: RunOptions, journal: _Journal) -> None:
+def _save(run: _Run) -> None:
     """Evaluate, write the vocoder folder, then the checkpoint: each file appears whole or not at all."""
+    trainer, output = run.trainer, run.options.output
     model = trainer.exported()
-    results: dict[str, float] = {}
-    if dev:
-        samples, tag = options.output / "samples", f"{trainer.update:07d}"
-        results = evaluate(model, dev, trainer.settings.floor, samples, tag)
-        journal.write(trainer.update, "dev", results)
-    save_vocoder(model, options.output / SUBFOLDER, card=_card(trainer, model, results))
-    partial = options.output / f"{CHECKPOINT}.partial"
+    if run.dev:
+        results = evaluate(model, run.dev, trainer.settings.floor, output / "samples", f"{trainer.update:07d}")
+        run.journal.write(trainer.update, "dev", results)
+    save_vocoder(model, output / SUBFOLDER, card=_card(run, model))
+    partial = output / f"{CHECKPOINT}.partial"
     torch.save(trainer.training_state(), partial)
-    os.replace(partial, options.output / CHECKPOINT)
+    os.replace(partial, output / CHECKPOINT)
 
 
 def resume(trainer: VocoderTrainer, path: Path) -> bool:
@@ -235,10 +249,12 @@ def _open_journal(options: RunOptions, ranks: Ranks) -> _Journal:
     return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
 
 
-def _card(trainer: VocoderTrainer, model: UnitVocoder, results: Mapping[str, float]) -> str:
-    config, settings = trainer.config, trainer.settings
+def _card(run: _Run, model: UnitVocoder) -> str:
+    config, settings, update = run.trainer.config, run.trainer.settings, run.trainer.update
+    recordings, start = run.data.recordings, settings.adversarial_from
+    hours = sum(recording.num_frames for recording in recordings) * UNIT_SAMPLES / SAMPLE_RATE / 3600
+    crop = settings.crop_frames * UNIT_SAMPLES / SAMPLE_RATE
     size = sum(parameter.numel() for parameter in model.parameters())
-    start = settings.adversarial_from
     lines = [
         "# Unit vocoder",
         "",
@@ -246,13 +262,18 @@ def _card(trainer: VocoderTrainer, model: UnitVocoder, results: Mapping[str, flo
         f"{size / 1e6:.2f}M parameters, trained by `nast-s2x vocoder train`.",
         "",
         f"* units: centroids {config.unit_hash or 'not recorded'}",
-        f"* updates: {trainer.update} of {settings.batch_size} crops of {settings.crop_frames * 0.02:.2f} s",
-        f"* discriminators: {'none' if start is None or trainer.update <= start else f'from update {start} on'}",
+        f"* trained on {len(recordings)} recordings ({hours:.1f} hours), {update} updates of {settings.batch_size} "
+        f"crops of {crop:.2f} s",
+        f"* discriminators: {'none' if start is None or update <= start else f'from update {start} on'}",
     ]
-    if "mel_error" in results:
+    losses = [f"{name} {value:.3f}" for name, value in run.journal.last.get("train", {}).items() if "loss" in name]
+    if losses:
+        lines.append(f"* losses of the last updates: {', '.join(losses)}")
+    results = run.journal.last.get("dev", {})
+    if results:
         lines.append(
-            f"* copy-synthesis of dev recordings: mean absolute log-mel error {results['mel_error']:.3f} (80 bands, "
-            f"magnitudes below {settings.floor} count as that)"
+            f"* copy-synthesis of {len(run.dev)} dev recordings: mean absolute log-mel error "
+            f"{results['mel_error']:.3f} (80 bands, magnitudes below {settings.floor} count as that)"
         )
     if "duration_error" in results:
         lines.append(f"* predicted durations: mean absolute error {results['duration_error']:.2f} unit frames")

@@ -240,6 +240,12 @@ class VocoderTrainer(nn.Module):
             ValueError: the state belongs to a vocoder of other sizes, or to units of other centroids.
         """
         _same_vocoder(state["config"], self.config.to_dict())
+        sizes = self.settings.to_dict()["discriminators"]
+        if "discriminators" in state["networks"] and state["settings"]["discriminators"] != sizes:
+            raise ValueError(
+                f"the checkpoint's discriminators are {state['settings']['discriminators']}, the configuration's "
+                f"{sizes}: train in another folder"
+            )
         for name, network in self._networks().items():
             if name in state["networks"]:
                 network.load_state_dict(state["networks"][name])
