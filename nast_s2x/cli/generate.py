@@ -9,14 +9,18 @@ import math
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, open_voice
 from nast_s2x.cli.system import add_system_flags, open_system, say
 
 if TYPE_CHECKING:
+    from nast_s2x.cli.sound_folder import SoundFolder
     from nast_s2x.inference.bundle import Bundle
     from nast_s2x.inference.generation import GeneratedRow, SourceRow
+    from nast_s2x.vocoder.synthesis import SynthesisGeometry
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +30,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="translate a manifest or audio files offline, in batches",
         description="Translate whole utterances. Lines as fairseq-generate writes them: T- reference, H- score (mean "
         "base-2 log-probability of a slot) and pieces, D- the same as text, Unit- speech units; numbers are places in "
-        "the manifest. Rows that cannot be read are reported and left out; the exit status is then 1.",
+        "the manifest. With --speech also write a sound file for each row, and speech.tsv, the list of them. Rows that "
+        "cannot be read are reported and left out; the exit status is then 1.",
     )
     add_flags(parser)
     parser.set_defaults(func=run)
@@ -47,6 +52,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", metavar="FILE", help="write the lines to FILE instead of standard output")
     parser.add_argument("--no-units", action="store_true", help="leave the units out")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    add_speech_flags(parser).add_argument(
+        "--output-wav", metavar="DIR", help=f"folder of the sound files (default: {DEFAULT_FOLDER})"
+    )
     add_system_flags(parser, default_chunk="offline if the model was trained for it, else its largest chunk")
 
 
@@ -54,17 +62,31 @@ def run(args: argparse.Namespace) -> int:
     """Generate; returns the exit status."""
     from nast_s2x.inference.generation import shard_rows
 
-    rows = shard_rows(_rows(args), args.num_shards, args.shard_id)
+    check_speech_flags(args, ("--output-wav",))
+    all_rows = _rows(args)
+    rows = shard_rows(all_rows, args.num_shards, args.shard_id)
     bundle, geometry = open_system(args, offline_default=True)
+    synthesis = open_voice(args, bundle)
     with_units = bundle.has_units and not args.no_units
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
+        sounds = _open_sounds(stack, args, all_rows) if args.speech else None
         json_file = _open(stack, args.json) if args.json else None
         # JSON on standard output has it to itself.
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
-        done = list(_write(_generated(args, bundle, geometry, rows), bundle, with_units, lines, json_file))
+        results = _generated(args, bundle, geometry, rows, synthesis)
+        done = list(_write(results, bundle, with_units, lines, json_file, sounds))
     _report(args, done, time.monotonic() - started)
+    if sounds is not None:
+        say(sounds.report())
     return 1 if any(row.error for row in done) else 0
+
+
+def _open_sounds(stack: contextlib.ExitStack, args: argparse.Namespace, all_rows: list[SourceRow]) -> SoundFolder:
+    from nast_s2x.cli.sound_folder import SoundFolder
+
+    part = (args.shard_id, args.num_shards) if args.num_shards > 1 else None
+    return stack.enter_context(SoundFolder(Path(args.output_wav or DEFAULT_FOLDER), all_rows, part))
 
 
 def _rows(args: argparse.Namespace) -> list[SourceRow]:
@@ -85,7 +107,11 @@ def _open(stack: contextlib.ExitStack, name: str | None) -> IO[str]:
 
 
 def _generated(
-    args: argparse.Namespace, bundle: Bundle, geometry: Any, rows: list[SourceRow]
+    args: argparse.Namespace,
+    bundle: Bundle,
+    geometry: Any,
+    rows: list[SourceRow],
+    synthesis: SynthesisGeometry | None,
 ) -> Iterable[GeneratedRow]:
     from tqdm import tqdm
 
@@ -99,6 +125,8 @@ def _generated(
             batch_size=args.batch_size,
             max_tokens=args.max_tokens,
             with_units=not args.no_units,
+            with_speech=args.speech,
+            synthesis=synthesis,
             progress=bar.update,
         )
 
@@ -109,16 +137,26 @@ def _write(
     with_units: bool,
     lines: IO[str] | None,
     json_file: IO[str] | None,
+    sounds: SoundFolder | None,
 ) -> Iterable[GeneratedRow]:
+    """Write each result as it comes; yields it without its sound, which is in its file by then."""
     for result in results:
         if result.error is not None:
             say(f"left out: {result.row.id}: {result.error}")
         if lines is not None and result.translation is not None:
             pieces = bundle.tokenizer.pieces(result.translation.tokens)
             lines.write(fairseq_lines(result, pieces, with_units))
+        sound = sounds.add(result) if sounds is not None and result.translation is not None else {}
         if json_file is not None:
-            json_file.write(json.dumps(as_json(result, bundle, with_units), ensure_ascii=False) + "\n")
-        yield result
+            json_file.write(json.dumps(as_json(result, bundle, with_units) | sound, ensure_ascii=False) + "\n")
+        yield without_sound(result)
+
+
+def without_sound(result: GeneratedRow) -> GeneratedRow:
+    """The result without its waveform: a corpus of them would not fit into memory."""
+    if result.translation is None:
+        return result
+    return replace(result, translation=replace(result.translation, waveform=None))
 
 
 def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> str:

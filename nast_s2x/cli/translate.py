@@ -1,4 +1,4 @@
-"""``nast-s2x translate``: recordings played as streams; words are printed as they become final."""
+"""``nast-s2x translate``: recordings played as streams; words are printed, and spoken, as they become final."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nast_s2x.cli.speech import (
+    DEFAULT_FOLDER,
+    add_speech_flags,
+    check_speech_flags,
+    file_names,
+    open_voice,
+    protect_sources,
+)
 from nast_s2x.cli.system import add_system_flags, open_system, say
 
 if TYPE_CHECKING:
     import numpy as np
+    import soundfile
     from numpy.typing import NDArray
 
+    from nast_s2x.cli.listening import Listener
     from nast_s2x.inference.streaming import Emission, StreamingTranslator
 
 
@@ -24,7 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "translate",
         help="translate recordings as streams, printing words as they come",
         description="Play recordings into the translator piece by piece and print each emission with the source time "
-        "at which it was possible.",
+        "at which it was possible. With --speech also write NAME.wav (the translation), NAME.stereo.wav (left the "
+        "recording, right the translation at the times it was there) and NAME.srt (its text as captions).",
     )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="audio file (wav, flac, ogg, mp3) of any sample rate")
     parser.add_argument("--offline", action="store_true", help="the same as --chunk-ms offline")
@@ -32,8 +43,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--real-time", action="store_true", help="play at the speed of speech")
     parser.add_argument("--units", action="store_true", help="print speech units too")
     parser.add_argument("--json", action="store_true", help="one JSON object an emission, with computing time")
+    _add_listening_flags(parser)
     add_system_flags(parser, default_chunk="320 if the model was trained for it, else its smallest chunk")
     parser.set_defaults(func=run)
+
+
+def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
+    group = add_speech_flags(parser)
+    group.add_argument("--output", "-o", metavar="DIR", help=f"folder of the files (default: {DEFAULT_FOLDER})")
+    group.add_argument(
+        "--playback-buffer-ms",
+        type=float,
+        metavar="MS",
+        help="start to play so much later, which closes gaps between the pieces of speech (default: 0)",
+    )
+    group.add_argument(
+        "--computation-aware",
+        action="store_true",
+        help="a piece is there when it was computed, not when its source had been heard (times vary between runs)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,34 +74,58 @@ def run(args: argparse.Namespace) -> int:
         if args.chunk_ms not in (None, "offline"):
             raise ValueError(f"--offline and --chunk-ms {args.chunk_ms} contradict each other")
         args.chunk_ms = "offline"
+    check_speech_flags(args, ("--output", "--playback-buffer-ms", "--computation-aware"))
+    names = _output_names(args)
     bundle, geometry = open_system(args, offline_default=False)
-    translator = StreamingTranslator(bundle, geometry, with_units=args.units)
+    synthesis = open_voice(args, bundle)
+    translator = StreamingTranslator(bundle, geometry, args.units, synthesis is not None, synthesis)
     failures = 0
-    for path in args.audio:
+    for path, name in zip(args.audio, names):
         translator.reset()
         try:
-            _translate_file(translator, Path(path), args)
+            _translate_file(translator, Path(path), name, args)
         except ValueError as error:
             say(f"{path}: {error}")
             failures += 1
     return 1 if failures else 0
 
 
-def _translate_file(translator: StreamingTranslator, path: Path, args: argparse.Namespace) -> None:
+def _output_names(args: argparse.Namespace) -> list[str]:
+    """Names of the recordings' files, checked before anything is computed."""
+    names = file_names([Path(path).stem for path in args.audio])
+    if args.speech:
+        from nast_s2x.cli.listening import Listener, paths
+
+        Listener(args.playback_buffer_ms or 0.0)
+        args.output = args.output or DEFAULT_FOLDER
+        outputs = {path: "--output" for name in names for path in paths(Path(args.output), name)}
+        protect_sources(outputs, args.audio)
+    return names
+
+
+def _translate_file(translator: StreamingTranslator, path: Path, name: str, args: argparse.Namespace) -> None:
     if not args.json:
         print(f"# {path}")
-    clock = _Clock(args.real_time)
-    words: list[str] = []
-    for piece, rate, heard_ms in _pieces(path, args.piece_ms):
-        clock.wait_for(heard_ms)
-        with clock:
-            emissions = translator.push(piece, rate)
-        words += _show(emissions, path, clock, args)
-    with clock:
-        emissions = translator.finish()
-    words += _show(emissions, path, clock, args)
-    if not args.json:
-        print(f"= {' '.join(words)}", flush=True)
+    show = _Show(path, args)
+    try:
+        for piece, rate, heard_ms in _pieces(path, args.piece_ms):
+            show.clock.wait_for(heard_ms)
+            with show.clock:
+                emissions = translator.push(piece, rate)
+            if show.listener is not None:
+                show.listener.hear(piece, rate)
+            show.emissions(emissions)
+        with show.clock:
+            emissions = translator.finish()
+        show.emissions(emissions)
+        if not args.json:
+            print(f"= {' '.join(show.words)}", flush=True)
+    except ValueError:
+        # What was said before the recording broke off is not lost.
+        if show.listener is not None and show.listener.heard:
+            show.speech(name)
+        raise
+    show.speech(name)
 
 
 def _pieces(path: Path, piece_ms: float) -> Iterator[tuple[NDArray[np.float32], int, float]]:
@@ -87,58 +139,111 @@ def _pieces(path: Path, piece_ms: float) -> Iterator[tuple[NDArray[np.float32], 
     try:
         with soundfile.SoundFile(path) as file:
             heard, rate = 0, file.samplerate
-            for piece in file.blocks(max(1, round(piece_ms * rate / 1000)), dtype="float32", always_2d=True):
+            size = max(1, round(piece_ms * rate / 1000))
+            for piece in _blocks(file, size):
                 heard += len(piece)
                 yield piece, rate, 1000.0 * heard / rate
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"cannot be read as audio ({error})") from error
 
 
+def _blocks(file: soundfile.SoundFile, size: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks (size, channels) of an open sound file."""
+    if file.format != "MP3":
+        yield from file.blocks(size, dtype="float32", always_2d=True)
+        return
+    # soundfile seeks after each block, and an MP3 decoder that seeks forgets what the next frames build upon.
+    samples = file.read(dtype="float32", always_2d=True)
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
 class _Clock:
-    """Computing time of the pushes (as a context), and pacing at the speed of speech."""
+    """Computing time of the pushes (as a context), and pacing at the speed of speech.
+
+    Attributes:
+        compute_ms: computing time so far.
+        ready_ms: when the results of the last push were there, from the start of the source: measured in real time,
+            else as if the source came at the speed of speech and each push began when its piece had been heard and the
+            push before it had ended.
+    """
 
     def __init__(self, real_time: bool) -> None:
         self.real_time = real_time
         self.started = time.monotonic()
         self.compute_ms = 0.0
+        self.heard_ms = 0.0
+        self.ready_ms = 0.0
 
     def __enter__(self) -> _Clock:
         self._entered = time.perf_counter()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.compute_ms += 1000 * (time.perf_counter() - self._entered)
+        cost = 1000 * (time.perf_counter() - self._entered)
+        self.compute_ms += cost
+        self.ready_ms = self.elapsed_ms if self.real_time else max(self.ready_ms, self.heard_ms) + cost
 
     @property
     def elapsed_ms(self) -> float:
         return 1000 * (time.monotonic() - self.started)
 
     def wait_for(self, heard_ms: float) -> None:
-        """Sleep until ``heard_ms`` of the source would have been heard."""
+        """Take note that ``heard_ms`` of the source have been heard; in real time, sleep until they would have been."""
+        self.heard_ms = heard_ms
         if self.real_time:
             time.sleep(max(0.0, (heard_ms - self.elapsed_ms) / 1000))
 
 
-def _show(emissions: list[Emission], path: Path, clock: _Clock, args: argparse.Namespace) -> list[str]:
-    """Print emissions; return their words."""
-    for emission in emissions:
-        if args.json:
-            print(json.dumps(_as_json(emission, path, clock, args.units), ensure_ascii=False), flush=True)
-        elif emission.text or (args.units and emission.units):
-            units = f"\t[{' '.join(map(str, emission.units))}]" if args.units else ""
-            print(f"{emission.source_ms / 1000:8.2f} s  {emission.text}{units}", flush=True)
-    return [emission.text for emission in emissions if emission.text]
+class _Show:
+    """Prints the emissions of one recording, and collects its words and, with ``--speech``, its sound."""
 
+    def __init__(self, path: Path, args: argparse.Namespace) -> None:
+        self.path, self.args = path, args
+        self.clock = _Clock(args.real_time)
+        self.words: list[str] = []
+        self.listener: Listener | None = None
+        if args.speech:
+            from nast_s2x.cli.listening import Listener
 
-def _as_json(emission: Emission, path: Path, clock: _Clock, units: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "audio": str(path),
-        "chunk": emission.chunk,
-        "source_ms": round(emission.source_ms, 3),
-        "text": emission.text,
-        "tokens": emission.tokens,
-        "final": emission.final,
-        "compute_ms": round(clock.compute_ms, 3),
-        "elapsed_ms": round(clock.elapsed_ms, 3),
-    }
-    return entry | {"units": emission.units} if units else entry
+            self.listener = Listener(args.playback_buffer_ms or 0.0)
+
+    def emissions(self, emissions: list[Emission]) -> None:
+        """Print emissions; units and sound as the flags say."""
+        for emission in emissions:
+            if emission.text:
+                self.words.append(emission.text)
+            sound: dict[str, Any] = {}
+            if self.listener is not None:
+                available = self.clock.ready_ms if self.args.computation_aware else emission.source_ms
+                sound = self.listener.take(emission, available)
+            if self.args.json:
+                print(json.dumps(self._as_json(emission) | sound, ensure_ascii=False), flush=True)
+            elif emission.text or (self.args.units and emission.units):
+                units = f"\t[{' '.join(map(str, emission.units))}]" if self.args.units else ""
+                print(f"{emission.source_ms / 1000:8.2f} s  {emission.text}{units}", flush=True)
+
+    def speech(self, name: str) -> None:
+        """Write the recording's files and print what they hold; nothing without ``--speech``."""
+        if self.listener is None:
+            return
+        from nast_s2x.cli.listening import describe_speech
+
+        summary = self.listener.write(Path(self.args.output), name)
+        if self.args.json:
+            print(json.dumps({"audio": str(self.path), "speech": summary}, ensure_ascii=False), flush=True)
+        else:
+            print(describe_speech(summary), flush=True)
+
+    def _as_json(self, emission: Emission) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "audio": str(self.path),
+            "chunk": emission.chunk,
+            "source_ms": round(emission.source_ms, 3),
+            "text": emission.text,
+            "tokens": emission.tokens,
+            "final": emission.final,
+            "compute_ms": round(self.clock.compute_ms, 3),
+            "elapsed_ms": round(self.clock.elapsed_ms, 3),
+        }
+        return entry | {"units": emission.units} if self.args.units else entry

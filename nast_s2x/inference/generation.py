@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from nast_s2x.frontend.audio import AudioError, declared_samples
 from nast_s2x.frontend.fbank import num_frames
 from nast_s2x.inference.bundle import Bundle
 from nast_s2x.inference.offline import Translation, translate_batch
+from nast_s2x.vocoder.synthesis import SynthesisGeometry
+
+# translate_batch with everything given but the features.
+_Translate = Callable[[Sequence[NDArray[np.float32]]], list[Translation]]
 
 SORTING_WINDOW = 512
 """Rows are sorted by length within groups of so many, so that results come out in order all along."""
@@ -154,6 +159,8 @@ def generate(
     batch_size: int = 16,
     max_tokens: int | None = 20000,
     with_units: bool = True,
+    with_speech: bool = False,
+    synthesis: SynthesisGeometry | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[GeneratedRow]:
     """Translate ``rows`` in batches of similar length, yielding them in their own order as soon as they are ready.
@@ -161,14 +168,23 @@ def generate(
     A row that cannot be loaded or is too long for the model is yielded with its error; the rest goes on.
 
     Args:
+        with_units, with_speech, synthesis: as :func:`~nast_s2x.inference.offline.translate_batch` takes them.
         progress: called with the number of rows just done.
     """
     waiting: dict[int, GeneratedRow] = {}
     order = {row.index: place for place, row in enumerate(rows)}
     next_place = 0
+    translate = partial(
+        translate_batch,
+        bundle,
+        geometry=geometry,
+        with_units=with_units,
+        with_speech=with_speech,
+        synthesis=synthesis,
+    )
     for start in range(0, len(rows), SORTING_WINDOW):
         for batch in make_batches(rows[start : start + SORTING_WINDOW], batch_size, max_tokens):
-            for done in _run_batch(bundle, batch, geometry, with_units):
+            for done in _run_batch(batch, translate):
                 waiting[order[done.row.index]] = done
             if progress is not None:
                 progress(len(batch))
@@ -177,9 +193,7 @@ def generate(
                 next_place += 1
 
 
-def _run_batch(
-    bundle: Bundle, batch: list[SourceRow], geometry: ChunkGeometry | None, with_units: bool
-) -> list[GeneratedRow]:
+def _run_batch(batch: list[SourceRow], translate: _Translate) -> list[GeneratedRow]:
     loaded: list[tuple[SourceRow, NDArray[np.float32]]] = []
     results: list[GeneratedRow] = []
     for row in batch:
@@ -190,22 +204,17 @@ def _run_batch(
             loaded.append((row, features))
         except (ValueError, OSError) as error:
             results.append(GeneratedRow(row, None, str(error)))
-    return results + _translate_rows(bundle, loaded, geometry, with_units)
+    return results + _translate_rows(loaded, translate)
 
 
-def _translate_rows(
-    bundle: Bundle,
-    loaded: list[tuple[SourceRow, NDArray[np.float32]]],
-    geometry: ChunkGeometry | None,
-    with_units: bool,
-) -> list[GeneratedRow]:
+def _translate_rows(loaded: list[tuple[SourceRow, NDArray[np.float32]]], translate: _Translate) -> list[GeneratedRow]:
     if not loaded:
         return []
     try:
-        translations = translate_batch(bundle, [features for _, features in loaded], geometry, with_units)
+        translations = translate([features for _, features in loaded])
     except ValueError as error:
         if len(loaded) == 1:
             return [GeneratedRow(loaded[0][0], None, str(error))]
         # One row spoils the batch (too long, as a rule): find out which, alone.
-        return [done for item in loaded for done in _translate_rows(bundle, [item], geometry, with_units)]
+        return [done for item in loaded for done in _translate_rows([item], translate)]
     return [GeneratedRow(row, translation) for (row, _), translation in zip(loaded, translations)]
