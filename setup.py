@@ -14,6 +14,8 @@ EXTRAS = {
     "train": ["fairseq-fixed>=0.12.3", "sacrebleu>=2.3"],
     # Latency and quality of streams, by SimulEval.
     "simuleval": ["simuleval>=1.1.4"],
+    # Units of target speech: `nast-s2x units fit` clusters with scikit-learn; transformers runs (m)HuBERT models.
+    "units": ["scikit-learn>=1.3", "transformers>=4.45"],
     # The checks of scripts/test.sh.
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "sacrebleu>=2.3"],
 }

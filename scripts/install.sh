@@ -4,6 +4,7 @@
 #   bash scripts/install.sh                 inference only (under a minute)
 #   bash scripts/install.sh train           + fairseq, for fairseq-train (a compiler, 3 to 4 minutes)
 #   bash scripts/install.sh simuleval dev   + SimulEval (a C compiler for one small package), + the tools of the tests
+#   bash scripts/install.sh units           + scikit-learn and transformers, to make units of speech (half a minute)
 #   bash scripts/install.sh all             everything
 #
 # Environment:
@@ -23,10 +24,10 @@ die() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
 extras=""
 for extra in $(printf '%s ' "$@" | tr ',' ' '); do
     case $extra in
-        train | simuleval | dev) extras="$extras $extra" ;;
-        all) extras="train simuleval dev" ;;
+        train | simuleval | units | dev) extras="$extras $extra" ;;
+        all) extras="train simuleval units dev" ;;
         -h | --help) sed -n '2,/^set -euo/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown extra '$extra': choose from train, simuleval, dev, all" ;;
+        *) die "unknown extra '$extra': choose from train, simuleval, units, dev, all" ;;
     esac
 done
 

@@ -15,7 +15,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-PARTS = ("inference", "train", "simuleval", "dev")
+PARTS = ("inference", "train", "simuleval", "units", "dev")
 
 #: import name -> (distributions that may provide it, parts that cannot work without it)
 DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -31,6 +31,8 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fairseq": (("fairseq-fixed", "fairseq"), ("train",)),
     "sacrebleu": (("sacrebleu",), ("train", "dev")),
     "simuleval": (("simuleval",), ("simuleval",)),
+    "sklearn": (("scikit-learn",), ("units",)),
+    "transformers": (("transformers",), ("units",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "ruff": (("ruff",), ("dev",)),
