@@ -8,7 +8,7 @@
 # texts can be taken over under these names. Read by scripts/train.sh, which passes these flags to fairseq-train as
 # they stand; DATA and SAVE are set there.
 
-STAGES=(asr text units ctc nmla)
+STAGES=(asr text units ctc positions nmla)
 # Two processes of one thread each: operations of this size gain little from a second thread.
 PROCESSES=2
 
@@ -68,10 +68,20 @@ STAGE_ctc=(
     --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.2:0.1@1500
 )
 
+# CTC goes on with sinusoids beside the unit decoder's learned positions. Those had come to tell the six slots of a text slot
+# apart (neighbours six slots off have a cosine of 0.74), but not near slots from far ones (24 off: 0.74 too).
+STAGE_positions=(
+    --arch nast_s2s_tiny --unit-sinusoids 0.25
+    --finetune-from-model "$SAVE/ctc/checkpoint_last.pt"
+    --best-checkpoint-metric unit_bleu --save-interval-updates 250 --validate-interval-updates 250
+    --lr 1.5e-3 --warmup-updates 100 --max-update 1000
+    --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.1
+)
+
 # Stage 2, text and units with NMLA (bigrams), from the whole model of stage 1.
 STAGE_nmla=(
-    --arch nast_s2s_tiny
-    --finetune-from-model "$SAVE/ctc/checkpoint_best.pt"
+    --arch nast_s2s_tiny --unit-sinusoids 0.25
+    --finetune-from-model "$SAVE/positions/checkpoint_best.pt"
     --best-checkpoint-metric unit_bleu --save-interval-updates 200 --validate-interval-updates 200
     --lr 7e-4 --warmup-updates 100 --max-update 800
     --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch

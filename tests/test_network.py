@@ -10,7 +10,7 @@ from nast_s2x.network import NastConfig, NastModel, load_published_state, positi
 from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Linear
-from nast_s2x.network.positions import relation_index
+from nast_s2x.network.positions import relation_index, sinusoidal_positions
 from nast_s2x.network.subsampling import ConvSubsampler, pool_frames
 
 
@@ -221,6 +221,20 @@ def test_too_long_a_source_is_refused_before_the_encoder_runs(monkeypatch: pytes
         for final in (False, False, True):
             with pytest.raises(ValueError, match="text decoder has learned positions for 20 slots, 1.6 s"):
                 model(hour, None, geometry, state=state, final=final)
+
+
+@torch.no_grad()
+def test_sinusoids_of_the_unit_decoder_are_a_shift_of_its_position_table() -> None:
+    plain, shifted, geometry = small_model(), small_model(unit_sinusoids=0.25), ChunkGeometry(16, 8)
+    shifted.load_state_dict(plain.state_dict())
+    fbank = torch.randn(1, 90, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    text, unit, _ = stream(shifted, fbank, geometry, [7, 40])
+    table = plain.unit_decoder.embed_positions.weight
+    assert not torch.allclose(unit, plain(fbank, None, geometry).unit_logits)
+    table += 0.25 * sinusoidal_positions(torch.arange(len(table)), 16, torch.float64)
+    folded = plain(fbank, None, geometry)
+    torch.testing.assert_close(unit, folded.unit_logits, atol=1e-10, rtol=0)
+    torch.testing.assert_close(text, folded.text_logits, atol=1e-10, rtol=0)
 
 
 def test_misuse_of_a_stream_is_refused() -> None:

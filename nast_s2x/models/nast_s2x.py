@@ -51,6 +51,10 @@ class NastModelConfig(FairseqDataclass):
     max_position_shift: int = field(
         default=300, metadata={"help": "in training, encoder positions of a sentence start at a random number below it"}
     )
+    unit_sinusoids: float = field(
+        default=0.0,
+        metadata={"help": "add sinusoids of this size to the unit decoder's learned positions (published: 0, none)"},
+    )
     dropout: float = field(
         default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
     )

@@ -30,6 +30,8 @@ class NastConfig:
         dropout: after attention and feed-forward and on the decoders' input.
         attention_dropout, activation_dropout: on attention weights and on activations.
         max_text_positions, max_unit_positions: slots for which the decoders have learned positions.
+        unit_sinusoids: sinusoids of this size are added to the unit decoder's learned positions; 0 (published): none.
+            Learned positions soon tell the slots of one text slot apart, but not near slots from far ones.
         max_position_shift: in training each sentence's encoder positions start at a random number below it.
     """
 
@@ -53,6 +55,7 @@ class NastConfig:
     max_text_positions: int = 1024
     max_unit_positions: int = 1200
     max_position_shift: int = 300
+    unit_sinusoids: float = 0.0
 
     def __post_init__(self) -> None:
         if self.text_vocab < 5:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
 from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts
-from nast_s2x.network.positions import POSITION_OFFSET
+from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
 
 INIT_STD = 0.02
 """Standard deviation of the BERT-style initialisation of the decoders' projections."""
@@ -19,7 +19,11 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class DecoderSizes:
-    """Sizes of one decoder; ``max_positions`` counts slots, ``memory_dim`` is the width of the encoder."""
+    """Sizes of one decoder.
+
+    ``max_positions`` counts slots, ``memory_dim`` is the width of the encoder, ``sinusoids`` the size of those that are
+    added to the learned positions.
+    """
 
     vocab: int
     dim: int
@@ -28,6 +32,7 @@ class DecoderSizes:
     ffn_dim: int
     memory_dim: int
     max_positions: int
+    sinusoids: float = 0.0
 
 
 @dataclass
@@ -84,12 +89,12 @@ class SlotDecoder(nn.Module):
     def __init__(self, sizes: DecoderSizes, dropouts: Dropouts, name: str) -> None:
         super().__init__()
         self.dim, self.max_positions, self.name = sizes.dim, sizes.max_positions, name
+        self.sinusoids = sizes.sinusoids
         self.input_dropout = dropouts.residual
         self.embed_tokens = nn.Embedding(sizes.vocab, sizes.dim, padding_idx=1)
         self.embed_positions = nn.Embedding(sizes.max_positions + POSITION_OFFSET, sizes.dim, padding_idx=1)
         self.layers = nn.ModuleList(
-            DecoderLayer(sizes.dim, sizes.heads, sizes.ffn_dim, dropouts, sizes.memory_dim)
-            for _ in range(sizes.layers)
+            DecoderLayer(sizes.dim, sizes.heads, sizes.ffn_dim, dropouts, sizes.memory_dim) for _ in range(sizes.layers)
         )
         self.apply(_bert_init)
 
@@ -168,7 +173,10 @@ class SlotDecoder(nn.Module):
         stop = start + inputs.size(1)
         self.check_positions(stop, slots)
         index = torch.arange(start, stop, device=inputs.device) + POSITION_OFFSET
-        return F.dropout(inputs + self.embed_positions(index), self.input_dropout, self.training)
+        positions = self.embed_positions(index)
+        if self.sinusoids:
+            positions = positions + self.sinusoids * sinusoidal_positions(index, self.dim, positions.dtype)
+        return F.dropout(inputs + positions, self.input_dropout, self.training)
 
 
 def _joined(past: Tensor | None, new: Tensor) -> Tensor:

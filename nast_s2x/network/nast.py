@@ -220,6 +220,7 @@ def _sizes(config: NastConfig, unit: bool) -> DecoderSizes:
         ffn_dim=config.decoder_ffn_dim,
         memory_dim=config.encoder_dim,
         max_positions=config.max_unit_positions if unit else config.max_text_positions,
+        sinusoids=config.unit_sinusoids if unit else 0.0,
     )
 
 
