@@ -28,7 +28,6 @@ COMMON=(
     # Feature frames in the batch of a process, padding included: 50 s of speech.
     --max-tokens 5000
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 5.0
-    --lr-scheduler inverse_sqrt --warmup-init-lr 1e-7
     --seed 1 --cpu --num-workers 0
     # Keep the last checkpoint, to resume, and the five with the best BLEU (mean of the smallest and the largest chunk).
     --save-interval-updates 500 --validate-interval-updates 500 --keep-interval-updates 1 --no-epoch-checkpoints --keep-best-checkpoints 5
@@ -38,17 +37,19 @@ COMMON=(
     --no-progress-bar --log-format simple --log-interval 50
 )
 
+INVERSE_SQRT=(--lr-scheduler inverse_sqrt --warmup-init-lr 1e-7)
+
 # Stage 0, speech recognition: the text decoder learns the transcript.
 STAGE_asr=(
     --target-text source
-    --lr 2e-3 --warmup-updates 400 --max-update 1000
+    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 400 --max-update 1000
     --text-loss ctc --text-glancing 0.5:0.3@1000
 )
 
 # Translation to text with CTC, from stage 0.
 STAGE_text=(
     --finetune-from-model "$SAVE/asr/checkpoint_last.pt"
-    --lr 2e-3 --warmup-updates 400 --max-update 3500
+    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 400 --max-update 3500
     --text-loss ctc --text-glancing 0.5:0.3@4000
 )
 
@@ -57,14 +58,14 @@ STAGE_units=(
     --arch nast_s2s_tiny
     --finetune-from-model "$SAVE/text/checkpoint_best.pt"
     --best-checkpoint-metric unit_bleu
-    --lr 1.5e-3 --warmup-updates 300 --max-update 1000
+    "${INVERSE_SQRT[@]}" --lr 1.5e-3 --warmup-updates 300 --max-update 1000
     --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.3:0.1@2600
 )
 STAGE_ctc=(
     --arch nast_s2s_tiny
     --finetune-from-model "$SAVE/units/checkpoint_last.pt"
     --best-checkpoint-metric unit_bleu
-    --lr 1.5e-3 --warmup-updates 150 --max-update 1500
+    "${INVERSE_SQRT[@]}" --lr 1.5e-3 --warmup-updates 150 --max-update 1500
     --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.2:0.1@1500
 )
 
@@ -74,16 +75,16 @@ STAGE_positions=(
     --arch nast_s2s_tiny --unit-sinusoids 0.25
     --finetune-from-model "$SAVE/ctc/checkpoint_last.pt"
     --best-checkpoint-metric unit_bleu --save-interval-updates 250 --validate-interval-updates 250
-    --lr 1.5e-3 --warmup-updates 100 --max-update 1000
+    "${INVERSE_SQRT[@]}" --lr 1.5e-3 --warmup-updates 100 --max-update 500
     --text-loss ctc --unit-loss ctc --text-glancing 0.3 --unit-glancing 0.1
 )
 
-# Stage 2, text and units with NMLA (bigrams), from the whole model of stage 1.
+# Stage 2, text and units with NMLA (bigrams), from the whole model of stage 1; the learning rate ends at 0.
 STAGE_nmla=(
     --arch nast_s2s_tiny --unit-sinusoids 0.25
-    --finetune-from-model "$SAVE/positions/checkpoint_best.pt"
+    --finetune-from-model "$SAVE/positions/checkpoint_last.pt"
     --best-checkpoint-metric unit_bleu --save-interval-updates 200 --validate-interval-updates 200
-    --lr 7e-4 --warmup-updates 100 --max-update 800
+    --lr-scheduler polynomial_decay --total-num-update 1000 --lr 6e-4 --warmup-updates 50 --max-update 1000
     --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch
     --text-glancing 0.3 --unit-glancing 0.1
 )
