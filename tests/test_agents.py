@@ -9,6 +9,7 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +21,20 @@ pytest.importorskip("simuleval")
 from simuleval.agents.actions import ReadAction, WriteAction  # noqa: E402
 from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
 
+from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent  # noqa: E402
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
 from nast_s2x.inference.offline import translate_samples  # noqa: E402
+from nast_s2x.inference.playback import Playback  # noqa: E402
 from nast_s2x.inference.streaming import Emission  # noqa: E402
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 class FakeTranslator:
-    """Answers pushes from a script and keeps what it was given."""
+    """Answers pushes from a script of words or sounds, and keeps what it was given."""
 
-    def __init__(self, script: list[list[str]], end: list[str]) -> None:
+    def __init__(self, script: list[list[Any]], end: list[Any]) -> None:
         self.script, self.end = script, end
         self.resets = 0
 
@@ -49,13 +52,23 @@ class FakeTranslator:
         return self._emit(self.end)
 
     @staticmethod
-    def _emit(texts: list[str]) -> list[Emission]:
-        return [Emission(0, 0.0, text, [], []) for text in texts]
+    def _emit(answers: list[Any]) -> list[Emission]:
+        return [
+            Emission(0, 0.0, answer, [], [])
+            if isinstance(answer, str)
+            else Emission(0, 0.0, "", [], [], waveform=np.asarray(answer, np.float32))
+            for answer in answers
+        ]
 
 
 def make_agent(script: list[list[str]], end: list[str]) -> tuple[NastSpeechToTextAgent, FakeTranslator]:
     fake = FakeTranslator(script, end)
     return NastSpeechToTextAgent(Namespace(), make_translator=lambda: fake), fake
+
+
+def make_speaker(script: list[list[Any]], end: list[Any]) -> tuple[NastSpeechToSpeechAgent, FakeTranslator]:
+    fake = FakeTranslator(script, end)
+    return NastSpeechToSpeechAgent(Namespace(), make_translator=lambda: fake), fake
 
 
 def speech(samples: int, finished: bool = False, channels: int = 0) -> SpeechSegment:
@@ -79,7 +92,7 @@ def test_a_reset_begins_the_next_sentence() -> None:
     agent.push(speech(10))
     resets = fake.resets
     agent.reset()
-    assert fake.resets == resets + 1 and fake.pushed == [] and agent.states.take_words() == ""
+    assert fake.resets == resets + 1 and fake.pushed == [] and agent.states.take() == []
     assert agent.pushpop(speech(10, finished=True)).content == "one end"
     agent.reset()
     assert not agent.states.target_finished and not agent.states.source_finished
@@ -104,12 +117,39 @@ def test_stereo_pairs_and_several_states() -> None:
     assert isinstance(agent.policy(other), ReadAction) and isinstance(agent.policy(), WriteAction)
 
 
+def test_sound_is_written_as_it_comes() -> None:
+    agent, fake = make_speaker([[[]], [[0.5, 0.25], [], [-1.0]], [], [[]]], [[0.125]])
+    answers = [agent.pushpop(speech(160)) for _ in range(3)] + [agent.pushpop(speech(7, finished=True))]
+    assert [answer.is_empty for answer in answers] == [True, False, True, False]
+    written = [answers[1], answers[3]]
+    assert [answer.content for answer in written] == [[0.5, 0.25, -1.0], [0.125]]
+    for answer in written:
+        assert isinstance(answer, SpeechSegment) and answer.sample_rate == 16000 and answer.tgt_lang is None
+        assert type(answer.content) is list and {type(value) for value in answer.content} == {float}
+    assert [answer.finished for answer in answers] == [False, False, False, True]
+    assert agent.states.target == [0.5, 0.25, -1.0] and agent.states.target_sample_rate == 16000
+    assert fake.finished == 1 and agent.states.source == [] and agent.pop().finished
+
+
+def test_a_silent_end_and_a_reset_of_the_voice() -> None:
+    agent, fake = make_speaker([[[0.5]]], [[]])
+    assert agent.pushpop(speech(10)).content == [0.5]
+    answer = agent.pushpop(EmptySegment(finished=True))
+    assert answer.finished and answer.content == [] and not answer.is_empty and agent.states.target_finished
+    agent.reset()
+    assert fake.pushed == [] and not agent.states.target_finished and agent.states.target == []
+    answer = agent.pushpop(EmptySegment(finished=True))
+    assert answer.finished and answer.content == []
+    other = agent.build_states()
+    assert isinstance(agent.policy(other), ReadAction)
+
+
 def test_no_flag_is_mistaken_for_one_of_simuleval() -> None:
     """SimulEval reads the command line several times with parsers that know only its own flags and abbreviations."""
     from simuleval import options
 
     ours = ArgumentParser(add_help=False)
-    NastSpeechToTextAgent.add_args(ours)
+    NastSpeechToSpeechAgent.add_args(ours)  # those of the other agent among them
     theirs = ArgumentParser(add_help=False, conflict_handler="resolve")
     for add in (options.add_evaluator_args, options.add_slurm_args):
         add(theirs)
@@ -122,13 +162,23 @@ def test_no_flag_is_mistaken_for_one_of_simuleval() -> None:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simuleval")
-    make_bundle(folder / "system").save(folder / "bundle")
+    make_bundle(folder / "system", voice=True).save(folder / "bundle")
     mono, stereo = make_signal(2.2, seed=1), make_signal(1.6, seed=2, rate=44100)
     soundfile.write(folder / "0.wav", mono, 16000)
     soundfile.write(folder / "1.wav", np.stack([stereo, stereo / 2], axis=1), 44100)
     (folder / "source").write_text(f"{folder}/0.wav\n{folder}/1.wav\n")
     (folder / "target").write_text("the small house is red\na big dog sleeps\n")
     return folder
+
+
+def run_simuleval(corpus: Path, output: Path, arguments: list[str]) -> str:
+    """SimulEval's own command; returns what it told on stderr."""
+    command = [sys.executable, "-m", "simuleval.cli", *arguments, "--output", str(output)]
+    command += ["--source", "source", "--target", "target", "--source-segment-size", "40"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=corpus, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize(
@@ -147,12 +197,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_simuleval_runs_the_agent(
     corpus: Path, tmp_path: Path, arguments: list[str], chunk_ms: int | str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "simuleval.cli", *(word.format(repository=REPOSITORY) for word in arguments)]
-    command += ["--source", "source", "--target", "target", "--source-segment-size", "40", "--output", str(tmp_path)]
-    command += ["--latency-metrics", "AL", "LAAL", "StartOffset"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=corpus, env=environment)
-    assert done.returncode == 0, done.stderr
+    metrics = ["--latency-metrics", "AL", "LAAL", "StartOffset"]
+    run_simuleval(corpus, tmp_path, [word.format(repository=REPOSITORY) for word in arguments] + metrics)
     (scores,) = csv.DictReader((tmp_path / "scores.tsv").open(), delimiter="\t")
     instances = [json.loads(line) for line in (tmp_path / "instances.log").read_text().splitlines()]
     bundle = load_system(corpus / "bundle")
@@ -169,3 +215,33 @@ def test_simuleval_runs_the_agent(
         assert starts == [instance["source_length"] for instance in instances]
     else:
         assert min(starts) < 1600
+
+
+def test_simuleval_runs_the_voice(corpus: Path, tmp_path: Path) -> None:
+    arguments = ["--system-dir", "bundle", "--system-config", "main-speech.yaml"]
+    metrics = ["--latency-metrics", "StartOffset", "EndOffset", "ATD", "NumChunks"]
+    run_simuleval(corpus, tmp_path, arguments + metrics)
+    (scores,) = csv.DictReader((tmp_path / "scores.tsv").open(), delimiter="\t")
+    bundle = load_system(corpus / "bundle")
+    instances = [json.loads(line) for line in (tmp_path / "instances.log").read_text().splitlines()]
+    starts, ends, chunks = [], [], []
+    for index, instance in enumerate(instances):
+        samples, rate = soundfile.read(corpus / f"{index}.wav", dtype="float32")
+        expected = translate_samples(bundle, samples, rate, bundle.geometry(320), with_speech=True).waveform
+        playback, heard = Playback(), 0
+        for delay, duration in zip(instance["delays"], instance["durations"], strict=True):
+            piece = expected[heard : heard + round(16 * duration)]
+            heard += len(piece)
+            playback.add(delay, piece)
+        assert heard == len(expected) > 0
+        # What SimulEval wrote is our sound from its start on, silence in the gaps.
+        written, rate = soundfile.read(instance["prediction"], dtype="float32")
+        mixed = playback.mix()[round(16 * playback.start_ms) :]
+        assert rate == 16000 and abs(len(written) - len(mixed)) <= len(playback.gaps)
+        assert len(playback.gaps) or np.abs(written - mixed).max() <= 2 / 32768
+        starts.append(playback.start_ms)
+        ends.append(playback.end_ms - instance["source_length"])
+        chunks.append(len(playback.pieces))
+    for name, values in (("StartOffset", starts), ("EndOffset", ends), ("NumChunks", chunks)):
+        assert float(scores[name]) == pytest.approx(sum(values) / 2, abs=0.2), name
+    assert np.isfinite(float(scores["ATD"]))

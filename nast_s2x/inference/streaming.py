@@ -19,7 +19,10 @@ from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.inference.labels import text_collapser, unit_codes, unit_collapser
 from nast_s2x.inference.resampling import TimedResampler
 from nast_s2x.network import ModelState, NastOutput
+from nast_s2x.vocoder.config import SAMPLE_RATE as SPEECH_RATE
 from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream
+
+__all__ = ["MAX_CHANNELS", "SPEECH_RATE", "Emission", "StreamState", "StreamingTranslator", "SynthesisGeometry"]
 
 MAX_CHANNELS = 64
 """More channels than this are samples on the wrong axis."""
@@ -37,9 +40,9 @@ class Emission:
         tokens: text tokens that began in this chunk.
         units: unit codes that began in this chunk (runs collapsed); empty without a unit decoder.
         final: True for the last emission of the stream.
-        waveform: (n,) float32 at 16 kHz, n from 0: the sound that is now final. It trails the units by the synthesis
-            look-ahead, until a chunk without units or the end lets everything out. ``None`` without a voice. Emissions
-            that differ in this alone count as equal.
+        waveform: (n,) float32 at SPEECH_RATE, n from 0: the sound that is now final. It trails the units by the
+            synthesis look-ahead, until a chunk without units or the end lets everything out. ``None`` without a voice.
+            Emissions that differ in this alone count as equal.
     """
 
     chunk: int

@@ -1,0 +1,113 @@
+"""What the SimulEval agents share: a stream for each sentence, the flags of the system, the device.
+
+The translator decides everything; agents only turn SimulEval's segments into pushes and emissions into actions.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from simuleval.agents import AgentStates, GenericAgent
+from simuleval.data.segments import Segment
+
+from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.streaming import Emission, StreamingTranslator
+
+
+class Translator(Protocol):
+    """What an agent needs of :class:`~nast_s2x.inference.streaming.StreamingTranslator`."""
+
+    def push(self, samples: ArrayLike, sample_rate: int | None = None) -> list[Emission]:
+        """Take the next piece of the source."""
+
+    def finish(self) -> list[Emission]:
+        """End the source."""
+
+    def reset(self) -> None:
+        """Begin another source."""
+
+
+class StreamStates(AgentStates):
+    """The state of one sentence: a stream of its own, and the emissions that wait to be written.
+
+    The source goes straight into the stream instead of into ``source``, SimulEval's ever-growing list of samples.
+    """
+
+    def __init__(self, translator: Translator) -> None:
+        self.translator = translator
+        super().__init__()
+
+    def reset(self) -> None:
+        """Begin the next sentence."""
+        super().reset()
+        self.translator.reset()
+        self.emissions: list[Emission] = []
+        self.flushed = False
+
+    def update_source(self, segment: Segment) -> None:
+        """Feed the stream; samples (n,), or (n, channels) for stereo files."""
+        self.source_finished = segment.finished
+        if not segment.is_empty:
+            self.source_sample_rate = segment.sample_rate
+            self.tgt_lang = segment.tgt_lang
+            if len(segment.content):
+                samples = np.asarray(segment.content, dtype=np.float32)
+                self.emissions += self.translator.push(samples, segment.sample_rate)
+        if self.source_finished and not self.flushed:
+            self.flushed = True
+            self.emissions += self.translator.finish()
+
+    def take(self) -> list[Emission]:
+        """The emissions since the last call."""
+        emissions, self.emissions = self.emissions, []
+        return emissions
+
+
+class StreamingAgent(GenericAgent):
+    """Loads a system and gives each sentence a stream of it; what is written is the subclass's policy.
+
+    Args:
+        args: the flags of :meth:`add_args`.
+        make_translator: makes the translator of each states object; ``None`` loads the system that ``args`` name.
+    """
+
+    def __init__(self, args: Namespace, make_translator: Callable[[], Translator] | None = None) -> None:
+        self.bundle: Bundle | None = None
+        if make_translator is None:
+            self.bundle = load_system(args.model, args.data_dir)
+            make_translator = self.translator_maker(self.bundle, args)
+        self.make_translator = make_translator
+        super().__init__(args)
+
+    @staticmethod
+    def translator_maker(bundle: Bundle, args: Namespace) -> Callable[[], Translator]:
+        """What makes the streams of a system, as ``args`` say."""
+        geometry = bundle.geometry(args.chunk_ms, args.lookahead_ms, args.wait_chunks)
+        return lambda: StreamingTranslator(bundle, geometry, with_units=False)
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Flags of the agent. None is a prefix of one of SimulEval's (``--data`` would be read as ``--dataloader``)."""
+        parser.add_argument("--model", required=True, help="bundle folder, or checkpoint file of a trained system")
+        parser.add_argument(
+            "--data-dir", default=None, help="data folder of a checkpoint (default: its own folder); not for bundles"
+        )
+        parser.add_argument("--chunk-ms", default=None, help="chunk size in ms, or offline (default: the bundle's)")
+        parser.add_argument("--lookahead-ms", type=int, default=None, help="right context in ms (default: as trained)")
+        parser.add_argument("--wait-chunks", type=int, default=None, help="chunks to wait (default: as trained)")
+
+    def build_states(self) -> StreamStates:
+        """States of one sentence at a time; several may be in use at once."""
+        return StreamStates(self.make_translator())
+
+    def to(self, device: str, *args: Any, fp16: bool = False, **kwargs: Any) -> None:
+        """Move the model; ``gpu`` means ``cuda``. Streams that were open begin anew."""
+        self.device = device
+        if self.bundle is not None:
+            self.bundle.to(device, torch.float16 if fp16 else None)
+            self.reset()
