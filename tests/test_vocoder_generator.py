@@ -7,6 +7,7 @@ import torch
 from random_vocoder import NUM_UNITS, make_vocoder
 
 from nast_s2x.vocoder.config import UNIT_SAMPLES
+from nast_s2x.vocoder.convolution import Conv1d
 
 
 def random_frames(*shape: int) -> torch.Tensor:
@@ -54,15 +55,63 @@ def test_a_unit_reaches_no_further_than_the_receptive_field() -> None:
     assert 19 <= reach <= model.receptive_frames == 21
 
 
-@pytest.mark.parametrize("skip", [0, 1, 5, 20, 23, 30, 39])
-def test_skipped_context_counts_in_full_and_is_not_returned(skip: int) -> None:
-    model, frames = make_vocoder(), random_frames(1, 40)
-    whole = model(frames)
-    torch.testing.assert_close(model(frames, skip=skip), whole[:, skip * UNIT_SAMPLES :], rtol=0, atol=1e-5)
-    lengths = torch.tensor([33])
-    torch.testing.assert_close(
-        model(frames, lengths, skip=skip), model(frames, lengths)[:, skip * UNIT_SAMPLES :], rtol=0, atol=1e-5
-    )
+@pytest.mark.parametrize("skip", [0, 1, 5, 20, 22, 39])
+@pytest.mark.parametrize("num_samples", [None, 1, 400, 2 * UNIT_SAMPLES + 80, 100 * UNIT_SAMPLES])
+def test_context_counts_in_full_and_is_not_returned(skip: int, num_samples: int | None) -> None:
+    model, frames, lengths = make_vocoder().for_inference(), random_frames(2, 40), torch.tensor([40, 33])
+    stop = None if num_samples is None else skip * UNIT_SAMPLES + num_samples
+    for sizes in (None, lengths):
+        expected = model(frames, sizes)[:, skip * UNIT_SAMPLES : stop]
+        found = model(frames, sizes, skip=skip, num_samples=num_samples)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_window_is_computed_no_further_than_needed() -> None:
+    model, seen = make_vocoder(), {}
+    for name in ("conv_pre", "ups.0", "ups.4", "resblocks.12.convs2.2", "conv_post"):
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.__setitem__(name, output.shape[2])
+        )
+    model(random_frames(1, 200), skip=100, num_samples=4 * UNIT_SAMPLES)
+    assert seen["conv_pre"] == 4 + 2 * 18 and seen["ups.0"] == 5 * seen["conv_pre"]
+    assert seen["conv_post"] == 4 * UNIT_SAMPLES and seen["resblocks.12.convs2.2"] == 4 * UNIT_SAMPLES + 2 * 3
+    assert seen["ups.4"] == 4 * UNIT_SAMPLES + 4 * 32
+
+
+def test_one_network_with_and_without_gradients() -> None:
+    """Training computes with other kernels than synthesis does."""
+    plain, fast = make_vocoder(num_units=30), make_vocoder(num_units=30).for_inference()
+    frames, lengths = random_frames(3, 25), torch.tensor([25, 3, 14])
+    plain.requires_grad_(True)
+    for sizes in (None, lengths):
+        expected = plain(frames, sizes)
+        assert expected.requires_grad
+        torch.testing.assert_close(fast(frames, sizes), expected.detach(), rtol=0, atol=1e-5)
+    expected.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for n, p in plain.named_parameters() if not n.startswith("dur_predictor"))
+
+
+def test_the_order_in_memory_is_no_part_of_the_weights() -> None:
+    plain, fast = make_vocoder(), make_vocoder().for_inference()
+    for (name, value), other in zip(plain.state_dict().items(), fast.state_dict().values()):
+        assert torch.equal(value, other), name
+    assert not fast.conv_pre.weight.is_contiguous()
+
+
+@pytest.mark.parametrize("channels, kernel, dilation", [(8, 3, 1), (8, 7, 3), (130, 5, 2), (128, 1, 1)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_windows_of_a_convolution(channels: int, kernel: int, dilation: int, batch: int) -> None:
+    torch.manual_seed(0)
+    layer = Conv1d(channels, 12, kernel, dilation)
+    reach = layer.reach
+    for left, right in ((0, 0), (reach, reach), (reach // 2, 0), (0, reach)):
+        window = torch.randn(batch, channels, left + 10 + right)
+        padded = torch.nn.functional.pad(window, (reach - left, reach - right))
+        expected = torch.nn.functional.conv1d(padded, layer.weight, layer.bias, dilation=dilation).detach()
+        assert expected.shape == (batch, 12, 10)
+        torch.testing.assert_close(layer(window, left, right).detach(), expected, rtol=0, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(window, left, right), expected, rtol=0, atol=1e-5)
 
 
 def test_empty_input_gives_empty_output() -> None:

@@ -9,6 +9,7 @@ import json
 # part: (module, function, help); the modules are imported only when their part runs.
 _PARTS = {
     "streaming": ("nast_s2x.cli.benchmark_streaming", "run_streaming", "cached streaming against recomputed prefixes"),
+    "voice": ("nast_s2x.cli.benchmark_voice", "run_voice", "streaming speech to speech, stage by stage"),
     "nmla": ("nast_s2x.cli.benchmark_losses", "run_nmla", "NMLA by linear recurrence against all pairs of slots"),
     "alignment": ("nast_s2x.cli.benchmark_losses", "run_alignment", "batched Viterbi alignment against plain Python"),
     "attention": ("nast_s2x.cli.benchmark_streaming", "run_attention", "relative-position attention"),
@@ -33,6 +34,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--slots", type=_positive(int), help="slots per sentence (default: 600 nmla and alignment)")
     parser.add_argument("--vocab", type=_positive(int), help="labels (default: 1005 nmla, 1004 alignment)")
     parser.add_argument("--targets", type=_positive(int), help="target labels (default: 250 nmla, 200 alignment)")
+    parser.add_argument(
+        "--playback-buffer-ms",
+        type=_positive(float),
+        default=250.0,
+        metavar="MS",
+        help="voice: start delay to compare with none (default: %(default)s)",
+    )
     parser.set_defaults(func=run)
 
 

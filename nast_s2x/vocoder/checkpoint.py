@@ -52,7 +52,7 @@ def load_vocoder(path: str | Path, device: str | torch.device = "cpu") -> UnitVo
     model = UnitVocoder(config)
     _check(state, model, weights)
     model.load_state_dict(state)
-    return model.to(device).eval().requires_grad_(False)
+    return model.for_inference().to(device)
 
 
 def save_vocoder(model: UnitVocoder, folder: str | Path, half: bool = False, card: str = "") -> Path:

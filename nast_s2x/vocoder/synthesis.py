@@ -138,12 +138,13 @@ class VocoderStream:
         fade = 0 if final or right >= self.vocoder.receptive_frames else geometry.crossfade_samples
         frames = self._frames[:stop] + (self._frames[stop:] or ([self._frames[-1]] if fade else []))
         codes = torch.tensor([frames], device=self.vocoder.dict.weight.device)
-        computed = self.vocoder(codes, skip=self._num_left)[0].float().cpu().numpy()
+        wanted = count * UNIT_SAMPLES + fade
+        computed = self.vocoder(codes, skip=self._num_left, num_samples=wanted)[0].float().cpu().numpy()
         samples = computed[: count * UNIT_SAMPLES].copy()
         if len(self._guess):
             weight = np.arange(1, len(self._guess) + 1, dtype=np.float32) / (len(self._guess) + 1)
             samples[: len(weight)] += (1 - weight) * (self._guess - samples[: len(weight)])
-        self._guess = computed[len(samples) : len(samples) + fade].copy()
+        self._guess = computed[len(samples) :].copy()
         del self._frames[: max(0, stop - geometry.left_frames)]
         self._num_left = min(stop, geometry.left_frames)
         return samples
@@ -264,6 +265,7 @@ def _long_utterance(vocoder: UnitVocoder, frames: Sequence[int]) -> NDArray[np.f
     codes = torch.tensor([frames], device=vocoder.dict.weight.device)
     for start in range(0, len(frames), _MAX_FRAMES):
         left, stop = min(start, reach), min(start + _MAX_FRAMES, len(frames))
-        computed = vocoder(codes[:, start - left : stop + reach], skip=left)[0, : (stop - start) * UNIT_SAMPLES]
-        pieces.append(computed.float().cpu().numpy())
+        wanted = (stop - start) * UNIT_SAMPLES
+        computed = vocoder(codes[:, start - left : stop + reach], skip=left, num_samples=wanted)
+        pieces.append(computed[0].float().cpu().numpy())
     return np.concatenate(pieces)
