@@ -9,7 +9,9 @@ import importlib
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,21 +96,34 @@ class FairseqHubertFeatures(TransformerFeatures):
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    allowed = torch.serialization.get_safe_globals()
     try:
-        with torch.serialization.safe_globals([cls for cls in SAFE_CLASSES if cls not in allowed]):
+        with _safe_classes_allowed():
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
         raise ValueError(
-            f"{path} was not loaded: it holds something other than weights and settings ({reason}); nothing in it was "
-            "executed"
+            f"{path} was not loaded: it holds {_what_is_unsafe(path)}, not weights and settings alone; nothing in it "
+            "was executed"
         ) from error
     except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{path}: not a fairseq checkpoint: it has no 'model' entry with parameters")
     return dict(state)
+
+
+def _safe_classes_allowed() -> AbstractContextManager[None]:
+    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
+    allowed = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([cls for cls in SAFE_CLASSES if cls not in allowed])
+
+
+def _what_is_unsafe(path: Path) -> str:
+    try:
+        with _safe_classes_allowed():
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # only zip files can be listed; the refusal itself stands either way
+        names = []
+    return ", ".join(sorted(names)) or "something else"
 
 
 def _section(state: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -161,7 +176,9 @@ def _build(cfg: dict[str, Any], task: dict[str, Any], weights: Mapping[str, Tens
         settings["label_rate"] = float(task.get("label_rate") or 50.0)
         network = SimpleNamespace(sample_rate=int(task.get("sample_rate", 16000)))
         try:
-            model = hubert.HubertModel(SimpleNamespace(**settings), network, [None])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # its weight norm is the old one
+                model = hubert.HubertModel(SimpleNamespace(**settings), network, [None])
         except (AttributeError, TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
             raise ValueError(f"{path}: fairseq cannot build its network ({error})") from error
     finally:

@@ -110,9 +110,7 @@ def _load_model(folder: Path) -> Any:
     # The vector that masks inputs in training is the only one that features do not need.
     missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
     if missing:
-        raise ValueError(
-            f"{folder}: the weights lack {missing[0]} and {len(missing) - 1} more; random ones would do harm"
-        )
+        raise ValueError(f"{folder}: the weights lack {len(missing)} parameters, {missing[0]} among them")
     return model.float()
 
 
@@ -127,6 +125,10 @@ def _without_torchaudio() -> Iterator[None]:
         return
     sys.modules["torchaudio"] = None  # type: ignore[assignment]
     try:
+        from transformers.utils import import_utils
+
+        # If transformers was imported before, it may remember another answer.
+        getattr(import_utils.is_torchaudio_available, "cache_clear", lambda: None)()
         yield
     finally:
         del sys.modules["torchaudio"]
