@@ -13,7 +13,10 @@ import soundfile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-from espeak_fr_en import recogniser, speech  # noqa: E402
+from espeak_fr_en import recogniser, scores, speech  # noqa: E402
+
+from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.offline import translate_samples  # noqa: E402
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 HEADER = "id\taudio\tsrc_text\ttgt_text\tsplit\ttgt_speech"
@@ -151,3 +154,24 @@ def test_building_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "again"), "--seed", "2", "--overwrite"])
     assert recogniser.main() == 0
     assert not np.array_equal(soundfile.read(path)[0][:8000], audio[0][:8000])
+
+
+def test_the_bundle_is_small_marked_and_hears_english() -> None:
+    folder = ROOT / "examples" / "espeak_fr_en" / "recogniser"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    bundle = load_system(folder)
+    assert bundle.example and not bundle.has_units
+    assert (bundle.source_lang, bundle.target_lang) == ("en", "en")
+    assert [geometry.name for geometry in bundle.trained.geometries] == ["offline"]
+
+
+@needs_espeak
+def test_the_bundle_understands_test_sentences_but_not_backwards() -> None:
+    bundle = load_system(ROOT / "examples" / "espeak_fr_en" / "recogniser")
+    manifest = ROOT / "examples" / "espeak_fr_en" / "recordings" / "manifest.tsv"
+    texts = [line.split("\t")[3] for line in manifest.read_text(encoding="utf-8").splitlines()[1:9]]
+    clear = [speech.synthesize(speech.plan_target(f"test_{n}", text, "", 1)) for n, text in enumerate(texts)]
+    heard = [translate_samples(bundle, samples).text for samples in clear]
+    assert scores.word_error_rate(heard, texts) < 15
+    backwards = [translate_samples(bundle, samples[::-1].copy()).text for samples in clear]
+    assert scores.word_error_rate(backwards, texts) > 60
