@@ -24,6 +24,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="unit vocoder to bundle as the voice: a folder of `nast-s2x vocoder train`, or a released checkpoint",
     )
+    parser.add_argument(
+        "--drop-repeats",
+        type=int,
+        default=0,
+        metavar="N",
+        help="drop runs of up to N units that repeat the run before them; 0 (published, default) drops none",
+    )
     parser.add_argument("--output", "-o", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--card", metavar="FILE", help="text of the model card (default: a generated one)")
     parser.add_argument(
@@ -40,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status."""
     from nast_s2x.inference.bundle import bundle_from_checkpoints
+    from nast_s2x.inference.labels import RepeatFilter
 
     card = ""
     if args.card is not None:
@@ -50,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     if args.vocoder is not None:
         bundle.take_voice(args.vocoder)
     bundle.card, bundle.example = card, args.example
+    RepeatFilter(args.drop_repeats)  # refuses what it cannot do before anything is written
+    bundle.drop_repeats = args.drop_repeats
     folder = bundle.save(args.output, half=args.half)
     voice = f", voice {_megabytes(folder / 'vocoder')}" if bundle.vocoder is not None else ""
     print(f"wrote {folder} ({_megabytes(folder)}{voice})", file=sys.stderr)

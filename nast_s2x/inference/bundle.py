@@ -49,6 +49,8 @@ class Bundle:
         origin: where the weights came from (checkpoint type, updates, number averaged), for the record.
         card: text of the model card.
         unit_hash: hash of the centroids that the model's units come from, where known.
+        drop_repeats: longest run of units that is dropped where it repeats the one before it, see
+            :class:`~nast_s2x.inference.labels.RepeatFilter`; 0 (published) drops none.
         vocoder: turns the model's units into sound, in float32; ``None`` for a system that writes only.
         vocoder_card: text of the vocoder's own card; empty for a plain one.
     """
@@ -67,6 +69,7 @@ class Bundle:
     origin: dict[str, Any] = field(default_factory=dict)
     card: str = ""
     unit_hash: str | None = None
+    drop_repeats: int = 0
     vocoder: UnitVocoder | None = field(default=None, repr=False)
     vocoder_card: str = ""
 
@@ -184,8 +187,8 @@ class Bundle:
 
     def _config(self, half: bool) -> dict[str, Any]:
         optional: dict[str, Any] = {}
-        if self.unit_hash is not None:
-            optional["units"] = {"hash": self.unit_hash}
+        if self.unit_hash is not None or self.drop_repeats:
+            optional["units"] = {"hash": self.unit_hash, "drop_repeats": self.drop_repeats}
         if self.vocoder is not None:
             optional["vocoder"] = {"folder": SUBFOLDER}
         return {
@@ -286,6 +289,7 @@ def _load_bundle(folder: Path) -> Bundle:
         origin=config.get("origin") or {},
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         unit_hash=(config.get("units") or {}).get("hash"),
+        drop_repeats=int((config.get("units") or {}).get("drop_repeats", 0)),
         vocoder=vocoder,
         vocoder_card=vocoder_card,
     )
@@ -363,7 +367,7 @@ def bundle_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
         target_lang=settings.target_lang or None,
         sample_rate=settings.sample_rate,
         origin=trained.origin,
-        unit_hash=getattr(settings, "unit_hash", None) or None,
+        unit_hash=settings.unit_hash,
     )
 
 

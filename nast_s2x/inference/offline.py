@@ -14,7 +14,7 @@ from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import Bundle
 from nast_s2x.inference.detokenizer import detokenize
-from nast_s2x.inference.labels import text_collapser, unit_codes, unit_collapser
+from nast_s2x.inference.labels import UnitReader, text_collapser
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.synthesis import SynthesisGeometry, synthesize, synthesize_chunks
 
@@ -109,11 +109,9 @@ def _translation(
     tokens = text_collapser(bundle).push(labels)
     chunks: list[list[int]] = []
     if unit_labels:
-        collapser, size = unit_collapser(bundle), geometry.chunk_text_slots or len(labels)
+        reader, size = UnitReader(bundle), geometry.chunk_text_slots or len(labels)
         step = size * geometry.unit_upsample
-        chunks = [
-            unit_codes(collapser.push(unit_labels[start : start + step])) for start in range(0, len(unit_labels), step)
-        ]
+        chunks = [reader.push(unit_labels[start : start + step]) for start in range(0, len(unit_labels), step)]
     units = [unit for chunk in chunks for unit in chunk]
     text = detokenize(bundle.tokenizer, tokens)
     return Translation(text, tokens, units, score, num_frames, labels, unit_labels, chunks)

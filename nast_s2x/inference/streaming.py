@@ -16,7 +16,7 @@ from nast_s2x.frontend.audio import as_mono
 from nast_s2x.frontend.fbank import StreamingFbank
 from nast_s2x.inference.bundle import Bundle
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
-from nast_s2x.inference.labels import text_collapser, unit_codes, unit_collapser
+from nast_s2x.inference.labels import UnitReader, text_collapser
 from nast_s2x.inference.resampling import TimedResampler
 from nast_s2x.network import ModelState, NastOutput
 from nast_s2x.vocoder.config import SAMPLE_RATE as SPEECH_RATE
@@ -61,7 +61,7 @@ class StreamState:
     fbank: StreamingFbank
     model: ModelState
     text_ctc: CtcCollapser
-    unit_ctc: CtcCollapser | None
+    units: UnitReader | None
     detokenizer: StreamingDetokenizer
     vocoder: VocoderStream | None = None
     resampler: TimedResampler | None = None
@@ -123,7 +123,7 @@ class StreamingTranslator:
             fbank=StreamingFbank(),
             model=bundle.model.init_state(self.geometry),
             text_ctc=text_collapser(bundle),
-            unit_ctc=unit_collapser(bundle) if self.with_units else None,
+            units=UnitReader(bundle) if self.with_units else None,
             detokenizer=StreamingDetokenizer(bundle.tokenizer),
             vocoder=VocoderStream(bundle.voice(), self.synthesis) if self.with_speech else None,
         )
@@ -224,16 +224,15 @@ class StreamingTranslator:
         state, geometry = self.state, self.geometry
         text = output.text_logits[0].argmax(-1).tolist()
         units: list[int] = []
-        if state.unit_ctc is not None and output.unit_logits is not None:
+        if state.units is not None and output.unit_logits is not None:
             units = output.unit_logits[0].argmax(-1).tolist()
         size, ratio = geometry.chunk_text_slots or max(1, len(text)), geometry.unit_upsample
         for start in range(0, len(text), size):
             stop = min(start + size, len(text))
             tokens = state.text_ctc.push(text[start:stop])
-            new_units = state.unit_ctc.push(units[start * ratio : stop * ratio]) if state.unit_ctc else []
+            codes = state.units.push(units[start * ratio : stop * ratio]) if state.units else []
             words = state.detokenizer.push(tokens)
             chunk, state.num_chunks = state.num_chunks, state.num_chunks + 1
-            codes = unit_codes(new_units)
             # The end of a stream is a push of its own, as in speak_chunks; offline, all is one chunk and one window.
             sound = state.vocoder.push(codes, final=geometry.offline) if state.vocoder else None
             yield Emission(chunk, self._time_of(chunk), words, tokens, codes, waveform=sound)
