@@ -79,4 +79,5 @@ def test_bundles_remember_it(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", voice=True)
     bundle.drop_repeats = 6
     assert load_system(bundle.save(tmp_path / "c")).drop_repeats == 6
-    assert load_system(tmp_path / "b").drop_repeats == 0
+    bundle.drop_repeats = 0
+    assert load_system(bundle.save(tmp_path / "c")).drop_repeats == 0
