@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,17 @@ def test_export_with_a_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     small = save_vocoder(make_voice(units - 1), tmp_path / "small")
     assert main(["export", str(PUBLISHED / "checkpoint.pt"), "-o", str(tmp_path / "c"), "--vocoder", str(small)]) == 1
     assert "they do not belong together" in capsys.readouterr().err and not (tmp_path / "c").exists()
+
+
+def test_the_data_folder_names_the_centroids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(PUBLISHED, data)
+    with (data / "config.yaml").open("a") as file:
+        file.write("unit_hash: feedbeef\n")
+    units = load_system(data / "checkpoint.pt").num_units
+    arguments = ["export", str(data / "checkpoint.pt"), "-o", str(tmp_path / "b"), "--vocoder"]
+    wrong = save_vocoder(make_voice(units, "beef"), tmp_path / "wrong")
+    assert main([*arguments, str(wrong)]) == 1
+    assert "units of the centroids feedbeef, the vocoder knows units of beef" in capsys.readouterr().err
+    assert main([*arguments, str(save_vocoder(make_voice(units, "feedbeef"), tmp_path / "right"))]) == 0
+    assert load_system(tmp_path / "b").unit_hash == "feedbeef"

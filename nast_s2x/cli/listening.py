@@ -82,7 +82,7 @@ def describe_speech(summary: dict[str, Any]) -> str:
     gaps = "no gaps"
     if summary["gaps"]:
         noun = "gap" if summary["gaps"] == 1 else "gaps"
-        gaps = f"{summary['gaps']} {noun}, {summary['gap_mean_ms']:.0f} ms each, {summary['gap_sum_ms']:.0f} ms in all"
+        gaps = f"{summary['gaps']} {noun}, mean {summary['gap_mean_ms']:.0f} ms, sum {summary['gap_sum_ms']:.0f} ms"
     return (
         f"spoken: {summary['seconds']:.2f} s, from {summary['start_ms'] / 1000:.2f} s to "
         f"{summary['end_ms'] / 1000:.2f} s (the source ends at {summary['source_seconds']:.2f} s); {gaps}\n{files}"
