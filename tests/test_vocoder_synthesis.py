@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from random_vocoder import NUM_UNITS, make_smooth_vocoder, make_vocoder
 
 from nast_s2x.vocoder import synthesis
+from nast_s2x.vocoder.checkpoint import load_vocoder
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize, synthesize_chunks
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "espeak_fr_en" / "bundle" / "vocoder"
 LOOKAHEADS = [0, 2, 5, 10, 20]
 Chunks = list[list[int]]
 
@@ -146,6 +149,23 @@ def test_seams_do_not_click(lookahead: int) -> None:
     assert jumps(crossfade=0)[0] > 2 * natural  # so the fade is what does it
 
 
+@pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the example's bundle has no vocoder")
+@pytest.mark.parametrize("lookahead, decibels", [(0, 10), (2, 20), (5, 40), (10, 60)])
+def test_seams_of_the_trained_example_voice(lookahead: int, decibels: float) -> None:
+    vocoder = load_vocoder(EXAMPLE)
+    rng = np.random.default_rng(0)
+    units = [int(unit) for unit in rng.permutation(vocoder.config.num_embeddings)[:60]]
+    cuts = [0, *sorted(rng.choice(np.arange(1, 60), 14, replace=False).tolist()), 60]
+    chunks = [units[start:stop] for start, stop in zip(cuts, cuts[1:])]
+    pieces = pieces_of(vocoder, chunks, SynthesisGeometry(lookahead))
+    samples, (whole,) = np.concatenate(pieces), synthesize(vocoder, [units])
+    error = np.square(samples - whole).sum() / np.square(whole).sum()
+    assert -10 * np.log10(error + 1e-20) > decibels
+    steps, natural = np.abs(np.diff(samples)), np.abs(np.diff(whole)).max()
+    seams = np.cumsum([len(piece) for piece in pieces if len(piece)])[:-1]
+    assert steps[seams - 1].max() < natural and steps.max() < 1.2 * natural
+
+
 @pytest.mark.parametrize("geometry", [SynthesisGeometry(0), SynthesisGeometry(5), SynthesisGeometry(20)])
 def test_a_chunk_costs_the_same_however_long_the_stream(
     vocoder: UnitVocoder, geometry: SynthesisGeometry, monkeypatch: pytest.MonkeyPatch
@@ -216,6 +236,15 @@ def test_a_batch_equals_its_utterances_one_by_one(vocoder: UnitVocoder) -> None:
         assert samples.dtype == np.float32
         np.testing.assert_allclose(samples, alone, rtol=0, atol=1e-5)
     assert not len(found[1]) and not len(found[6]) and synthesize(vocoder, []) == []
+
+
+def test_utterances_of_like_length_share_a_call(vocoder: UnitVocoder) -> None:
+    shapes: list[tuple[int, int]] = []
+    hook = vocoder.conv_pre.register_forward_hook(lambda module, inputs, output: shapes.append(output[:, 0].shape))
+    batch = random_chunks([20, 10, 19, 9, 0, 18, 3])
+    synthesize(vocoder, batch, [[1] * len(units) for units in batch], batch_size=2)
+    hook.remove()
+    assert shapes == [(2, 20), (1, 18), (2, 10), (1, 3)]
 
 
 def test_given_durations(vocoder: UnitVocoder) -> None:

@@ -34,7 +34,7 @@ from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthes
 STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
 UNIT_FRAMES = 2
 """Duration of every unit."""
-OFFLINE_SECONDS = (0.5, 1.0, 1.2, 1.6, 1.7, 2.0, 2.0, 3.0)
+OFFLINE_SECONDS = (0.7, 0.9, 1.1, 1.2, 1.2, 1.3, 1.4, 1.4, 1.6, 1.9)
 """Speech of the utterances of the offline measurement."""
 _WINDOW, _SHIFT = 400, 160  # samples of a feature frame, and between two
 

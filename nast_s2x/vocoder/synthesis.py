@@ -20,7 +20,11 @@ from nast_s2x.vocoder.generator import UnitVocoder
 _DURATION_CONTEXT = 2
 """Units on each side that the duration predictor sees."""
 _MAX_FRAMES = 2000
-"""Unit frames, padding included, that one call of the generator takes offline (40 s): bounds memory."""
+"""Unit frames that one call of the generator takes offline (40 s): bounds memory."""
+_CPU_FRAMES, _GPU_FRAMES = 500, 16000
+"""Unit frames of several utterances in one call: on a CPU more of them only leave its caches."""
+_LIKE_LENGTH = 0.9
+"""Utterances shorter than this part of the longest are left to another call: padding costs what speech does."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,8 @@ def synthesize(
         raise ValueError(f"there are {len(units)} utterances, but durations of {len(durations)}")
     frames = [expand(codes, counts) for codes, counts in zip(units, durations)]
     samples = [np.zeros(0, np.float32)] * len(frames)
-    for group in _groups([len(codes) for codes in frames], batch_size):
+    most = _CPU_FRAMES if vocoder.dict.weight.device.type == "cpu" else _GPU_FRAMES
+    for group in _groups([len(codes) for codes in frames], batch_size, most):
         if len(frames[group[0]]) > _MAX_FRAMES:
             samples[group[0]] = _long_utterance(vocoder, frames[group[0]])
             continue
@@ -230,19 +235,20 @@ def expand(units: Sequence[int], durations: Sequence[int]) -> list[int]:
 
 def _predict(vocoder: UnitVocoder, units: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
     durations: list[list[int]] = [[] for _ in units]
-    for group in _groups([len(codes) for codes in units], batch_size):
+    for group in _groups([len(codes) for codes in units], batch_size, _GPU_FRAMES):
         codes, lengths = _padded([units[index] for index in group], vocoder)
         for index, predicted in zip(group, vocoder.durations(codes, lengths).tolist()):
             durations[index] = predicted[: len(units[index])]
     return durations
 
 
-def _groups(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def _groups(lengths: Sequence[int], batch_size: int, max_total: int) -> list[list[int]]:
     """Indices of sequences to compute together, the longest first; empty ones are left out."""
     groups: list[list[int]] = []
     for index in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
         longest = lengths[groups[-1][0]] if groups else 0
-        if groups and len(groups[-1]) < batch_size and longest * (len(groups[-1]) + 1) <= _MAX_FRAMES:
+        alike = lengths[index] >= _LIKE_LENGTH * longest and longest <= _MAX_FRAMES
+        if groups and alike and len(groups[-1]) < batch_size and longest * (len(groups[-1]) + 1) <= max_total:
             groups[-1].append(index)
         else:
             groups.append([index])
