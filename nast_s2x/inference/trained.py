@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,13 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
 
 
 def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NastConfig:
-    # Everything except the number of heads stands in the shapes of the weights, which the released format reads too.
+    # Everything except the number of heads and the sinusoids, which the released format does not have, stands in the
+    # shapes of the weights.
     released_names = {
         "encoder_attention_heads": flags["encoder_heads"],
         "decoder_attention_heads": flags["decoder_heads"],
         "main_context": 1 << 20,
         **{name: flags[name] for name in ("dropout", "attention_dropout", "activation_dropout") if name in flags},
     }
-    return config_from_published(released_names, weights)[0]
+    config = config_from_published(released_names, weights)[0]
+    return replace(config, unit_sinusoids=float(flags.get("unit_sinusoids") or 0.0))
