@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# French recordings become English text while they play; then offline; then SimulEval scores the bundled set.
+# French recordings become English text and an English voice while they play; then text offline; then SimulEval scores
+# the bundled set.
 # Installs what it needs first (no fairseq; SimulEval needs one small package compiled). Can be repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV=${VENV:-.venv}
 example=examples/espeak_fr_en
 model=$example/bundle
+voice=$example/speech_bundle
 output=${1:-$(mktemp -d "${TMPDIR:-/tmp}/nast-s2x-demo.XXXXXX")}
 mkdir -p "$output"
 
@@ -23,7 +25,12 @@ step "Streaming, chunks of 320 ms: each line is what came out, and how much of t
 step "References"
 sed -n 1,3p "$example/recordings/target.txt"
 
-step "The same model, offline"
+step "Speech to speech, chunks of 320 ms: an English voice, placed where it was available"
+"$nast" translate "${recordings[@]}" --model "$voice" --chunk-ms 320 --speech --output "$output/speech"
+step "What an English recogniser of the example hears in that voice"
+"$nast" generate "$output"/speech/*_0000?.wav --model "$example/recogniser" --no-progress | grep '^D-'
+
+step "The text model again, offline"
 "$nast" translate "${recordings[@]}" --model "$model" --offline
 
 step "SimulEval on the bundled recordings, chunks of 320 ms"
@@ -35,4 +42,6 @@ sed "s#^#$PWD/$example/recordings/#" "$example/recordings/source.txt" >"$output/
     --output "$output/simuleval" >"$output/simuleval.log" 2>&1 ||
     { tail -n 20 "$output/simuleval.log" >&2; exit 1; }
 cat "$output/simuleval/scores.tsv"
+printf '\nTo listen: %s\n' "$output"/speech/*.stereo.wav
+printf '(left: French; right: English when it was available; captions beside them as .srt)\n'
 printf '\nLatencies are milliseconds of source audio. Logs and every translation: %s\n' "$output"
