@@ -1,0 +1,80 @@
+"""The bundled voice: what its card promises of the committed recordings, seams, and what a recogniser understands."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nast_s2x.frontend.audio import load_audio
+from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.offline import translate_samples
+from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.units.centroids import Centroids
+from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
+sys.path.insert(0, str(EXAMPLE.parent))
+
+from espeak_fr_en.scores import word_error_rate  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_system(EXAMPLE / "speech_bundle")
+
+
+@pytest.fixture(scope="module")
+def recordings() -> list[np.ndarray]:
+    names = (EXAMPLE / "recordings" / "source.txt").read_text().split()
+    return [load_audio(EXAMPLE / "recordings" / name) for name in names]
+
+
+@pytest.fixture(scope="module")
+def translations(bundle: Bundle, recordings: list[np.ndarray]) -> list:
+    geometry = bundle.geometry(320)
+    return [translate_samples(bundle, samples, geometry=geometry, with_speech=True) for samples in recordings[:8]]
+
+
+def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: Bundle) -> None:
+    folders = ("bundle", "speech_bundle", "recogniser")
+    assert sum(file.stat().st_size for name in folders for file in (EXAMPLE / name).rglob("*")) < 30e6
+    centroids = Centroids.load(EXAMPLE / "speech_bundle" / "centroids.safetensors")
+    assert bundle.example and bundle.vocoder is not None
+    assert bundle.unit_hash == bundle.vocoder.config.unit_hash == centroids.hash
+    assert bundle.num_units == bundle.vocoder.config.num_embeddings == centroids.num_units == 100
+
+
+def test_any_cut_gives_the_same_speech(bundle: Bundle, recordings: list[np.ndarray], translations: list) -> None:
+    generator = np.random.default_rng(5)
+    for samples, expected in zip(recordings[:3], translations):
+        translator = StreamingTranslator(bundle, bundle.geometry(320), with_speech=True)
+        cuts = np.sort(generator.integers(0, len(samples), 9)).tolist()
+        emissions = [emission for piece in np.split(samples, cuts) for emission in translator.push(piece)]
+        emissions += translator.finish()
+        np.testing.assert_array_equal(np.concatenate([e.waveform for e in emissions]), expected.waveform)
+        assert [unit for emission in emissions for unit in emission.units] == expected.units
+
+
+def test_seams_are_no_louder_than_one_window(bundle: Bundle, translations: list) -> None:
+    for translation in translations[:4]:
+        (whole,) = synthesize(bundle.voice(), [translation.units])
+        chunks = [translation.units[start : start + 8] for start in range(0, len(translation.units), 8)]
+        stream = VocoderStream(bundle.voice(), SynthesisGeometry(lookahead_frames=5))
+        pieces = [stream.push(chunk, final=chunk is chunks[-1]) for chunk in chunks]
+        spoken = np.concatenate(pieces)
+        assert np.abs(spoken - whole).max() < 0.01  # the card says 0.002
+        seams = np.cumsum([len(piece) for piece in pieces if len(piece)])[:-1]
+        jumps, expected = (np.abs(x[seams] - x[seams - 1]).max() for x in (spoken, whole))
+        assert len(seams) >= 4 and jumps < 1.1 * expected + 0.005
+
+
+def test_the_recogniser_understands_the_speech(translations: list) -> None:
+    recogniser = load_system(EXAMPLE / "recogniser")
+    references = (EXAMPLE / "recordings" / "target.txt").read_text(encoding="utf-8").splitlines()[: len(translations)]
+    heard = [
+        translate_samples(recogniser, t.waveform, geometry=recogniser.geometry("offline")).text for t in translations
+    ]
+    assert word_error_rate(heard, references) < 50  # the card says 30 on 200 sentences
+    silence = [translate_samples(recogniser, 1e-3 * np.random.default_rng(1).standard_normal(48000)).text]
+    assert word_error_rate(silence, references[:1]) > 60
