@@ -42,6 +42,6 @@ sed "s#^#$PWD/$example/recordings/#" "$example/recordings/source.txt" >"$output/
     --output "$output/simuleval" >"$output/simuleval.log" 2>&1 ||
     { tail -n 20 "$output/simuleval.log" >&2; exit 1; }
 cat "$output/simuleval/scores.tsv"
-printf '\nTo listen: %s\n' "$output"/speech/*.stereo.wav
-printf '(left: French; right: English when it was available; captions beside them as .srt)\n'
+printf '\nTo listen (left: French; right: English when it was available; captions beside them as .srt):\n'
+printf '  %s\n' "$output"/speech/*.stereo.wav
 printf '\nLatencies are milliseconds of source audio. Logs and every translation: %s\n' "$output"
