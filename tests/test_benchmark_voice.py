@@ -42,7 +42,8 @@ def test_figures() -> None:
     assert list(result["stages"]) == ["features", "encoder", "text_decoder", "unit_decoder", "vocoder"]
     assert all(0 < stage["p50"] <= stage["p95"] for stage in result["stages"].values())
     assert sum(stage["p50"] for stage in result["stages"].values()) < 1.5 * result["chunk_ms_p95"]
-    assert result["offline_speech_seconds"] == pytest.approx(sum(benchmark.OFFLINE_SECONDS), abs=0.1)
+    rounding = 0.04 * len(benchmark.OFFLINE_SECONDS)  # a unit is 40 ms
+    assert result["offline_speech_seconds"] == pytest.approx(sum(benchmark.OFFLINE_SECONDS), abs=rounding)
     json.dumps(result)
 
 
