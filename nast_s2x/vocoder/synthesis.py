@@ -21,8 +21,8 @@ _DURATION_CONTEXT = 2
 """Units on each side that the duration predictor sees."""
 _MAX_FRAMES = 2000
 """Unit frames that one call of the generator takes offline (40 s): bounds memory."""
-_CPU_FRAMES, _GPU_FRAMES = 500, 16000
-"""Unit frames of several utterances in one call: on a CPU more of them only leave its caches."""
+_CPU_FRAMES, _GPU_FRAMES = 100, 16000
+"""Unit frames of several utterances in one call: on a CPU only short ones gain by it, by a tenth at most."""
 _LIKE_LENGTH = 0.9
 """Utterances shorter than this part of the longest are left to another call: padding costs what speech does."""
 
