@@ -18,7 +18,7 @@ from nast_s2x.vocoder.config import UNIT_SAMPLES
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize, synthesize_chunks
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "espeak_fr_en" / "bundle" / "vocoder"
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "espeak_fr_en" / "speech_bundle" / "vocoder"
 LOOKAHEADS = [0, 2, 5, 10, 20]
 Chunks = list[list[int]]
 
