@@ -26,7 +26,6 @@ COMMON=(
     # Feature frames in the batch of a process, padding included: 50 s of speech.
     --max-tokens 5000
     --optimizer adam --adam-betas '(0.9, 0.98)' --weight-decay 0.01 --clip-norm 5.0
-    --lr-scheduler inverse_sqrt --warmup-init-lr 1e-7
     --seed 1 --cpu --num-workers 0
     # Keep the last checkpoint, to resume, and the five with the best BLEU (mean of the smallest and the largest chunk).
     --save-interval-updates 500 --validate-interval-updates 500 --keep-interval-updates 1 --no-epoch-checkpoints --keep-best-checkpoints 5
@@ -36,10 +35,12 @@ COMMON=(
     --no-progress-bar --log-format simple --log-interval 50
 )
 
+INVERSE_SQRT=(--lr-scheduler inverse_sqrt --warmup-init-lr 1e-7)
+
 # Stage 0, speech recognition: the text decoder learns the transcript.
 STAGE_asr=(
     --target-text source
-    --lr 2e-3 --warmup-updates 400 --max-update 1000
+    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 400 --max-update 1000
     --text-loss ctc --text-glancing 0.5:0.3@1000
 )
 
@@ -47,13 +48,13 @@ STAGE_asr=(
 # (--load-pretrained-encoder-from); here the decoder is too, which knows already how to read the encoder.
 STAGE_ctc=(
     --finetune-from-model "$SAVE/asr/checkpoint_last.pt"
-    --lr 2e-3 --warmup-updates 400 --max-update 3500
+    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 400 --max-update 3500
     --text-loss ctc --text-glancing 0.5:0.3@4000
 )
 
 # Stage 2, translation with NMLA (bigrams), from the whole model of stage 1.
 STAGE_nmla=(
     --finetune-from-model "$SAVE/ctc/checkpoint_best.pt"
-    --lr 5e-4 --warmup-updates 100 --max-update 1200
+    "${INVERSE_SQRT[@]}" --lr 5e-4 --warmup-updates 100 --max-update 1200
     --text-loss nmla --nmla-order 2 --nmla-normalization batch --text-glancing 0.3
 )
