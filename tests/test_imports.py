@@ -16,19 +16,20 @@ BASE = {"torch", "numpy"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "chunking": (set(), {"torch"}),
     "ctc": (set(), {"torch"}),
+    "inert": (set(), BASE),
     "network": ({"chunking", "ctc"}, {"torch"}),
     "losses": ({"chunking", "ctc"}, {"torch"}),
     "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank"}),
     # sklearn, transformers and fairseq are optional: only the function that needs one imports it.
     "units": (
-        {"frontend", "data"},
+        {"inert", "frontend", "data"},
         BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
     ),
     # tensorboard is optional; sound files and units manifests are the training's.
-    "vocoder": ({"frontend", "data"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
+    "vocoder": ({"inert", "frontend", "data"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
     "data": ({"frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm"}),
     "inference": (
-        {"frontend", "network", "vocoder", "data", "chunking", "ctc"},
+        {"inert", "frontend", "network", "vocoder", "data", "chunking", "ctc"},
         BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"},
     ),
     "agents": ({"inference"}, BASE | {"simuleval"}),

@@ -1,32 +1,21 @@
 """Reading fairseq checkpoints (ours and the released ones) as data only, and averaging them.
 
-fairseq's files are pickles. They are opened with torch's weights-only reader and a short list of inert classes, so
-nothing in a file is ever executed. Paths inside a checkpoint belong to whoever trained it and are never followed.
+fairseq's files are pickles, opened by :func:`~nast_s2x.inert.load_inert`, which executes nothing in them. Paths inside
+a checkpoint belong to whoever trained it and are never followed.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nast_s2x.inert import SAFE_CLASSES, load_inert
 
-def _numpy_scalar_classes() -> list[Any]:
-    """What a pickled numpy number consists of; fairseq's meters may hold such numbers."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    return [scalar, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
-
-
-#: Everything a checkpoint may contain besides tensors and plain containers: namespaces and numbers.
-SAFE_CLASSES: tuple[Any, ...] = (argparse.Namespace, *_numpy_scalar_classes())
+__all__ = ["SAFE_CLASSES", "average_checkpoints", "average_weights", "load_checkpoint", "num_updates", "settings"]
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -41,39 +30,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint file not found: {path}")
-    try:
-        with _safe_classes_allowed():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} was not loaded: {_what_is_unsafe(path, error)}") from None
-    except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+    state = load_inert(path)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping) or not state["model"]:
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'model' entry with parameters")
     if not all(isinstance(value, Tensor) for value in state["model"].values()):
         raise ValueError(f"{path} is not a fairseq checkpoint: its 'model' entry holds something other than tensors")
     return dict(state)
-
-
-def _safe_classes_allowed() -> AbstractContextManager[None]:
-    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
-    allowed = torch.serialization.get_safe_globals()
-    return torch.serialization.safe_globals([cls for cls in SAFE_CLASSES if cls not in allowed])
-
-
-def _what_is_unsafe(path: Path, error: Exception) -> str:
-    try:
-        with _safe_classes_allowed():
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # only zip files can be listed; the refusal itself stands either way
-        names = []
-    if names:
-        return (
-            f"it contains {', '.join(sorted(names))}, which is not on the short list of inert classes "
-            "that may appear in a checkpoint; nothing in the file was executed"
-        )
-    reason = (str(error).strip().splitlines() or ["unreadable"])[0]
-    return f"it is not a plain checkpoint of tensors and settings ({reason}); nothing in the file was executed"
 
 
 def settings(state: Mapping[str, Any], section: str) -> dict[str, Any]:

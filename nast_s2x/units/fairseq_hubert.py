@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import importlib
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from nast_s2x import inert
 from nast_s2x.units.transformer import TransformerFeatures, check_convolutions, check_layer, weights_digest
 
 _REQUIRED = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "conv_feature_layers")
@@ -37,18 +34,9 @@ class _Inert:
         """Forget the object's content."""
 
 
-def _numpy_scalar_classes() -> list[Any]:
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    return [scalar, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
-
-
-#: Everything a checkpoint may contain besides tensors and plain containers: namespaces, numbers, label dictionaries.
-SAFE_CLASSES: tuple[Any, ...] = (
-    argparse.Namespace,
-    *_numpy_scalar_classes(),
-    (_Inert, "fairseq.data.dictionary.Dictionary"),
-)
+#: What a checkpoint may contain besides namespaces and numbers: label dictionaries.
+_ALSO = ((_Inert, "fairseq.data.dictionary.Dictionary"),)
+SAFE_CLASSES: tuple[Any, ...] = (*inert.SAFE_CLASSES, *_ALSO)
 
 
 class FairseqHubertFeatures(TransformerFeatures):
@@ -97,33 +85,15 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
-        with _safe_classes_allowed():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        state = inert.load_inert(path, _ALSO)
+    except inert.NotInertError as error:
         raise ValueError(
-            f"{path} was not loaded: it holds {_what_is_unsafe(path)}, not weights and settings alone; nothing in it "
-            "was executed"
+            f"{path} was not loaded: it holds {', '.join(error.names) or 'something else'}, not weights and settings "
+            "alone; nothing in it was executed"
         ) from error
-    except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({type(error).__name__}: {error})") from error
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
         raise ValueError(f"{path}: not a fairseq checkpoint: it has no 'model' entry with parameters")
     return dict(state)
-
-
-def _safe_classes_allowed() -> AbstractContextManager[None]:
-    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
-    allowed = torch.serialization.get_safe_globals()
-    return torch.serialization.safe_globals([cls for cls in SAFE_CLASSES if cls not in allowed])
-
-
-def _what_is_unsafe(path: Path) -> str:
-    try:
-        with _safe_classes_allowed():
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # only zip files can be listed; the refusal itself stands either way
-        names = []
-    return ", ".join(sorted(names)) or "something else"
 
 
 def _section(state: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,21 +1,20 @@
 """Vocoder folders: our own (``config.json``, ``model.safetensors``, a card) and the released CodeHiFiGAN checkpoints.
 
-Released checkpoints are pickles. They are opened with torch's weights-only reader, so nothing in a file is executed.
+Released checkpoints are pickles. They are opened by :func:`~nast_s2x.inert.load_inert`, which executes nothing.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nast_s2x.inert import load_inert
 from nast_s2x.vocoder.config import VocoderConfig
 from nast_s2x.vocoder.generator import UnitVocoder
 
@@ -158,15 +157,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_released(path: Path) -> dict[str, Tensor]:
     """The parameters of a checkpoint ``{"generator": ...}``, as data only."""
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise ValueError(
-            f"{path} was not loaded: it holds something other than tensors ({reason}); nothing in the file was executed"
-        ) from None
-    except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+    state = load_inert(path)
     generator = state.get("generator") if isinstance(state, Mapping) else None
     if not isinstance(generator, Mapping) or not generator:
         raise ValueError(f"{path} is not a vocoder checkpoint: it has no 'generator' entry with parameters")

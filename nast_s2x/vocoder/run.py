@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from nast_s2x.frontend.audio import AudioError
+from nast_s2x.inert import load_inert
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
 from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.dataset import (
@@ -223,11 +223,7 @@ def resume(trainer: VocoderTrainer, path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    try:
-        state = torch.load(path, map_location=trainer.device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise ValueError(f"{path} is not a readable checkpoint ({reason})") from error
+    state = load_inert(path, device=trainer.device)
     try:
         trainer.resume(state)
     except (ValueError, KeyError, RuntimeError) as error:
