@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -108,5 +107,6 @@ def _device(name: str) -> torch.device:  # noqa: F821
 
 def _declared_units(manifest: Path) -> int | None:
     """K as `nast-s2x units extract` wrote it beside the manifest."""
-    path = manifest.with_suffix(".units.json")
-    return int(json.loads(path.read_text("utf-8"))["num_units"]) if path.is_file() else None
+    from nast_s2x.data.manifest import unit_record
+
+    return unit_record(manifest).get("num_units")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+RECORD_SUFFIX = ".units.json"
 # Names of the same columns in fairseq's speech-to-speech manifests.
 _ALIASES = {"src_audio": "audio", "src_n_frames": "n_frames"}
 
@@ -100,6 +103,37 @@ def parse_units(text: str, num_units: int | None = None) -> tuple[int, ...]:
     if num_units is not None and max(units) >= num_units:
         raise ValueError(f"unit {max(units)} is outside 0..{num_units - 1}")
     return units
+
+
+def parse_durations(text: str, count: int) -> tuple[int, ...]:
+    """Durations such as "3 1 2".
+
+    Raises:
+        ValueError: not whole numbers from 1, or not ``count`` of them.
+    """
+    words = text.split()
+    bad = next((word for word in words if not (word.isascii() and word.isdecimal() and int(word))), None)
+    if bad is not None:
+        raise ValueError(f"tgt_durations must be whole numbers of frames, 1 or more, but hold {bad!r}")
+    if len(words) != count:
+        raise ValueError(f"{len(words)} durations for {count} units")
+    return tuple(map(int, words))
+
+
+def unit_record(manifest: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``NAME.units.json`` beside a units manifest says (``nast-s2x units extract`` writes it); empty without one.
+
+    Raises:
+        ValueError: not a JSON object.
+    """
+    path = Path(manifest).with_suffix(RECORD_SUFFIX)
+    try:
+        values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object")
+    return values
 
 
 def read_split(path: str | os.PathLike[str], num_units: int | None = None) -> list[Example]:

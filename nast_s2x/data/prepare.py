@@ -17,7 +17,7 @@ import yaml
 from nast_s2x.data.config import CONFIG_NAME, DataConfig
 from nast_s2x.data.dictionary import LabelDictionary
 from nast_s2x.data.features import split_segment
-from nast_s2x.data.manifest import Example, parse_units, read_table, write_split
+from nast_s2x.data.manifest import Example, parse_units, read_table, unit_record, write_split
 from nast_s2x.data.packing import Part, PartJob, Recording, compute_parts, pack_npy, pack_zip, write_json
 from nast_s2x.data.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
@@ -349,9 +349,8 @@ def _count_units(manifest: Path, options: PrepareOptions, rows: list[_Row], repo
 
 def _recorded_units(manifest: Path, unit_hash: str | None) -> int:
     """K in the ``NAME.units.json`` that an extraction of these units has left beside the manifest, or 0."""
-    path = manifest.with_suffix(".units.json")
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = unit_record(manifest)
         return int(record["num_units"]) if record["hash"] == unit_hash else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0

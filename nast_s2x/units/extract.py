@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nast_s2x.data.manifest import RECORD_SUFFIX
 from nast_s2x.units.backends import BackEnd, check_fits
 from nast_s2x.units.centroids import Centroids
 from nast_s2x.units.features import UnitFeatures
@@ -178,7 +179,7 @@ def extract(
 
 def sidecar(output: str | os.PathLike[str]) -> Path:
     """``NAME.units.json`` beside ``NAME.tsv``."""
-    return Path(output).with_suffix(".units.json")
+    return Path(output).with_suffix(RECORD_SUFFIX)
 
 
 def _check_names(manifest: Path, output: Path, audio_column: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +55,3 @@ def fit(vectors: NDArray[np.float32], num_units: int, features: UnitFeatures, se
     with threadpool_limits(1):  # sums depend on the number of threads, and so would the hash
         clusters.fit(vectors)
     return Centroids(clusters.cluster_centers_, features.describe())
-
-
-def paths_in_order(paths: Sequence[str | os.PathLike[str]], seed: int) -> list[str]:
-    """The recordings in the order of :func:`sample_order`."""
-    return [os.fspath(paths[index]) for index in sample_order(len(paths), seed)]

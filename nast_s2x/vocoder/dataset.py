@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
-from nast_s2x.data.manifest import parse_units, read_table
+from nast_s2x.data.manifest import parse_durations, parse_units, read_table
 from nast_s2x.frontend.audio import SAMPLE_RATE, AudioError, declared_samples, load_audio
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 
@@ -89,15 +89,11 @@ def read_units_manifest(
 
 def _recording(cells: dict[str, str], folder: Path, num_units: int, audio_column: str) -> UnitRecording:
     units = parse_units(cells["tgt_audio"], num_units)
-    words = cells["tgt_durations"].split()
-    if not all(word.isascii() and word.isdecimal() and int(word) > 0 for word in words):
-        raise ValueError(f"tgt_durations must be whole numbers of frames, 1 or more: {cells['tgt_durations'][:40]!r}")
-    if len(words) != len(units):
-        raise ValueError(f"{len(words)} durations for {len(units)} units")
+    durations = parse_durations(cells["tgt_durations"], len(units))
     audio = cells[audio_column].strip()
     if not audio:
         raise ValueError(f"no recording in column {audio_column}")
-    return UnitRecording(cells["id"], folder / audio, np.array(units), np.array([int(word) for word in words]))
+    return UnitRecording(cells["id"], folder / audio, np.array(units), np.array(durations))
 
 
 def check_recordings(recordings: Sequence[UnitRecording], progress: bool = False) -> None:

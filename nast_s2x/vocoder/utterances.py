@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from nast_s2x.data.manifest import parse_units, read_table
+from nast_s2x.data.manifest import parse_durations, parse_units, read_table, unit_record
 
 _GENERATED_LINE = re.compile(r"(T|H|D|Unit)-(\d+)\t")
 
@@ -86,21 +86,6 @@ def read_utterances(
     return _collected(path, _each(lines, lambda number, line: _utterance(f"line-{number:06d}", line, num_units)))
 
 
-def parse_durations(text: str, count: int) -> tuple[int, ...]:
-    """Durations such as "3 1 2".
-
-    Raises:
-        ValueError: not whole numbers from 1, or not ``count`` of them.
-    """
-    words = text.split()
-    bad = next((word for word in words if not (word.isascii() and word.isdecimal() and int(word))), None)
-    if bad is not None:
-        raise ValueError(f"tgt_durations must be whole numbers of frames, 1 or more, but hold {bad!r}")
-    if len(words) != count:
-        raise ValueError(f"{len(words)} durations for {count} units")
-    return tuple(map(int, words))
-
-
 def check_same_units(found: str | None, wanted: str | None, where: str) -> None:
     """Refuse units of one set of centroids for a vocoder of another; unknown ones pass.
 
@@ -159,7 +144,7 @@ def _from_manifest(
     path: Path, num_units: int, unit_hash: str | None, with_durations: bool, split: str | None
 ) -> Iterator[tuple[int, Utterance | ValueError]]:
     required = ["id", "tgt_audio", *(["tgt_durations"] if with_durations else []), *(["split"] if split else [])]
-    rows, recorded = read_table(path, required), _recorded_hash(path)
+    rows, recorded = read_table(path, required), unit_record(path).get("hash")
     for row in rows:
         if row.problem:
             yield row.line, ValueError(row.problem)
@@ -172,16 +157,6 @@ def _from_manifest(
             yield row.line, _utterance(row.cells["id"], row.cells["tgt_audio"], num_units, durations)
         except ValueError as error:
             yield row.line, error
-
-
-def _recorded_hash(path: Path) -> str | None:
-    """What ``nast-s2x units extract`` wrote beside the manifest."""
-    beside = path.with_suffix(".units.json")
-    try:
-        values = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{beside} is not valid JSON: {error}") from None
-    return values.get("hash") if isinstance(values, dict) else None
 
 
 def _from_json(line: str, num_units: int) -> Utterance:
