@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.cli.speech import write_wav
-from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler
+from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, write_wav
 from nast_s2x.inference.playback import Playback, captions, stereo
 from nast_s2x.inference.streaming import Emission
 
@@ -55,8 +54,8 @@ class Listener:
             self._source.append(self._resampler.push(np.zeros(0, np.float32), final=True))
         source = np.concatenate([np.zeros(0, np.float32), *self._source])
         wav, both, srt = paths(folder, name)
-        write_wav(wav, self.playback.speech(), SAMPLE_RATE)
-        write_wav(both, stereo(source, self.playback), SAMPLE_RATE)
+        write_wav(wav, self.playback.speech())
+        write_wav(both, stereo(source, self.playback))
         srt.write_text(captions(self.texts), encoding="utf-8")
         statistics = {
             key: round(value, 3) if isinstance(value, float) else value

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from nast_s2x.cli.speech import file_names, protect_sources, write_wav
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.cli.speech import file_names, protect_sources
+from nast_s2x.frontend.audio import SAMPLE_RATE, write_wav
 from nast_s2x.inference.generation import GeneratedRow, SourceRow
 
 _COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")
@@ -50,7 +50,7 @@ class SoundFolder:
         row, translation = result.row, result.translation
         assert translation is not None and translation.waveform is not None
         name, samples = self._names[row.index], translation.waveform
-        write_wav(self.folder / name, samples, SAMPLE_RATE)
+        write_wav(self.folder / name, samples)
         cells = (row.id, name, str(len(samples)), translation.text, row.reference or "")
         self._file.write("\t".join(cells) + "\n")
         self._file.flush()

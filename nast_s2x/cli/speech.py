@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from nast_s2x.inference.bundle import Bundle
     from nast_s2x.vocoder.synthesis import SynthesisGeometry
 
@@ -94,19 +92,3 @@ def protect_sources(outputs: Mapping[Path, str], sources: Sequence[str | Path]) 
     for path, flag in outputs.items():
         if path.resolve() in read:
             raise ValueError(f"{path} is one of the recordings: name another folder with {flag}")
-
-
-def write_wav(path: Path, samples: ArrayLike, sample_rate: int) -> None:
-    """Write samples (n,) or (n, channels) in -1..1 as 16-bit PCM; the folder is made if needed.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    import numpy as np
-    import soundfile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        soundfile.write(path, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16")
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise OSError(f"{path} cannot be written: {error}") from None

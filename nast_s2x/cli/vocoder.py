@@ -63,7 +63,7 @@ def synthesize(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from nast_s2x.inference.bundle import parse_device
+    from nast_s2x.inference.bundle import existing_device
     from nast_s2x.vocoder.checkpoint import load_vocoder
     from nast_s2x.vocoder.config import SAMPLE_RATE
     from nast_s2x.vocoder.sound_files import LIST, synthesize_files
@@ -74,10 +74,7 @@ def synthesize(args: argparse.Namespace) -> int:
             raise ValueError(f"{flag} must be at least 1, got {value}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    device = parse_device(args.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no device {args.device}: torch sees {torch.cuda.device_count()} CUDA devices here")
-    vocoder = load_vocoder(args.vocoder, device)
+    vocoder = load_vocoder(args.vocoder, existing_device(args.device))
     config = vocoder.config
     found = read_utterances(args.units, config.num_embeddings, config.unit_hash, args.durations, args.split)
     for problem in found.problems:

@@ -98,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
 def _device(name: str) -> torch.device:  # noqa: F821
     import torch
 
-    device = torch.device(name)
+    from nast_s2x.inference.bundle import existing_device
+
+    device = existing_device(name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)

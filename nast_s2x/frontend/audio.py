@@ -164,3 +164,18 @@ def load_audio(
     """
     samples, rate = read_samples(path, name=name, start=start, frames=frames)
     return StreamResampler(rate, sample_rate).push(samples, final=True)
+
+
+def write_wav(path: str | os.PathLike[str], samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write samples (n,) or (n, channels) in -1..1 as a WAV file of 16-bit PCM; the folder is made if needed.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        soundfile.write(os.fspath(path), np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error}") from None

@@ -153,7 +153,7 @@ class Bundle:
         Raises:
             ValueError: a device that does not exist, here or at all.
         """
-        target = None if device is None else _existing_device(device)
+        target = None if device is None else existing_device(device)
         self.model.to(device=target, dtype=dtype)
         if self.vocoder is not None:
             self.vocoder.to(device=target)
@@ -221,7 +221,7 @@ def parse_device(device: str | torch.device) -> torch.device:
         raise ValueError(f"a device is cpu, cuda or cuda:N, got {device!r}") from None
 
 
-def _existing_device(device: str | torch.device) -> torch.device:
+def existing_device(device: str | torch.device) -> torch.device:
     """:func:`parse_device`, with a clear error where this machine (or this build of torch) has no such GPU."""
     parsed = parse_device(device)
     count = torch.cuda.device_count() if parsed.type == "cuda" else 0

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 
-from nast_s2x.vocoder.config import SAMPLE_RATE
+from nast_s2x.frontend.audio import write_wav
 from nast_s2x.vocoder.dataset import UnitRecording, load_recording
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.mel import LogMel
@@ -65,5 +64,4 @@ def _duration_error(model: UnitVocoder, recording: UnitRecording) -> float:
 def _write(path: Path, samples: NDArray[np.float32], once: bool = False) -> None:
     if once and path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+    write_wav(path, samples)

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from nast_s2x.vocoder.config import SAMPLE_RATE
+from nast_s2x.frontend.audio import write_wav
 from nast_s2x.vocoder.generator import UnitVocoder
 from nast_s2x.vocoder.synthesis import synthesize
 from nast_s2x.vocoder.utterances import Utterance
@@ -110,13 +110,8 @@ def _path(folder: Path, name: str) -> Path:
 
 def _write_partial(path: Path, samples: NDArray[np.float32]) -> Path:
     """Write beside ``path``, where nothing stands in the way any more; returns what was written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    try:
-        soundfile.write(str(partial), samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    except soundfile.SoundFileError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error}") from error
+    write_wav(partial, samples)
     path.unlink(missing_ok=True)
     return partial
 
