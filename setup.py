@@ -14,12 +14,17 @@ EXTRAS = {
     "train": ["fairseq-fixed>=0.12.3", "sacrebleu>=2.3"],
     # Latency and quality of streams, by SimulEval.
     "simuleval": ["simuleval>=1.1.4"],
+    # `nast-s2x evaluate`, score and compare: SimulEval runs, sacrebleu scores, matplotlib draws.
+    "evaluate": ["simuleval>=1.1.4", "sacrebleu>=2.3", "matplotlib>=3.8"],
+    # Whisper as the recogniser of ASR-BLEU; its models come from a folder or from the Hugging Face hub.
+    "whisper": ["faster-whisper>=1.0"],
     # Units of target speech: `nast-s2x units fit` clusters with scikit-learn; transformers runs (m)HuBERT models.
     "units": ["scikit-learn>=1.3", "transformers>=4.45"],
     # The checks of scripts/test.sh.
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "sacrebleu>=2.3"],
 }
-EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Whisper brings an inference engine of its own: it is asked for by name only.
+EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "whisper" for requirement in extra})
 
 setup(
     name="nast-s2x",

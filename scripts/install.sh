@@ -4,8 +4,10 @@
 #   bash scripts/install.sh                 inference only (under a minute)
 #   bash scripts/install.sh train           + fairseq, for fairseq-train (a compiler, 3 to 4 minutes)
 #   bash scripts/install.sh simuleval dev   + SimulEval (a C compiler for one small package), + the tools of the tests
+#   bash scripts/install.sh evaluate        + SimulEval, sacrebleu and matplotlib, for nast-s2x evaluate
 #   bash scripts/install.sh units           + scikit-learn and transformers, to make units of speech (half a minute)
-#   bash scripts/install.sh all             everything
+#   bash scripts/install.sh all             everything of these
+#   bash scripts/install.sh whisper         + faster-whisper, a recogniser for nast-s2x evaluate
 #
 # Environment:
 #   VENV             the virtual environment (default: .venv here), made if it is not there
@@ -24,10 +26,10 @@ die() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
 extras=""
 for extra in $(printf '%s ' "$@" | tr ',' ' '); do
     case $extra in
-        train | simuleval | units | dev) extras="$extras $extra" ;;
-        all) extras="train simuleval units dev" ;;
+        train | simuleval | evaluate | units | whisper | dev) extras="$extras $extra" ;;
+        all) extras="$extras train simuleval evaluate units dev" ;;
         -h | --help) sed -n '2,/^set -euo/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) die "unknown extra '$extra': choose from train, simuleval, units, dev, all" ;;
+        *) die "unknown extra '$extra': choose from train, simuleval, evaluate, units, whisper, dev, all" ;;
     esac
 done
 
@@ -74,7 +76,7 @@ check_compiler() { # PACKAGE LANGUAGE COMPILER...
     die "$package is compiled and needs a $language compiler (Debian, Ubuntu: apt-get install g++)"
 }
 if wants train && ! there fairseq; then check_compiler fairseq C++ "${CXX:-c++}" g++; fi
-if wants simuleval && ! there bitarray; then check_compiler "bitarray, which SimulEval needs," C "${CC:-cc}" gcc; fi
+if { wants simuleval || wants evaluate; } && ! there bitarray; then check_compiler "bitarray, which SimulEval needs," C "${CC:-cc}" gcc; fi
 
 # 2. The environment. A torch that is there already is kept, whatever its version.
 if [ ! -x "$VENV/bin/python" ]; then

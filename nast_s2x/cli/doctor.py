@@ -15,7 +15,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-PARTS = ("inference", "train", "simuleval", "units", "dev")
+PARTS = ("inference", "train", "simuleval", "evaluate", "units", "dev")
 
 #: import name -> (distributions that may provide it, parts that cannot work without it)
 DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -29,14 +29,16 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "yaml": (("PyYAML",), PARTS),
     "tqdm": (("tqdm",), PARTS),
     "fairseq": (("fairseq-fixed", "fairseq"), ("train",)),
-    "sacrebleu": (("sacrebleu",), ("train", "dev")),
-    "simuleval": (("simuleval",), ("simuleval",)),
+    "sacrebleu": (("sacrebleu",), ("train", "evaluate", "dev")),
+    "simuleval": (("simuleval",), ("simuleval", "evaluate")),
+    "matplotlib": (("matplotlib",), ("evaluate",)),
     "sklearn": (("scikit-learn",), ("units",)),
     "transformers": (("transformers",), ("units",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "ruff": (("ruff",), ("dev",)),
     "torchaudio": (("torchaudio",), ()),
+    "faster_whisper": (("faster-whisper",), ()),
 }
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
