@@ -1,0 +1,94 @@
+"""What a recogniser is: waveforms in, words with their times out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SAMPLE_RATE = 16000
+"""Hz of everything that a recogniser hears."""
+
+Waveform = NDArray[np.float32]  # (n,) at SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class RecognisedWord:
+    """A word and when it is heard, in seconds from the beginning of the waveform; ``start_s <= end_s``."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was understood.
+
+    Attributes:
+        text: the words, joined by one space; empty for silence.
+        words: the words of ``text`` with their times, in order; ``None`` where the recogniser tells no times.
+    """
+
+    text: str
+    words: tuple[RecognisedWord, ...] | None
+
+
+NOTHING = Transcript("", ())
+"""The transcript of a waveform without samples."""
+
+
+class Recogniser(Protocol):
+    """Speech recognition for scores: it must not depend on what else is heard in the same call.
+
+    Attributes:
+        identity: all that decides what is understood: kind, model, a digest of its weights, options. Transcripts are
+            stored under it.
+    """
+
+    identity: str
+
+    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
+        """What each waveform, (n,) float32 at 16 kHz, n from 0, says; in order.
+
+        Raises:
+            ValueError: a waveform of another shape, or with values that are not finite.
+        """
+
+
+def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
+    """The waveforms as contiguous float32.
+
+    Raises:
+        ValueError: one is not (n,), or holds NaN or infinity; tells which.
+    """
+    checked = []
+    for number, waveform in enumerate(waveforms):
+        samples = np.ascontiguousarray(waveform, dtype=np.float32)
+        if samples.ndim != 1:
+            raise ValueError(f"waveform {number} must have the shape (samples,), got {samples.shape}")
+        if not np.isfinite(samples).all():
+            wrong = int(np.flatnonzero(~np.isfinite(samples))[0])
+            raise ValueError(f"waveform {number} must hold finite samples: sample {wrong} is {samples[wrong]}")
+        checked.append(samples)
+    return checked
+
+
+def by_length(waveforms: Sequence[Waveform], size: int) -> list[list[int]]:
+    """Indices of the waveforms that have samples, shortest first, in batches of ``size``."""
+    order = sorted((i for i in range(len(waveforms)) if len(waveforms[i])), key=lambda i: len(waveforms[i]))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """First 16 hexadecimal digits of a SHA-256 over the names and contents of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda path: path.name):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
