@@ -103,7 +103,7 @@ def differentiable_average_lagging(times: Sequence[float], source_ms: float) -> 
 def average_token_delay(
     delays: Sequence[float], durations: Sequence[float] | None = None, elapsed: Sequence[float] | None = None
 ) -> float:
-    """Average Token Delay, ATD (Kano et al., 2023, "Average Token Delay: A Latency Metric for Simultaneous Translation").
+    """Average Token Delay, ATD (Kano et al., 2023, "Average Token Delay: A Latency Metric for ... Translation").
 
     ATD = 1/|y| * sum over t of (T(y_t) - T(x_a(t))), T the end of a token in ms; a(t) = min(s(t), X(c)),
     s(t) = t - max(0, Y(c - 1) - X(c - 1)): c is the chunk of token t, X(c) and Y(c) the tokens of source and output up
@@ -145,6 +145,8 @@ def average_token_delay(
             output_count += 1
             end = max(delay, end) + length + cost
             total += end - source_ends[min(output_count - surplus, source_count)]
+    if not output_count:
+        raise ValueError("pieces of sound without duration have no latency")
     return total / output_count
 
 
@@ -215,7 +217,7 @@ def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float])
     Args:
         intervals: (start, duration) of each piece in playback, in ms.
         ends_s: end of each word in the pieces joined without gaps, in seconds, in order. A word that ends with a piece
-            is heard when that piece ends. Beyond the last piece counts as its end; before a word's predecessor as there.
+            is heard when that piece ends. Beyond the last piece counts as its end; before the word before as its end.
     Returns:
         as many times as words.
     Raises:
@@ -256,7 +258,7 @@ def text_latency(
             "ATD": average_token_delay(delays, elapsed=elapsed if suffix else None),
             "StartOffset": start_offset(times),
             "EndOffset": end_offset(times, source_ms),
-            "NumChunks": num_chunks(times),
+            "NumChunks": num_chunks(delays),
         }  # fmt: skip
         figures |= {f"{name}{suffix}": values[name] for name in TEXT_FIGURES}
     return figures

@@ -1,8 +1,8 @@
-"""Logs of evaluations: one JSON line an utterance, as SimulEval 1.1.4 writes them, with more keys where this project ran.
+"""Logs of evaluations: one JSON line an utterance, as SimulEval 1.1.4 writes them, with more keys where we ran it.
 
-What SimulEval writes: ``index``, ``prediction`` (text, or path of a sound file), ``delays``, ``elapsed``, ``reference``,
-``source``, ``source_length``, and ``durations`` for speech. What ``nast-s2x evaluate`` adds: ``id``, ``audio``,
-``units``, ``emissions``, ``push_ms``, ``chunk_ms``, and ``elapsed`` for speech, which SimulEval leaves empty.
+SimulEval writes ``index``, ``prediction`` (text, or path of a sound file), ``delays``, ``elapsed``, ``reference``,
+``source``, ``source_length``, and ``durations`` for speech. ``nast-s2x evaluate`` adds ``id``, ``audio``, ``units``,
+``emissions``, ``push_ms``, ``chunk_ms``, and ``elapsed`` for speech, which SimulEval leaves empty.
 """
 
 from __future__ import annotations
@@ -237,6 +237,8 @@ def _times(line: dict[str, Any], key: str) -> tuple[float, ...]:
 
 def _durations(line: dict[str, Any], delays: tuple[float, ...]) -> tuple[float, ...]:
     durations = _times(line, "durations")
+    if not all(durations):
+        raise ValueError("durations must be longer than 0 ms")
     if len(durations) != len(delays):
         raise ValueError(f"{len(durations)} durations do not match {len(delays)} delays")
     return durations
