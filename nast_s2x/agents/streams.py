@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from simuleval.agents import AgentStates, GenericAgent
 from simuleval.data.segments import Segment
 
+from nast_s2x.agents.segments import use_first_segment
 from nast_s2x.inference.bundle import Bundle, load_system
 from nast_s2x.inference.streaming import Emission, StreamingTranslator
 
@@ -32,10 +34,29 @@ class Translator(Protocol):
         """Begin another source."""
 
 
+@dataclass(frozen=True)
+class Emitted:
+    """What is remembered of an emission: everything but its sound.
+
+    Attributes:
+        chunk, source_ms, text, units: as in :class:`~nast_s2x.inference.streaming.Emission`.
+        samples: number of samples of its sound, 0 without.
+    """
+
+    chunk: int
+    source_ms: float
+    text: str
+    units: tuple[int, ...]
+    samples: int
+
+
 class StreamStates(AgentStates):
     """The state of one sentence: a stream of its own, and the emissions that wait to be written.
 
     The source goes straight into the stream instead of into ``source``, SimulEval's ever-growing list of samples.
+
+    Attributes:
+        emitted: all emissions of the sentence so far, for the record.
     """
 
     def __init__(self, translator: Translator) -> None:
@@ -47,6 +68,7 @@ class StreamStates(AgentStates):
         super().reset()
         self.translator.reset()
         self.emissions: list[Emission] = []
+        self.emitted: list[Emitted] = []
         self.flushed = False
 
     def update_source(self, segment: Segment) -> None:
@@ -57,10 +79,18 @@ class StreamStates(AgentStates):
             self.tgt_lang = segment.tgt_lang
             if len(segment.content):
                 samples = np.asarray(segment.content, dtype=np.float32)
-                self.emissions += self.translator.push(samples, segment.sample_rate)
+                self._keep(self.translator.push(samples, segment.sample_rate))
         if self.source_finished and not self.flushed:
             self.flushed = True
-            self.emissions += self.translator.finish()
+            self._keep(self.translator.finish())
+
+    def _keep(self, emissions: list[Emission]) -> None:
+        self.emissions += emissions
+        for emission in emissions:
+            samples = 0 if emission.waveform is None else len(emission.waveform)
+            self.emitted.append(
+                Emitted(emission.chunk, emission.source_ms, emission.text, tuple(emission.units), samples)
+            )
 
     def take(self) -> list[Emission]:
         """The emissions since the last call."""
@@ -100,6 +130,19 @@ class StreamingAgent(GenericAgent):
         parser.add_argument("--chunk-ms", default=None, help="chunk size in ms, or offline (default: the bundle's)")
         parser.add_argument("--lookahead-ms", type=int, default=None, help="right context in ms (default: as trained)")
         parser.add_argument("--wait-chunks", type=int, default=None, help="chunks to wait (default: as trained)")
+        parser.add_argument(
+            "--first-segment-ms",
+            type=int,
+            default=None,
+            help="length of the first segment of each source in ms; 15 completes chunks at multiples of the segment "
+            "size after it, as in the published protocol (default: as the others)",
+        )
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> StreamingAgent:
+        """The agent that SimulEval's command line asks for."""
+        use_first_segment(getattr(args, "first_segment_ms", None))
+        return cls(args)
 
     def build_states(self) -> StreamStates:
         """States of one sentence at a time; several may be in use at once."""
