@@ -20,9 +20,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "network": ({"chunking", "ctc"}, {"torch"}),
     "losses": ({"chunking", "ctc"}, {"torch"}),
     "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank"}),
+    "huggingface": ({"frontend"}, {"safetensors", "transformers"}),
     # sklearn, transformers and fairseq are optional: only the function that needs one imports it.
     "units": (
-        {"inert", "frontend", "data"},
+        {"inert", "huggingface", "frontend", "data"},
         BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
     ),
     # tensorboard is optional; sound files and units manifests are the training's.
@@ -35,7 +36,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "agents": ({"inference"}, BASE | {"simuleval"}),
     # matplotlib and the recognisers' libraries are optional: only the function that needs one imports it.
     "evaluation": (
-        {"inference", "agents", "frontend", "data", "chunking"},
+        {"inference", "agents", "frontend", "data", "chunking", "ctc", "huggingface"},
         BASE | {"simuleval", "sacrebleu", "matplotlib", "yaml", "tqdm", "faster_whisper", "transformers"},
     ),
 }

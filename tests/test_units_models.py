@@ -36,9 +36,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def hubert(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny random ``HubertModel`` in evaluation mode, and the folder that it was saved in."""
     pytest.importorskip("transformers")
-    from nast_s2x.units.hubert import _without_torchaudio
+    from nast_s2x.huggingface import without_torchaudio
 
-    with _without_torchaudio():
+    with without_torchaudio():
         from transformers import HubertConfig, HubertModel
     torch.manual_seed(0)
     config = HubertConfig(
