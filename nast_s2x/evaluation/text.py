@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+NORMALISATION = "NFKC, lower case, no punctuation"
+"""What :func:`normalise` does, for the record."""
+
 
 def normalise(text: str) -> str:
     """Text as it is compared with what a recogniser heard: ASR-BLEU and word error rate.

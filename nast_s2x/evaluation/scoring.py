@@ -1,0 +1,368 @@
+"""Scores of stored logs: quality, latency and cost of each chunk size and of each utterance.
+
+Empty outputs stay in: they count as nothing in quality, and ``empty`` says how many they are. They have no latency, so
+means of latency are over the others, and so for each figure that an utterance lacks (:func:`mean_latency`). A figure
+that cannot be known is ``None`` and ``notes`` says why; it is never 0.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nast_s2x.evaluation.latency import playback_gaps, playback_intervals, speech_latency, text_latency
+from nast_s2x.evaluation.log import LOG_NAME, Utterance, heard_of, read_log, speech_of
+from nast_s2x.evaluation.quality import (
+    asr_bleu,
+    bleu,
+    chrf,
+    sentence_asr_bleu,
+    sentence_bleu,
+    unit_bleu,
+    word_error_rate,
+)
+from nast_s2x.evaluation.recognisers.base import Recogniser, Transcript, Waveform
+from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
+from nast_s2x.evaluation.text import NORMALISATION
+from nast_s2x.evaluation.transcripts import TranscriptStore
+
+SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
+FORMAT = 1
+QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
+COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
+
+
+class NotHeardError(ValueError):
+    """A sound has no stored transcript, and the recogniser itself is not at hand."""
+
+
+@dataclass(frozen=True)
+class StoredRecogniser:
+    """Stands for a recogniser of which only stored transcripts are at hand."""
+
+    identity: str
+
+    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
+        """Nothing can be heard.
+
+        Raises:
+            NotHeardError: always.
+        """
+        raise NotHeardError(f"{len(waveforms)} or more sounds have no stored transcript")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a recogniser understood of the outputs of a chunk size.
+
+    Attributes:
+        speech: transcripts of the pieces joined without silence.
+        with_silence: transcripts of the sound as SimulEval wrote it, silences included.
+    """
+
+    speech: list[Transcript]
+    with_silence: list[Transcript]
+
+
+def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = False) -> dict[str, Any]:
+    """Score the logs of an evaluation; writes ``scores.json``, ``scores.csv``, ``utterances.jsonl`` beside each log.
+
+    A folder without ``settings.json`` counts as logs of SimulEval alone: ``instances.log`` in the folder itself (one
+    row, called as the folder), or in folders within it.
+
+    Args:
+        folder: of the evaluation.
+        recogniser: hears speech output. ``None``: stored transcripts of the recogniser of the scores before are used;
+            where there are none, the figures that need one are ``None``, and ``notes`` says so.
+        progress: show a bar on stderr while the recogniser works.
+    Returns:
+        the content of ``scores.json``.
+    Raises:
+        FileNotFoundError: no log.
+        ValueError: a broken log; one with another number of utterances, or another kind of output, than the settings
+            say; a recogniser for text output; a sound file that does not fit its log. Nothing is written then.
+    """
+    folder = Path(folder)
+    settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
+    logs, notes = _logs(folder, settings)
+    is_speech = _is_speech(folder, logs, settings)
+    if recogniser is not None and not is_speech:
+        raise ValueError(f"{folder} holds text output: a recogniser has nothing to hear")
+    if recogniser is None and is_speech:
+        recogniser = _recogniser_before(folder)
+        if recogniser is None:
+            notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
+    if is_speech and settings is None:
+        notes.append("SimulEval's log does not tell the words of speech output: BLEU and chrF of them are not known")
+    rows, tables = [], {}
+    for place, utterances in logs.items():
+        heard = _heard(folder, place.name, utterances, recogniser, notes, progress)
+        row, table = _score_chunk(place.name, utterances, heard, has_text=not is_speech or settings is not None)
+        rows.append(row)
+        tables[place] = table
+        notes += _chunk_notes(row, utterances, heard)
+    scores = {
+        "format": FORMAT,
+        "target_type": "speech" if is_speech else "text",
+        "settings": settings,
+        "recogniser": None if recogniser is None else recogniser.identity,
+        "rows": rows,
+        "notes": notes,
+    }
+    for place, table in tables.items():
+        lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in table]
+        write_atomically(place / UTTERANCES, "".join(lines))
+    write_atomically(folder / SCORES_TABLE, _csv(rows))
+    write_atomically(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return scores
+
+
+def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Mean of each figure over the utterances that have it; ``None`` where none has: empty outputs have no latency."""
+    means: dict[str, float | None] = {}
+    for name in figures[0]:
+        values = [value for row in figures if (value := row[name]) is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return means
+
+
+def cost(utterances: Sequence[Utterance]) -> dict[str, float | None]:
+    """Computing time: ms a chunk (percentiles 50 and 95 over all chunks), and of everything against the source.
+
+    ``real_time_factor`` is computing time / source time, both over all utterances: 1 and more cannot keep up.
+    """
+    chunks = [ms for utterance in utterances for ms in utterance.chunk_ms]
+    pushes = [ms for utterance in utterances for ms in utterance.push_ms]
+    audio_ms = sum(utterance.source_ms for utterance in utterances)
+    p50, p95 = np.percentile(chunks, [50, 95]).tolist() if chunks else (None, None)
+    return {
+        "chunk_ms_p50": p50,
+        "chunk_ms_p95": p95,
+        "real_time_factor": sum(pushes) / audio_ms if pushes else None,
+        "compute_s": sum(pushes) / 1000 if pushes else None,
+        "audio_s": audio_ms / 1000,
+    }
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The main figures as plain text, a line for each chunk size, and the notes."""
+    speech = scores["target_type"] == "speech"
+    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF")
+    latency = (
+        ("StartOffset", "EndOffset", "AL_words", "ATD", "GapNum", "GapSum")
+        if speech
+        else ("AL", "LAAL", "ATD", "StartOffset", "AL_CA", "LAAL_CA")
+    )
+    lines = [["chunk", "utterances", "empty", *quality, *latency, "ms/chunk p50", "p95", "real-time factor"]]
+    for row in scores["rows"]:
+        timed = row["cost"]
+        lines.append([
+            *(str(row[name]) for name in ("chunk", "utterances", "empty")),
+            *(_shown(row["quality"][name], 2) for name in quality),
+            *(_shown(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
+            *(_shown(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
+            _shown(timed["real_time_factor"], 3),
+        ])  # fmt: skip
+    kept = [column for column in zip(*lines) if any(cell != "-" for cell in column[1:])]
+    widths = [max(map(len, column)) for column in kept]
+    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in zip(*kept)]
+    return "\n".join([*shown, *(f"note: {note}" for note in scores["notes"])])
+
+
+def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[Utterance]], list[str]]:
+    """Folder of each chunk size -> its log, in order; and what is to be said about those that are missing."""
+    if settings is not None:
+        places = [folder / chunk for chunk in settings["chunks"]]
+    elif (folder / LOG_NAME).is_file():
+        places = [folder.resolve()]
+    else:
+        places = [path.parent for path in folder.glob(f"*/{LOG_NAME}")]
+    there = sorted((place for place in places if (place / LOG_NAME).is_file()), key=_order)
+    if not there:
+        raise FileNotFoundError(f"{folder}: nothing to score: no {LOG_NAME} of a finished chunk size")
+    notes = [f"{place.name}: not evaluated yet" for place in places if place not in there]
+    return {place: read_log(place) for place in there}, notes
+
+
+def _order(place: Path) -> tuple[bool, bool, int, str]:
+    """By chunk size, offline last."""
+    number = _chunk_ms(place.name)
+    return place.name == "offline", number is None, number or 0, place.name
+
+
+def _chunk_ms(name: str) -> int | None:
+    return int(name) if name.isdecimal() else None
+
+
+def _is_speech(folder: Path, logs: dict[Path, list[Utterance]], settings: dict[str, Any] | None) -> bool:
+    """Whether the outputs are speech; every log must hold what the settings say."""
+    kinds = {utterances[0].is_speech for utterances in logs.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"{folder}: some chunk sizes are text, some speech")
+    is_speech = kinds.pop()
+    if settings is not None:
+        wanted, kind = settings["num_utterances"], "speech" if is_speech else "text"
+        for place, utterances in logs.items():
+            if len(utterances) != wanted:
+                raise ValueError(f"{place / LOG_NAME}: {len(utterances)} utterances, the settings say {wanted}")
+        if settings["target_type"] != kind:
+            raise ValueError(f"{folder}: the logs are {kind}, the settings say {settings['target_type']}")
+    return is_speech
+
+
+def _recogniser_before(folder: Path) -> StoredRecogniser | None:
+    """What stands for the recogniser of the scores before, if there was one."""
+    path = folder / SCORES
+    if not path.is_file():
+        return None
+    try:
+        identity = json.loads(path.read_text("utf-8")).get("recogniser")
+    except (ValueError, AttributeError):
+        return None  # about to be replaced anyway
+    return StoredRecogniser(identity) if identity else None
+
+
+def _heard(
+    folder: Path,
+    chunk: str,
+    utterances: list[Utterance],
+    recogniser: Recogniser | None,
+    notes: list[str],
+    progress: bool,
+) -> Heard | None:
+    """Transcripts of the outputs of a chunk size; ``None`` where there are none to have."""
+    if recogniser is None:
+        return None
+    speech: list[NDArray[np.float32]] = [
+        np.concatenate([np.zeros(0, np.float32), *speech_of(utterance)]) for utterance in utterances
+    ]
+    heard = speech + [heard_of(utterance) for utterance in utterances]
+    try:
+        transcripts = TranscriptStore(folder / TRANSCRIPTS).transcribe(recogniser, heard, progress)
+    except NotHeardError as error:
+        notes.append(f"{chunk}: {error} by {recogniser.identity}: give the recogniser again for ASR-BLEU")
+        return None
+    return Heard(transcripts[: len(speech)], transcripts[len(speech) :])
+
+
+def _score_chunk(
+    chunk: str, utterances: list[Utterance], heard: Heard | None, has_text: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of a chunk size, and the line of each of its utterances."""
+    quality, signatures = _quality(utterances, heard, has_text)
+    latencies = [_latency(utterance, heard) for utterance in utterances]
+    row = {
+        "chunk": chunk,
+        "chunk_ms": _chunk_ms(chunk),
+        "utterances": len(utterances),
+        "empty": sum(utterance.empty for utterance in utterances),
+        "quality": quality,
+        "signatures": signatures,
+        "latency": mean_latency(latencies),
+        "cost": cost(utterances),
+    }
+    references = [utterance.reference for utterance in utterances]
+    texts = [utterance.text for utterance in utterances]
+    bleus = sentence_bleu(texts, references) if has_text else [None] * len(texts)
+    asr = [None] * len(texts) if heard is None else sentence_asr_bleu([t.text for t in heard.speech], references)
+    lines = [
+        {
+            "index": utterance.index,
+            "id": utterance.id,
+            "source_ms": utterance.source_ms,
+            "reference": utterance.reference,
+            "text": utterance.text if has_text else None,
+            "transcript": None if heard is None else heard.speech[place].text,
+            "transcript_silence": None if heard is None else heard.with_silence[place].text,
+            "BLEU": bleus[place],
+            "ASR_BLEU": asr[place],
+            "latency": latencies[place],
+            "gaps": _gaps(utterance),
+            "chunk_ms": list(utterance.chunk_ms),
+        }
+        for place, utterance in enumerate(utterances)
+    ]
+    return row, lines
+
+
+def _quality(
+    utterances: list[Utterance], heard: Heard | None, has_text: bool
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    references = [utterance.reference for utterance in utterances]
+    scored = {}
+    if has_text:
+        texts = [utterance.text for utterance in utterances]
+        scored |= {"BLEU": bleu(texts, references), "chrF": chrf(texts, references)}
+    units = [utterance.reference_units for utterance in utterances]
+    if None not in units and any(utterance.units for utterance in utterances):
+        scored["unit_BLEU"] = unit_bleu([utterance.units for utterance in utterances], [row or () for row in units])
+    figures: dict[str, float | None] = dict.fromkeys(QUALITY_FIGURES)
+    if heard is not None:
+        texts = [transcript.text for transcript in heard.speech]
+        scored["ASR_BLEU"] = asr_bleu(texts, references)
+        scored["ASR_BLEU_silence"] = asr_bleu([transcript.text for transcript in heard.with_silence], references)
+        figures["ASR_WER"] = word_error_rate(texts, references)
+    figures |= {name: result.value for name, result in scored.items()}
+    signatures = {name: result.signature for name, result in scored.items()}
+    if heard is not None:
+        signatures |= {"ASR_WER": NORMALISATION, "ASR_normalisation": NORMALISATION}
+    return figures, signatures
+
+
+def _latency(utterance: Utterance, heard: Heard | None) -> dict[str, float | None]:
+    length = len(utterance.reference.split())
+    times = (utterance.delays, utterance.elapsed)
+    if utterance.durations is None:
+        return text_latency(*times, utterance.source_ms, length)
+    words = heard.speech[utterance.index].words if heard is not None else None
+    ends_s = [word.end_s for word in words or ()]
+    return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
+
+
+def _gaps(utterance: Utterance) -> list[tuple[float, float]] | None:
+    if utterance.durations is None:
+        return None
+    return playback_gaps(playback_intervals(utterance.delays, utterance.durations))
+
+
+def _chunk_notes(row: dict[str, Any], utterances: list[Utterance], heard: Heard | None) -> Iterable[str]:
+    if row["empty"]:
+        yield (
+            f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as nothing in "
+            "quality and are left out of latency"
+        )
+    if any(utterance.delays and not utterance.elapsed for utterance in utterances):
+        yield f"{row['chunk']}: computing time is not in the log of every utterance: _CA figures are of the others"
+    if heard is None:
+        return
+    spoken = [transcript for transcript, utterance in zip(heard.speech, utterances) if not utterance.empty]
+    if any(transcript.words is None for transcript in spoken):
+        yield f"{row['chunk']}: the recogniser tells no times of words: latency of words is not known"
+    elif wordless := sum(not transcript.words for transcript in spoken):
+        yield f"{row['chunk']}: no word was heard in {wordless} outputs: they are left out of latency of words"
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a row, figures under their names; empty where not known."""
+    flat = [
+        {name: row[name] for name in ("chunk", "chunk_ms", "utterances", "empty")}
+        | row["quality"] | row["latency"] | row["cost"]
+        for row in rows
+    ]  # fmt: skip
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
