@@ -36,7 +36,7 @@ setup(
     author="The nast_s2x authors",
     python_requires=">=3.11",
     packages=find_packages(include=["nast_s2x", "nast_s2x.*"]),
-    package_data={"nast_s2x": ["py.typed"]},
+    package_data={"nast_s2x": ["py.typed", "evaluation/report/page.css", "evaluation/report/page.js"]},
     install_requires=[
         # From 2.6 on torch.load, which fairseq calls with its defaults, never executes what a file holds.
         "torch>=2.6",

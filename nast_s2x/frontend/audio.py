@@ -5,6 +5,7 @@ A file and a live stream go through the same :class:`StreamResampler`, so they g
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import IO, Any
@@ -179,3 +180,18 @@ def write_wav(path: str | os.PathLike[str], samples: ArrayLike, sample_rate: int
     except (soundfile.SoundFileError, RuntimeError) as error:
         path.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written: {error}") from None
+
+
+def compressed(samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> tuple[bytes, str]:
+    """Samples as a small sound file for a web page: MP3, which every browser plays; FLAC where libsndfile lacks it.
+
+    Args:
+        samples: (n,) or (n, channels) in -1..1.
+        sample_rate: Hz.
+    Returns:
+        the file's bytes and its media type.
+    """
+    kind, media_type = ("MP3", "audio/mpeg") if "MP3" in soundfile.available_formats() else ("FLAC", "audio/flac")
+    stream = io.BytesIO()
+    soundfile.write(stream, np.clip(samples, -1.0, 1.0), sample_rate, format=kind)
+    return stream.getvalue(), media_type

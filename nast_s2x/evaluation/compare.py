@@ -1,0 +1,296 @@
+"""Evaluations side by side, with the significance of their differences.
+
+Significance is sacrebleu's paired bootstrap (Koehn, "Statistical Significance Tests for Machine Translation
+Evaluation", EMNLP 2004) against the first evaluation.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nast_s2x.evaluation.report import curves
+from nast_s2x.evaluation.report.glossary import describe, shown
+from nast_s2x.evaluation.report.results import Results, load_results
+from nast_s2x.evaluation.text import normalise
+
+FORMAT = 1
+SAMPLES = 1000
+#: settings that change what latency or quality means; reported where evaluations differ in one
+_MATTERING = ("source", "lookahead_ms", "wait_chunks", "segment_ms", "first_segment_ms", "device", "dtype", "threads")
+
+
+@dataclass(frozen=True)
+class _System:
+    name: str
+    results: Results
+
+
+def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
+    """Compare scored evaluations of the same references.
+
+    Args:
+        folders: two or more evaluations; the others are tested against the first.
+        samples: resamples of the bootstrap.
+    Returns:
+        ``{"format", "target_type", "baseline", "samples", "systems": [{"name", "folder", "model", "recogniser"}],
+        "notes": [...], "rows": [...]}`` with one row for each chunk size that all have: ``{"chunk", "signatures":
+        {figure: ...}, "systems": [{"name", "utterances", "empty", "significance": {figure: {"score", "mean", "ci",
+        "p_value"}}, "quality", "latency", "cost"}]}``. ``mean`` and ``ci`` (half the width of the 95 % interval) are
+        the bootstrap's; ``p_value`` is null for the first evaluation and for outputs equal to its outputs.
+    Raises:
+        FileNotFoundError: not a scored evaluation.
+        ValueError: fewer than two folders, fewer than 1 resample, different kinds of target, no common chunk size,
+            different references.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"a comparison needs two evaluations or more, got {len(folders)}")
+    if samples < 1:
+        raise ValueError(f"the bootstrap needs 1 resample or more, got {samples}")
+    loaded = [load_results(Path(folder)) for folder in folders]
+    systems = [_System(name, results) for name, results in zip(unique_names(folders), loaded)]
+    first = systems[0]
+    for system in systems[1:]:
+        ours, theirs = first.results.target_type, system.results.target_type
+        if theirs != ours:
+            raise ValueError(f"{system.results.folder} evaluates {theirs}, {first.results.folder} {ours}")
+    chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
+    if not chunks:
+        told = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
+        raise ValueError(f"the evaluations have no chunk size in common ({told})")
+    notes = _notes(systems)
+    return {
+        "format": FORMAT,
+        "target_type": first.results.target_type,
+        "baseline": first.name,
+        "samples": samples,
+        "systems": [_described(system) for system in systems],
+        "notes": notes,
+        "rows": [_row(systems, chunk, samples) for chunk in chunks],
+    }
+
+
+def unique_names(folders: Sequence[Path]) -> list[str]:
+    """Names of folders; where two are equal, with as much of the path as it takes, or a number.
+
+    Example:
+        >>> unique_names([Path("a/test"), Path("b/test"), Path("dev")])
+        ['a/test', 'b/test', 'dev']
+    """
+    parts = [Path(folder).resolve().parts for folder in folders]
+    names = [path[-1] for path in parts]
+    for depth in range(2, max(map(len, parts)) + 1):
+        if len(set(names)) == len(names):
+            break
+        names = ["/".join(path[-depth:]) if names.count(name) > 1 else name for path, name in zip(parts, names)]
+    # The same folder twice: nothing but a number tells them apart.
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
+        for number, name in enumerate(names)
+    ]
+
+
+def _described(system: _System) -> dict[str, Any]:
+    scores = system.results.scores
+    model = (system.results.settings.get("model") or {}).get("path")
+    folder = str(system.results.folder)
+    return {"name": system.name, "folder": folder, "model": model, "recogniser": scores.get("recogniser")}
+
+
+def _notes(systems: Sequence[_System]) -> list[str]:
+    """Differences of settings under which figures mean different things."""
+    notes = []
+    for name in _MATTERING:
+        values = [system.results.settings.get(name) for system in systems]
+        values = [value.get("sha256") if isinstance(value, dict) else value for value in values]
+        if any(value != values[0] for value in values):
+            told = ", ".join(f"{system.name}: {value}" for system, value in zip(systems, values))
+            notes.append(f"{name} differs ({told})")
+    recognisers = {system.results.scores.get("recogniser") for system in systems}
+    if len(recognisers) > 1:
+        told = ", ".join(f"{system.name}: {system.results.scores.get('recogniser')}" for system in systems)
+        notes.append(f"recogniser differs ({told}): ASR-BLEU is not tested")
+    return notes
+
+
+def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]:
+    """Everything of one chunk size."""
+    references, outputs = _texts(systems, chunk)
+    figures = {name: {"outputs": outputs, "references": references} for name in ("BLEU", "chrF")}
+    if not any(text for texts in outputs for text in texts):
+        figures = {}  # speech of logs that carry no text
+    heard = _transcripts(systems, chunk)
+    if heard is not None:
+        figures["ASR_BLEU"] = {"outputs": heard, "references": [normalise(text) for text in references]}
+    tests = {name: _paired(name, samples=samples, **texts) for name, texts in figures.items()}
+    entries = []
+    for number, system in enumerate(systems):
+        row = system.results.row(chunk)
+        entries.append(
+            {
+                "name": system.name,
+                "utterances": row["utterances"],
+                "empty": row["empty"],
+                "significance": {name: results[number] for name, (_, results) in tests.items()},
+                "quality": row["quality"],
+                "latency": row["latency"],
+                "cost": row["cost"],
+            }
+        )
+    return {"chunk": chunk, "signatures": {name: text for name, (text, _) in tests.items()}, "systems": entries}
+
+
+def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list[str]]]:
+    """References, which must be the same, and the outputs of each system."""
+    logs = [system.results.log(chunk) for system in systems]
+    references = [utterance.reference for utterance in logs[0]]
+    for system, log in zip(systems[1:], logs[1:]):
+        others = [utterance.reference for utterance in log]
+        if others != references:
+            places = zip(references, others)
+            place = next((i for i, (a, b) in enumerate(places) if a != b), min(len(references), len(others)))
+            raise ValueError(
+                f"{system.results.folder / chunk} and {systems[0].results.folder / chunk} have different references "
+                f"({len(others)} and {len(references)} utterances; the first difference is at index {place})"
+            )
+    return references, [[utterance.text for utterance in log] for log in logs]
+
+
+def _transcripts(systems: Sequence[_System], chunk: str) -> list[list[str]] | None:
+    """Normalised transcripts of each system; ``None`` unless all were made, and by one recogniser."""
+    identities = {system.results.scores.get("recogniser") for system in systems}
+    if systems[0].results.target_type != "speech" or len(identities) > 1 or None in identities:
+        return None
+    transcripts = [[entry.get("transcript") for entry in system.results.utterance_scores(chunk)] for system in systems]
+    if any(text is None for texts in transcripts for text in texts):
+        return None
+    return [[normalise(text) for text in texts] for texts in transcripts]
+
+
+def _paired(
+    figure: str, outputs: Sequence[Sequence[str]], references: Sequence[str], samples: int
+) -> tuple[str, list[dict[str, float | None]]]:
+    """sacrebleu's paired bootstrap: (signature, result of each system)."""
+    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.significance import PairedTest
+
+    # The metrics of nast_s2x.evaluation.quality: transcripts are normalised, so their words are their tokens.
+    metric = CHRF() if figure == "chrF" else BLEU(tokenize="none" if figure == "ASR_BLEU" else "13a")
+    named = [(str(number), list(texts)) for number, texts in enumerate(outputs)]
+    test = PairedTest(named, {figure: metric}, [list(references)], test_type="bs", n_samples=samples)
+    signatures, scores = test()
+    results = next(values for name, values in scores.items() if name != "System")
+    found = []
+    for texts, result in zip(outputs, results):
+        # Where nothing differs the bootstrap's p is the smallest there is, as if the difference were certain.
+        same = list(texts) == list(outputs[0])
+        values = {"score": result.score, "mean": result.mean, "ci": result.ci, "p_value": result.p_value}
+        values["p_value"] = None if same else values["p_value"]
+        found.append({name: None if value is None else float(value) for name, value in values.items()})
+    return str(next(iter(signatures.values()))), found
+
+
+def table(comparison: dict[str, Any]) -> list[dict[str, str | float | None]]:
+    """The comparison flat: a line for each chunk size and system, figures by name; ``BLEU_p`` is the p-value of BLEU."""
+    lines = []
+    for row in comparison["rows"]:
+        for entry in row["systems"]:
+            line: dict[str, Any] = {"chunk": row["chunk"], "system": entry["name"]}
+            line |= {"utterances": entry["utterances"], "empty": entry["empty"]}
+            line |= entry["quality"]
+            for name, result in entry["significance"].items():
+                line |= {name: result["score"], f"{name}_ci": result["ci"], f"{name}_p": result["p_value"]}
+            lines.append(line | entry["latency"] | entry["cost"])
+    names = dict.fromkeys(name for line in lines for name in line)
+    there = [name for name in names if any(line.get(name) is not None for line in lines)]
+    return [{name: line.get(name) for name in there} for line in lines]
+
+
+def picture(comparison: dict[str, Any]) -> bytes:
+    """Quality against latency, a curve for each system, a panel for each figure of latency, as a PNG.
+
+    Raises:
+        ValueError: no figure of quality and latency that the systems share.
+    """
+    target = comparison["target_type"]
+    by_system = {
+        system["name"]: [
+            entry | {"chunk": row["chunk"]}
+            for row in comparison["rows"]
+            for entry in row["systems"]
+            if entry["name"] == system["name"]
+        ]
+        for system in comparison["systems"]
+    }
+    everything = [row for rows in by_system.values() for row in rows]
+    quality = next(iter(curves.qualities(everything, target)), None)
+    panels = []
+    for latency in curves.LATENCIES[target] if quality else ():
+        lines = [
+            curves.Curve(name, curves.measured(rows, quality, latency), colour=number)
+            for number, (name, rows) in enumerate(by_system.items())
+        ]
+        if any(line.points for line in lines):
+            panels.append((latency, [line for line in lines if line.points]))
+    if not panels:
+        raise ValueError("no figure of quality and latency to draw")
+    return curves.panels(panels, describe(quality).label)
+
+
+def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
+    """Write ``compare.json``, ``compare.csv`` and ``compare.png``; the folder is made if needed.
+
+    Returns:
+        the files.
+    """
+    drawn = picture(comparison)
+    lines = table(comparison)
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "compare.json": (json.dumps(comparison, indent=2, ensure_ascii=False) + "\n").encode(),
+        "compare.csv": stream.getvalue().encode(),
+        "compare.png": drawn,
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
+
+
+def told(comparison: dict[str, Any]) -> str:
+    """The comparison as a table for people: quality with p-values, then latency and cost."""
+    latencies = ("StartOffset", *curves.LATENCIES[comparison["target_type"]], "GapSum", "real_time_factor")
+    lines = []
+    for row in table(comparison):
+        cells = {"chunk": str(row["chunk"]), "system": str(row["system"])}
+        for name in ("BLEU", "chrF", "ASR_BLEU"):
+            if row.get(name) is not None:
+                cells[name] = shown(name, row[name]) + _tested(row, name, row["system"] == comparison["baseline"])
+        cells |= {name: shown(name, row[name]) for name in latencies if name in row}
+        lines.append(cells | ({"empty": str(row["empty"])} if row["empty"] else {}))
+    names = list(dict.fromkeys(name for cells in lines for name in cells))
+    widths = {name: max(len(name), *(len(cells.get(name, "")) for cells in lines)) for name in names}
+    shown_lines = ["  ".join(f"{name:<{widths[name]}}" for name in names)]
+    shown_lines += ["  ".join(f"{cells.get(name, ''):<{widths[name]}}" for name in names) for cells in lines]
+    rule = (
+        f"±: half of the 95 % interval; p: paired bootstrap of {comparison['samples']} resamples "
+        f"against {comparison['baseline']}; =: equal outputs"
+    )
+    return "\n".join([*(line.rstrip() for line in shown_lines), rule, *comparison["notes"]])
+
+
+def _tested(row: dict[str, Any], name: str, is_baseline: bool) -> str:
+    """``" ±1.20 p=0.034"`` after a score."""
+    if row.get(f"{name}_ci") is None:
+        return ""
+    p_value = row.get(f"{name}_p")
+    test = "" if is_baseline else " =" if p_value is None else f" p={p_value:.3f}"
+    return f" ±{row[f'{name}_ci']:.2f}{test}"

@@ -1,0 +1,46 @@
+"""Reports of an evaluation: curves as CSV and PNG, and one self-contained page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def write(folder: Path, shown: int = 5) -> list[Path]:
+    """Write ``curves.csv``, ``quality_latency_*.png`` and ``report.html`` into a scored evaluation.
+
+    Args:
+        folder: of the evaluation, with ``scores.json`` and, per chunk size, the log and scores of utterances.
+        shown: number of utterances on the page, from the best to the worst sentence BLEU.
+    Returns:
+        the files written, the page last.
+    Raises:
+        FileNotFoundError: scores, a log, or speech output is missing; names the file. Nothing is written then.
+        ValueError: scores of another format, a negative ``shown``.
+    """
+    from nast_s2x.evaluation.report import curves
+    from nast_s2x.evaluation.report.page import page, quality_label
+    from nast_s2x.evaluation.report.results import load_results, spread
+    from nast_s2x.evaluation.report.utterances import collect
+
+    if shown < 0:
+        raise ValueError(f"the number of utterances to show must be 0 or more, got {shown}")
+    folder = Path(folder)
+    results = load_results(folder)
+    rows, target_type, label = results.rows, results.target_type, quality_label(results)
+    pictures = {
+        latency: curves.picture(curves.curves_of(rows, target_type, latency), latency, label)
+        for latency in curves.pictures(rows, target_type)
+    }
+    chosen = spread(results.utterance_scores(results.main_chunk), shown)
+    html = page(results, pictures, collect(results, chosen))
+    for old in folder.glob("quality_latency_*.png"):
+        old.unlink()
+    curves.write_csv(folder / "curves.csv", rows, target_type)
+    for latency, content in pictures.items():
+        (folder / f"quality_latency_{latency}.png").write_bytes(content)
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    return [
+        folder / "curves.csv",
+        *(folder / f"quality_latency_{name}.png" for name in pictures),
+        folder / "report.html",
+    ]

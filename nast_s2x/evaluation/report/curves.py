@@ -1,0 +1,168 @@
+"""Quality against latency, over chunk sizes: as CSV and as pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nast_s2x.evaluation import published
+from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe
+
+#: target type -> figures of latency that get a picture, in this order
+LATENCIES = {
+    "text": ("AL", "LAAL", "StartOffset"),
+    "speech": ("StartOffset", "AL_words", "LAAL_words", "AL_chunks_vs_words"),
+}
+#: target type -> figures of quality; of speech, that of its own text where no recogniser was asked
+QUALITIES = {"text": ("BLEU",), "speech": ("ASR_BLEU", "ASR_BLEU_silence", "BLEU")}
+COLUMNS = ("origin", "data", "chunk", "quality", "quality_value", "latency", "latency_value", "source")
+PUBLISHED_LABEL = "published (other data), for orientation"
+AWARE_LABEL = "dotted: computing time counted"
+MARKERS = "osD^v"
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a picture."""
+
+    paper: str
+    ink: str
+    faint: str
+    published: str
+    series: tuple[str, ...]
+
+
+LIGHT = Palette("#ffffff", "#1b1f24", "#d9dee3", "#6b7480", ("#0b5cad", "#b8430b", "#1a7f4b", "#7b3fa0", "#8a6d00"))
+DARK = Palette("#171b21", "#e8ebee", "#39414b", "#98a2ae", ("#6cb4ff", "#ff9d66", "#5fd39a", "#cf9cf0", "#e2c14e"))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one line: (chunk size, latency, quality); ``kind`` is measured, computation-aware or published."""
+
+    label: str
+    points: tuple[tuple[str, float, float], ...]
+    kind: str = "measured"
+    colour: int = 0
+
+
+def qualities(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
+    """Figures of quality to draw: those that some row has; a speech system's own text only if nothing else."""
+    there = [name for name in QUALITIES[target_type] if any(row["quality"].get(name) is not None for row in rows)]
+    return [name for name in there if name != "BLEU"] or there
+
+
+def measured(rows: Sequence[dict[str, Any]], quality: str, latency: str) -> tuple[tuple[str, float, float], ...]:
+    """(chunk size, latency, quality) of the rows that have both figures."""
+    pairs = [(row["chunk"], row["latency"].get(latency), row["quality"].get(quality)) for row in rows]
+    return tuple((chunk, x, y) for chunk, x, y in pairs if x is not None and y is not None)
+
+
+def curves_of(rows: Sequence[dict[str, Any]], target_type: str, latency: str) -> list[Curve]:
+    """All curves of a picture: measured ones, computation-aware ones, published ones."""
+    curves = []
+    for colour, quality in enumerate(qualities(rows, target_type)):
+        label = describe(quality).label
+        curves.append(Curve(f"{label}, measured", measured(rows, quality, latency), "measured", colour))
+        aware = measured(rows, quality, latency + CA_SUFFIX)
+        curves.append(Curve(AWARE_LABEL, aware, "computation-aware", colour))
+        for offset, (data, points) in enumerate(published.points(target_type, quality, latency).items()):
+            curves.append(Curve(f"{label}, {data}, {PUBLISHED_LABEL}", tuple(points), "published", colour + offset))
+    return [curve for curve in curves if curve.points]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], target_type: str) -> None:
+    """Write every point of every curve, a line each; offline points that were published without a latency too."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for quality in qualities(rows, target_type):
+            for base in LATENCIES[target_type]:
+                for latency in (base, base + CA_SUFFIX):
+                    for chunk, x, y in measured(rows, quality, latency):
+                        writer.writerow(("measured", "", chunk, quality, y, latency, x, ""))
+                    for data, points in published.points(target_type, quality, latency).items():
+                        for chunk, x, y in points:
+                            writer.writerow(("published", data, chunk, quality, y, latency, x, published.SOURCE))
+            for data, value in published.offline(target_type, quality).items():
+                writer.writerow(("published", data, "offline", quality, value, "", "", published.SOURCE))
+
+
+def pictures(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
+    """Figures of latency for which there is something measured to draw."""
+    return [
+        latency
+        for latency in LATENCIES[target_type]
+        if any(measured(rows, quality, latency) for quality in qualities(rows, target_type))
+    ]
+
+
+def picture(curves: Sequence[Curve], latency: str, quality_label: str, palette: Palette = LIGHT) -> bytes:
+    """Draw curves of quality against one figure of latency; arguments and result as :func:`panels`."""
+    return panels([(latency, curves)], quality_label, palette)
+
+
+def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, palette: Palette = LIGHT) -> bytes:
+    """Draw curves of quality against figures of latency, side by side.
+
+    Args:
+        parts: (name of a latency in ``scores.json``, its curves), at least one; published curves are drawn hollow.
+        quality_label: of the vertical axis.
+        palette: colours.
+    Returns:
+        a PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8 * len(parts), 4.7), dpi=160, layout="constrained", facecolor=palette.paper)
+    entries: dict[str, Any] = {}  # the first line of each label
+    for number, (latency, curves) in enumerate(parts, 1):
+        axes = figure.add_subplot(1, len(parts), number, facecolor=palette.paper)
+        for curve in curves:
+            entries.setdefault(curve.label, _draw(axes, curve, palette))
+        described = describe(latency)
+        axes.set_xlabel(f"{described.label} ({described.unit})" if described.unit else described.label)
+        axes.set_ylabel(quality_label)
+        axes.set_title(f"{quality_label} against {described.label}", fontsize=11, loc="left", color=palette.ink)
+        _style(axes, palette)
+    legend = figure.legend([*entries.values()], [*entries], fontsize=8, frameon=False, loc="outside lower left")
+    for text in legend.get_texts():
+        text.set_color(palette.ink)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
+    """Draw one curve; returns its line."""
+    xs, ys = [x for _, x, _ in curve.points], [y for _, _, y in curve.points]
+    colour, marker = palette.series[curve.colour % len(palette.series)], MARKERS[curve.colour % len(MARKERS)]
+    if curve.kind == "published":
+        colour = palette.published
+        style = {"linewidth": 1, "linestyle": (0, (4, 3)), "markerfacecolor": palette.paper, "markersize": 5}
+    elif curve.kind == "computation-aware":
+        style = {"linewidth": 1.2, "linestyle": ":", "markersize": 2.5}
+    else:
+        style = {"linewidth": 2, "markersize": 6, "zorder": 3}
+    (line,) = axes.plot(xs, ys, marker=marker, color=colour, **style)
+    if curve.kind == "computation-aware":
+        return line  # each of its points lies beside one that has its chunk size written to it
+    for chunk, x, y in curve.points:
+        axes.annotate(chunk, (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8, color=colour, zorder=4)
+    return line
+
+
+def _style(axes: Any, palette: Palette) -> None:
+    axes.grid(color=palette.faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.margins(0.09, 0.12)
+    axes.tick_params(colors=palette.ink, labelsize=9)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(palette.published)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(palette.ink)

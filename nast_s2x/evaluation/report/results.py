@@ -1,0 +1,128 @@
+"""A scored evaluation as reports and comparisons read it: scores, scores of utterances, logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nast_s2x.evaluation.log import Utterance, read_log
+
+FORMAT = 1
+DEFAULT_CHUNK = "320"
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation's folder with what ``scores.json`` says of it.
+
+    Attributes:
+        folder: the evaluation's folder.
+        scores: content of ``scores.json``.
+    """
+
+    folder: Path
+    scores: dict[str, Any]
+
+    @property
+    def target_type(self) -> str:
+        """``"text"`` or ``"speech"``."""
+        return self.scores["target_type"]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row of figures per chunk size."""
+        return self.scores["rows"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was run."""
+        return self.scores["settings"]
+
+    @property
+    def chunks(self) -> list[str]:
+        """Names of the chunk sizes, in order."""
+        return [row["chunk"] for row in self.rows]
+
+    @property
+    def main_chunk(self) -> str:
+        """The chunk size to look at first: 320 ms, or else the first one."""
+        return DEFAULT_CHUNK if DEFAULT_CHUNK in self.chunks else self.chunks[0]
+
+    def row(self, chunk: str) -> dict[str, Any]:
+        """Figures of a chunk size."""
+        return self.rows[self.chunks.index(chunk)]
+
+    def log(self, chunk: str) -> list[Utterance]:
+        """Utterances of a chunk size, in order of index."""
+        return read_log(self.folder / chunk)
+
+    def utterance_scores(self, chunk: str) -> list[dict[str, Any]]:
+        """Scores of each utterance of a chunk size, in order of index.
+
+        Raises:
+            FileNotFoundError: ``utterances.jsonl`` is missing.
+            ValueError: a line that is no JSON object with an index.
+        """
+        path = self.folder / chunk / "utterances.jsonl"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: score the evaluation again (nast-s2x score {self.folder})")
+        found = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                entry["index"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: scores of an utterance need an index: {error}") from None
+            found.append(entry)
+        return sorted(found, key=lambda entry: entry["index"])
+
+
+def load_results(folder: Path) -> Results:
+    """Read a scored evaluation.
+
+    Args:
+        folder: the evaluation's folder, with ``scores.json``.
+    Raises:
+        FileNotFoundError: no ``scores.json``.
+        ValueError: it is broken, of another format, without rows, or of an unknown kind of target; names the file.
+    """
+    path = Path(folder) / "scores.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(scores, dict) or scores.get("format") != FORMAT:
+        found = scores.get("format") if isinstance(scores, dict) else None
+        raise ValueError(f"{path} must have format {FORMAT}, got {found!r}")
+    missing = [key for key in ("target_type", "settings", "rows") if not scores.get(key)]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    if scores["target_type"] not in ("text", "speech"):
+        raise ValueError(f"{path}: target_type must be text or speech, got {scores['target_type']!r}")
+    for row in scores["rows"]:
+        lacking = [key for key in ("chunk", "utterances", "empty", "quality", "latency", "cost") if key not in row]
+        if lacking:
+            raise ValueError(f"{path}: the row of chunk size {row.get('chunk')!r} lacks {', '.join(lacking)}")
+    return Results(Path(folder), scores)
+
+
+def spread(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
+    """Indices of ``count`` utterances from the best to the worst sentence BLEU, evenly spread over the ranking.
+
+    Ties go by index; without BLEU all utterances tie. The best and the worst are always among them, from two on.
+
+    Example:
+        >>> spread([{"index": i, "BLEU": score} for i, score in enumerate([10, 90, 50, 70, 30])], 3)
+        [1, 2, 0]
+    """
+    ranked = sorted(scores, key=lambda entry: (-(entry.get("BLEU") or 0.0), entry["index"]))
+    count = min(count, len(ranked))
+    if count < 2:
+        return [entry["index"] for entry in ranked[:count]]
+    positions = [round(place * (len(ranked) - 1) / (count - 1)) for place in range(count)]
+    return [ranked[position]["index"] for position in positions]

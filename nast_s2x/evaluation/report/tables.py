@@ -1,0 +1,148 @@
+"""The page's tiles, the table of all figures, and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from nast_s2x.evaluation.report.curves import qualities
+from nast_s2x.evaluation.report.glossary import CA_SUFFIX, COST, LATENCY, QUALITY, describe, shown
+from nast_s2x.evaluation.report.html import definitions, scrolling
+from nast_s2x.evaluation.report.results import Results
+
+
+def chunk_name(chunk: str) -> str:
+    """``"320"`` as ``"320 ms"``; offline as it is."""
+    return f"{chunk} ms" if chunk.isdigit() else chunk
+
+
+def tiles(results: Results) -> str:
+    """Quality and start of every chunk size, large."""
+    names = qualities(results.rows, results.target_type)
+    items = []
+    for row in results.rows:
+        quality = f"{shown(names[0], row['quality'].get(names[0]))} {describe(names[0]).label}" if names else "–"
+        start = row["latency"].get("StartOffset")
+        first = "no output" if start is None else f"first output after {start / 1000:.2f} s"
+        empty = f'<p class="warning">{row["empty"]} of {row["utterances"]} outputs empty</p>' if row["empty"] else ""
+        items.append(
+            f'<li class="tile"><p class="tile-name">{escape(chunk_name(row["chunk"]))}</p>'
+            f'<p class="tile-value">{escape(quality)}</p><p>{escape(first)}</p>{empty}</li>'
+        )
+    return f'<ul class="tiles" aria-label="Result of each chunk size">{"".join(items)}</ul>'
+
+
+def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, list[float | None]]]]]:
+    """Figures that some row has, grouped: (heading, [(name, value of each row)])."""
+    latencies = [*LATENCY, *_others(rows, "latency", LATENCY)]
+    parts = [
+        ("Quality", "quality", [*QUALITY, *_others(rows, "quality", QUALITY)]),
+        ("Latency, computing time not counted", "latency", [n for n in latencies if not n.endswith(CA_SUFFIX)]),
+        ("Latency, computation-aware", "latency", [f"{name}{CA_SUFFIX}" for name in LATENCY]),
+        ("Cost", "cost", [*COST, *_others(rows, "cost", COST)]),
+    ]
+    found = []
+    for heading, part, names in parts:
+        figures = [(name, [row[part].get(name) for row in rows]) for name in names]
+        figures = [(name, values) for name, values in figures if any(value is not None for value in values)]
+        if figures:
+            found.append((heading, figures))
+    return found
+
+
+def _others(rows: Sequence[dict[str, Any]], part: str, known: dict[str, Any]) -> list[str]:
+    """Figures that the glossary does not know, so that nothing measured is hidden."""
+    names = dict.fromkeys(name for row in rows for name in row[part])
+    return [name for name in names if name.removesuffix(CA_SUFFIX) not in known]
+
+
+def figures_table(results: Results) -> str:
+    """All figures of all chunk sizes, a row each, with its meaning."""
+    columns = len(results.rows) + 1
+    head = "".join(f'<th scope="col">{escape(chunk_name(chunk))}</th>' for chunk in results.chunks)
+    counts = _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Recordings translated.")
+    counts += _line(
+        "Empty outputs",
+        "",
+        [str(row["empty"]) for row in results.rows],
+        "Recordings for which nothing came out: they count as nothing in quality and have no latency.",
+        marked=[bool(row["empty"]) for row in results.rows],
+    )
+    bodies = [f"<tbody>{counts}</tbody>"]
+    for heading, figures in groups(results.rows):
+        lines = "".join(
+            _line(describe(name).label, describe(name).unit, [shown(name, v) for v in values], describe(name).meaning)
+            for name, values in figures
+        )
+        title = f'<tr class="group"><th scope="rowgroup" colspan="{columns}">{escape(heading)}</th></tr>'
+        bodies.append(f"<tbody>{title}{lines}</tbody>")
+    caption = "All figures of each chunk size"
+    table = (
+        f'<table class="figures"><caption>{caption}</caption><thead><tr><th scope="col">Figure</th>{head}</tr></thead>'
+        f"{''.join(bodies)}</table>"
+    )
+    return scrolling(caption, table)
+
+
+def _line(label: str, unit: str, values: Sequence[str], meaning: str, marked: Sequence[bool] = ()) -> str:
+    marks = [*marked] or [False] * len(values)
+    cells = "".join(
+        f'<td class="warning">{escape(value)}</td>' if mark else f"<td>{escape(value)}</td>"
+        for value, mark in zip(values, marks)
+    )
+    unit = f' <span class="unit">{escape(unit)}</span>' if unit else ""
+    return f'<tr><th scope="row">{escape(label)}{unit}<span class="meaning">{escape(meaning)}</span></th>{cells}</tr>'
+
+
+def settings(results: Results) -> str:
+    """What was run, as a list of names and values, and the signatures of the scores."""
+    values = results.settings
+    model = values.get("model") or {}
+    pairs = [
+        ("Model", _file(model)),
+        ("Languages", f"{model.get('source_lang') or '?'} to {model.get('target_lang') or '?'}"),
+        ("Output", results.target_type),
+        ("Source", _file(values.get("source"))),
+        ("References", _file(values.get("target"))),
+        ("Reference units", _file(values.get("units"))),
+        ("Utterances", str(values.get("num_utterances", "?"))),
+        ("Chunk sizes", ", ".join(map(chunk_name, results.chunks))),
+        ("Look-ahead", _ms(values.get("lookahead_ms"), "as long as the chunk, unless the model says otherwise")),
+        ("Chunks waited for", str(values.get("wait_chunks")) if values.get("wait_chunks") else "0"),
+        ("Segment size", _ms(values.get("segment_ms"), "?") + ", how the source was handed over"),
+        ("First segment", _ms(values.get("first_segment_ms"), "as the others")),
+        ("Recogniser", results.scores.get("recogniser") or "none"),
+        ("Computed on", _computer(values)),
+        ("Vocoder", _vocoder(values)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in (values.get("versions") or {}).items())),
+    ]
+    signatures = results.row(results.main_chunk).get("signatures") or {}
+    pairs += [(f"Signature of {describe(name).label}", text) for name, text in signatures.items() if text]
+    return definitions((name, value) for name, value in pairs if value)
+
+
+def _file(entry: dict[str, Any] | None) -> str:
+    if not entry:
+        return ""
+    digest = entry.get("sha256")
+    return f"{entry.get('path', '?')}" + (f" (sha256 {digest[:12]}…)" if digest else "")
+
+
+def _ms(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:g} ms"
+
+
+def _computer(values: dict[str, Any]) -> str:
+    threads = values.get("threads")
+    parts = [values.get("device"), values.get("dtype"), f"{threads} thread{'s' * (threads != 1)}" if threads else None]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _vocoder(values: dict[str, Any]) -> str:
+    if values.get("target_type") != "speech":
+        return ""
+    vocoder = values.get("vocoder") or "the model's"
+    name = _file(vocoder) if isinstance(vocoder, dict) else str(vocoder)
+    held = values.get("synthesis_lookahead")
+    return name if held is None else f"{name}; {held} unit frames of 20 ms held back as right context"

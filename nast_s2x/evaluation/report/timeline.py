@@ -1,0 +1,230 @@
+"""Timelines of utterances as SVG: the source, its chunks, when words were written and when speech was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH = 960
+MARGIN = 12
+WAVE_HEIGHT = 56
+SPEECH_HEIGHT = 44
+LINE_HEIGHT = 16
+LETTER_WIDTH = 6.9
+"""A little more than the mean width of a letter at 12 px, so that blocks of words never touch."""
+WRAP = 26
+"""Letters of a line of words."""
+COLUMNS = 480
+"""Points of a waveform."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of speech: when it starts to sound, how long it sounds, when it was there (all ms), its samples (n,)."""
+
+    start_ms: float
+    duration_ms: float
+    available_ms: float
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What a timeline shows; times in ms from the start of the source.
+
+    Args:
+        name: unique within the page, of letters, digits and hyphens.
+        title, description: read out in place of the picture.
+        source: samples (n,); ``None`` where the recording is not there.
+        source_ms: length of the source.
+        chunk_ms: chunk size; ``None`` offline.
+        words: (time written, words), in order.
+        pieces: of speech; ``None`` for a system that writes text.
+        gaps: (start, duration) of the silences between pieces.
+        total_ms: length of the time axis.
+    """
+
+    name: str
+    title: str
+    description: str
+    source: NDArray[np.float32] | None
+    source_ms: float
+    chunk_ms: float | None
+    words: Sequence[tuple[float, str]]
+    pieces: Sequence[Piece] | None
+    gaps: Sequence[tuple[float, float]]
+    total_ms: float
+
+
+def wave_path(
+    samples: NDArray[np.float32], left: float, right: float, middle: float, height: float, peak: float
+) -> str:
+    """Outline of a waveform as SVG path data.
+
+    Args:
+        samples: (n,), n from 1.
+        left, right: where it starts and ends.
+        middle, height: vertical place.
+        peak: absolute value of a sample that fills the height.
+    """
+    columns = max(1, min(len(samples), round(COLUMNS * (right - left) / WIDTH)))
+    edges = np.linspace(0, len(samples), columns + 1).astype(int)
+    high = np.maximum.reduceat(samples, edges[:-1])
+    low = np.minimum.reduceat(samples, edges[:-1])
+    xs = np.linspace(left, right, columns)
+    scale = height / 2 / max(peak, 1e-4)
+    top = [f"{x:.1f} {middle - scale * max(value, 0.0) - 0.4:.1f}" for x, value in zip(xs, high)]
+    bottom = [f"{x:.1f} {middle - scale * min(value, 0.0) + 0.4:.1f}" for x, value in zip(xs, low)]
+    return "M" + "L".join(top + bottom[::-1]) + "Z"
+
+
+def wrapped(text: str, width: int = WRAP) -> list[str]:
+    """Words in lines of at most ``width`` letters; a longer word has a line of its own.
+
+    Example:
+        >>> wrapped("one two three", 8)
+        ['one two', 'three']
+    """
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Words at their place: anchor is the time they belong to."""
+
+    anchor: float
+    left: float
+    row: int
+    width: float
+    lines: list[str]
+
+    def touches(self, other: _Block) -> bool:
+        apart = self.left + self.width + 4 <= other.left or other.left + other.width + 4 <= self.left
+        return not (apart or self.row + len(self.lines) <= other.row or other.row + len(other.lines) <= self.row)
+
+
+def _place(words: Sequence[tuple[float, str]], total_ms: float) -> list[_Block]:
+    """Blocks of words, each in the first row where it touches no other."""
+    blocks: list[_Block] = []
+    for time_ms, text in words:
+        lines = wrapped(text)
+        width = LETTER_WIDTH * max(map(len, lines), default=0) + 10
+        anchor = _x(time_ms, total_ms)
+        left = max(MARGIN, min(anchor, WIDTH - MARGIN - width))
+        block = _Block(anchor, left, 0, width, lines)
+        while any(block.touches(other) for other in blocks):
+            block = _Block(anchor, left, block.row + 1, width, lines)
+        blocks.append(block)
+    return blocks
+
+
+def _x(time_ms: float, total_ms: float) -> float:
+    return MARGIN + (WIDTH - 2 * MARGIN) * time_ms / total_ms
+
+
+def svg(timeline: Timeline) -> str:
+    """The timeline as an SVG element that names and describes itself; colours come from the page's style sheet."""
+    blocks = _place(timeline.words, timeline.total_ms)
+    wave_top = 40
+    words_top = wave_top + WAVE_HEIGHT + 34
+    rows = max((block.row + len(block.lines) for block in blocks), default=1)
+    bottom = words_top + rows * LINE_HEIGHT + 12
+    parts = [*_axis(timeline, bottom), *_source(timeline, wave_top), *_words(blocks, wave_top + WAVE_HEIGHT, words_top)]
+    if timeline.pieces is not None:
+        speech_top = bottom + 26
+        parts += _speech(timeline, timeline.pieces, speech_top)
+        bottom = speech_top + SPEECH_HEIGHT + 26
+    playhead = f'<line class="playhead" x1="{MARGIN}" x2="{MARGIN}" y1="20" y2="{bottom}" hidden=""/>'
+    return (
+        f'<svg class="timeline" viewBox="0 0 {WIDTH} {bottom:.0f}" role="img" '
+        f'aria-labelledby="{timeline.name}-title {timeline.name}-desc" '
+        f'data-total-ms="{timeline.total_ms:.0f}" data-margin="{MARGIN}">'
+        f'<title id="{timeline.name}-title">{escape(timeline.title)}</title>'
+        f'<desc id="{timeline.name}-desc">{escape(timeline.description)}</desc>'
+        f"{''.join(parts)}{playhead}</svg>"
+    )
+
+
+def _text(x: float, y: float, text: str, css: str, anchor: str = "start") -> str:
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _rect(x: float, y: float, width: float, height: float, css: str) -> str:
+    return f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" rx="3"/>'
+
+
+def _axis(timeline: Timeline, bottom: float) -> list[str]:
+    """Seconds along the top."""
+    seconds = timeline.total_ms / 1000
+    step = next(step for step in (0.5, 1, 2, 5, 10, 30, 60, 300, 1e9) if seconds / step <= 14)
+    parts = []
+    for tick in np.arange(0, seconds + 1e-9, step):
+        x = _x(1000 * tick, timeline.total_ms)
+        anchor = "start" if tick == 0 else "end" if x > WIDTH - 24 else "middle"
+        parts.append(f'<line class="tick" x1="{x:.1f}" x2="{x:.1f}" y1="16" y2="{bottom:.1f}"/>')
+        parts.append(_text(x, 12, f"{tick:g} s", "label", anchor))
+    return parts
+
+
+def _source(timeline: Timeline, top: float) -> list[str]:
+    """Waveform with its chunks shaded in turn."""
+    end = _x(timeline.source_ms, timeline.total_ms)
+    height = WAVE_HEIGHT
+    chunk = timeline.chunk_ms or timeline.source_ms
+    parts = [_text(MARGIN, top - 8, "Source and its chunks", "row")]
+    for index in range(int(np.ceil(timeline.source_ms / chunk)) if chunk else 0):
+        left = _x(index * chunk, timeline.total_ms)
+        right = min(_x((index + 1) * chunk, timeline.total_ms), end)
+        parts.append(_rect(left, top, right - left, height, "chunk odd" if index % 2 else "chunk"))
+    if timeline.source is not None and len(timeline.source):
+        peak = float(np.abs(timeline.source).max())
+        path = wave_path(timeline.source, MARGIN, end, top + height / 2, height - 6, peak)
+        parts.append(f'<path class="source-wave" d="{path}"/>')
+    return parts
+
+
+def _words(blocks: Sequence[_Block], wave_bottom: float, top: float) -> list[str]:
+    """Words below the moment at which they were written."""
+    parts = [_text(MARGIN, top - 10, "Words, when they were written" if blocks else "No words were written", "row")]
+    for block in blocks:
+        y = top + block.row * LINE_HEIGHT
+        parts.append(f'<path class="leader" d="M{block.anchor:.1f} {wave_bottom - 4:.1f}V{y + 4:.1f}"/>')
+        parts.append(f'<circle class="moment" cx="{block.anchor:.1f}" cy="{wave_bottom:.1f}" r="3.5"/>')
+    for block in blocks:
+        y = top + block.row * LINE_HEIGHT
+        parts.append(_rect(block.left, y, block.width, LINE_HEIGHT * len(block.lines) - 2, "words"))
+        for number, line in enumerate(block.lines):
+            parts.append(_text(block.left + 5, y + 11.5 + number * LINE_HEIGHT, line, "word"))
+    return parts
+
+
+def _speech(timeline: Timeline, pieces: Sequence[Piece], top: float) -> list[str]:
+    """Pieces of speech where they are heard, and the gaps between them."""
+    heading = "Speech, as it is heard" if pieces else "No speech came out"
+    parts = [_text(MARGIN, top - 9, heading, "row")]
+    peak = max((float(np.abs(piece.samples).max(initial=0)) for piece in pieces), default=1.0)
+    for number, piece in enumerate(pieces):
+        left = _x(piece.start_ms, timeline.total_ms)
+        right = _x(piece.start_ms + piece.duration_ms, timeline.total_ms)
+        parts.append(_rect(left, top, right - left, SPEECH_HEIGHT, "piece odd" if number % 2 else "piece"))
+        if len(piece.samples):
+            path = wave_path(piece.samples, left, right, top + SPEECH_HEIGHT / 2, SPEECH_HEIGHT - 8, peak)
+            parts.append(f'<path class="speech-wave" d="{path}"/>')
+    for start_ms, duration_ms in timeline.gaps:
+        left, right = _x(start_ms, timeline.total_ms), _x(start_ms + duration_ms, timeline.total_ms)
+        parts.append(_rect(left, top, right - left, SPEECH_HEIGHT, "gap"))
+        if right - left > 16:
+            parts.append(
+                _text((left + right) / 2, top + SPEECH_HEIGHT + 14, f"{duration_ms:.0f} ms", "label", "middle")
+            )
+    return parts

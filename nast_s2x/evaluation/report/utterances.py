@@ -1,0 +1,241 @@
+"""Single utterances: what was said, when it came out, how it sounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nast_s2x.evaluation.log import Utterance, speech_of
+from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
+from nast_s2x.evaluation.report.html import definitions, player, table
+from nast_s2x.evaluation.report.results import Results
+from nast_s2x.evaluation.report.tables import chunk_name
+from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
+from nast_s2x.frontend.audio import load_audio
+from nast_s2x.inference.playback import Playback, stereo
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One utterance at one chunk size: its log, its scores, and how it is heard (``None``: text)."""
+
+    chunk: str
+    chunk_ms: float | None
+    log: Utterance
+    scores: dict[str, Any]
+    playback: Playback | None
+    available_ms: tuple[float, ...]
+
+    @property
+    def words(self) -> list[tuple[float, str]]:
+        """(ms of source read, words) in order; words of the same moment together."""
+        if self.log.words:
+            pairs = list(zip(self.log.delays, self.log.words))
+        else:
+            pairs = [(emission.written_ms, emission.text) for emission in self.log.emissions]
+        joined: list[tuple[float, str]] = []
+        for time_ms, text in pairs:
+            if not text.strip():
+                continue
+            if joined and joined[-1][0] == time_ms:
+                joined[-1] = (time_ms, f"{joined[-1][1]} {text.strip()}")
+            else:
+                joined.append((time_ms, text.strip()))
+        return joined
+
+    @property
+    def end_ms(self) -> float:
+        """When everything has ended: source, words, speech."""
+        heard = self.playback.end_ms if self.playback else None
+        return max(self.log.source_ms, heard or 0.0, *(time_ms for time_ms, _ in self.words), 1.0)
+
+
+def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
+    """Utterances by index, each at every chunk size.
+
+    Raises:
+        FileNotFoundError: a log, scores of utterances, or speech output that is missing.
+        ValueError: a chunk size whose log or scores lack one of the utterances.
+    """
+    by_chunk = {}
+    for chunk in results.chunks:
+        log = {utterance.index: utterance for utterance in results.log(chunk)}
+        scores = {entry["index"]: entry for entry in results.utterance_scores(chunk)}
+        for index in indices:
+            if index not in log or index not in scores:
+                where = results.folder / chunk
+                raise ValueError(f"{where}: utterance {index} is not in both instances.log and utterances.jsonl")
+        by_chunk[chunk] = (log, scores)
+    return [
+        [_shown(results, chunk, log[index], scores[index]) for chunk, (log, scores) in by_chunk.items()]
+        for index in indices
+    ]
+
+
+def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any]) -> Shown:
+    playback, available = None, []
+    if results.target_type == "speech":
+        playback = Playback()
+        if log.wav is not None and not log.empty:
+            if not log.wav.is_file():
+                raise FileNotFoundError(
+                    f"{log.wav} is missing: the speech of utterance {log.index}, chunk size {chunk}"
+                )
+            for delay, piece in zip(log.delays, speech_of(log)):
+                if playback.add(delay, piece) is not None:
+                    available.append(delay)
+    return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available))
+
+
+def _source(path: Path) -> NDArray[np.float32] | None:
+    """The recording, ``None`` if it is no longer there."""
+    return load_audio(path) if path.is_file() else None
+
+
+def article(number: int, versions: Sequence[Shown], main_chunk: str) -> str:
+    """An utterance with a part for each chunk size."""
+    main = next(version for version in versions if version.chunk == main_chunk)
+    source = _source(main.log.audio)
+    total_ms = 1.02 * max(version.end_ms for version in versions)
+    score = main.scores.get("BLEU")
+    scored = "" if score is None else f"sentence BLEU {shown('BLEU', score)} at {chunk_name(main_chunk)}"
+    heard = (
+        player("Source", source)
+        if source is not None
+        else f'<p class="warning">The recording {escape(str(main.log.audio))} is no longer there.</p>'
+    )
+    panels = "".join(_panel(number, version, source, total_ms) for version in versions)
+    return (
+        f'<article class="utterance" aria-labelledby="utterance-{number}">'
+        f'<h3 id="utterance-{number}">{escape(str(main.log.id or main.log.index))} '
+        f'<span class="aside">{escape(scored)}</span></h3>'
+        f"{definitions([('Reference', main.log.reference)])}"
+        f'<div class="players">{heard}</div>{panels}</article>'
+    )
+
+
+def _panel(number: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> str:
+    chunk = version.chunk
+    name = f"timeline-{number}-{chunk}"
+    picture = svg(_timeline(name, version, source, total_ms))
+    label = f"Timeline at {chunk_name(chunk)}"
+    return (
+        f'<section class="panel panel-{escape(chunk)}" aria-labelledby="{name}-heading">'
+        f'<h4 id="{name}-heading">{escape(_heading(version))}</h4>'
+        f"{_texts(version)}"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{picture}</div>'
+        f'{_players(version, source)}<p class="figures-line">{escape(_figures(version))}</p>{_times(version)}</section>'
+    )
+
+
+def _heading(version: Shown) -> str:
+    return "Offline" if version.chunk_ms is None else f"Chunks of {chunk_name(version.chunk)}"
+
+
+def _texts(version: Shown) -> str:
+    """Translation, and what the recogniser heard of it."""
+    if version.log.empty:
+        return '<p class="warning">Empty output: nothing was written.</p>'
+    pairs = [("Translation", version.log.text)]
+    transcript, played = version.scores.get("transcript"), version.scores.get("transcript_silence")
+    if transcript is not None:
+        pairs.append(("Recogniser heard", transcript or "(nothing)"))
+    if played is not None and played != transcript:
+        pairs.append(("… with the silences", played or "(nothing)"))
+    return definitions((name, text) for name, text in pairs if text)
+
+
+def _players(version: Shown, source: NDArray[np.float32] | None) -> str:
+    if version.playback is None or not version.playback.pieces:
+        return ""
+    where = chunk_name(version.chunk)
+    sounds = [player(f"Translation, {where}, without the gaps", version.playback.speech())]
+    if source is not None:
+        label = f"Both as heard, {where}: left the source, right the translation"
+        sounds.append(player(label, stereo(source, version.playback), "follows"))
+    return f'<div class="players">{"".join(sounds)}</div>'
+
+
+def _figures(version: Shown) -> str:
+    """Figures of the utterance in one line."""
+    latency = version.scores.get("latency") or {}
+    parts = [("BLEU", version.scores.get("BLEU"))] + [(name, latency.get(name)) for name in LATENCY]
+    found = [
+        f"{describe(name).label} {shown(name, value)} {describe(name).unit}".rstrip()
+        for name, value in parts
+        if value is not None
+    ]
+    return " · ".join(found)
+
+
+def _times(version: Shown) -> str:
+    """What the timeline shows, as tables."""
+    where = chunk_name(version.chunk)
+    tables = []
+    if version.words:
+        rows = [(f"{time_ms / 1000:.2f} s", text) for time_ms, text in version.words]
+        tables.append(table(f"Words at {where}", ("Source read", "Words written"), rows))
+    if version.playback is not None and version.playback.pieces:
+        gaps = {round(start + duration, 3): duration for start, duration in version.playback.gaps}
+        rows = [
+            (
+                f"{start / 1000:.2f} s",
+                f"{(start + _ms(piece)) / 1000:.2f} s",
+                f"{available / 1000:.2f} s",
+                f"{gaps[round(start, 3)]:.0f} ms" if round(start, 3) in gaps else "none",
+            )
+            for (start, piece), available in zip(version.playback.pieces, version.available_ms)
+        ]
+        tables.append(table(f"Speech at {where}", ("Heard from", "Heard until", "There at", "Gap before it"), rows))
+    if not tables:
+        return ""
+    summary = f"Words and times at {where}, as tables" if len(tables) > 1 else f"Words and times at {where}, as a table"
+    return f'<details><summary>{escape(summary)}</summary><div class="times">{"".join(tables)}</div></details>'
+
+
+def _ms(piece: NDArray[np.float32]) -> float:
+    return len(piece) / 16.0
+
+
+def _timeline(name: str, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> Timeline:
+    pieces = None
+    if version.playback is not None:
+        placed = zip(version.playback.pieces, version.available_ms)
+        pieces = [Piece(start, _ms(samples), available, samples) for (start, samples), available in placed]
+    gaps = version.playback.gaps if version.playback is not None else []
+    return Timeline(
+        name=name,
+        title=f"{version.log.id or version.log.index}: {_heading(version).lower()}",
+        description=_description(version, len(pieces) if pieces is not None else None, gaps),
+        source=source,
+        source_ms=version.log.source_ms,
+        chunk_ms=version.chunk_ms,
+        words=version.words,
+        pieces=pieces,
+        gaps=gaps,
+        total_ms=total_ms,
+    )
+
+
+def _description(version: Shown, pieces: int | None, gaps: Sequence[tuple[float, float]]) -> str:
+    """The timeline in a few sentences, for those who do not see it."""
+    said = [f"The source lasts {version.log.source_ms / 1000:.2f} seconds."]
+    words = version.words
+    if words:
+        first, last = words[0][0] / 1000, words[-1][0] / 1000
+        said.append(f"Words were written at {len(words)} moments, from {first:.2f} to {last:.2f} seconds.")
+    else:
+        said.append("No words were written.")
+    if pieces and version.playback is not None:
+        start, end = (version.playback.start_ms or 0) / 1000, (version.playback.end_ms or 0) / 1000
+        said.append(f"Speech in {pieces} pieces is heard from {start:.2f} to {end:.2f} seconds.")
+        said.append(f"It has {len(gaps)} gaps, {sum(duration for _, duration in gaps):.0f} ms together.")
+    elif pieces is not None:
+        said.append("No speech came out.")
+    return " ".join([*said, "All words and times are in the tables below the timeline."])
