@@ -88,6 +88,14 @@ run_ranks() {
     return "$status"
 }
 
+# Fails where --continue-once of a stage's command names no file: fairseq would train from scratch without a word.
+needs_checkpoint() {
+    while (($#)); do
+        [[ $1 != --continue-once || -f ${2:-} ]] || fail "stage $stage continues ${2:-}, which is not there: train the stage before it first"
+        shift
+    done
+}
+
 for stage in "${STAGES[@]}"; do
     [[ ${#only[@]} -eq 0 || " ${only[*]} " == *" $stage "* ]] || continue
     folder=$SAVE/$stage
@@ -103,6 +111,7 @@ for stage in "${STAGES[@]}"; do
     printf '%q ' "${command[@]}"
     echo
     ((dry_run)) && continue
+    [[ -f $folder/checkpoint_last.pt ]] || needs_checkpoint "${command[@]}"
     mkdir -p "$folder"
     run_ranks "$folder" "${command[@]}"
     touch "$folder/finished"

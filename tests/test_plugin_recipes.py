@@ -16,7 +16,13 @@ from plugin_runs import settings  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.sh"))
 # Stages of the recipes that do not follow the paper's three.
-STAGES = {"tiny_recogniser": ["asr"], "tiny_espeak_s2s": ["asr", "text", "units", "ctc", "positions", "nmla"]}
+STAGES = {
+    "tiny_recogniser": ["asr"],
+    "tiny_espeak_s2s": ["asr", "text", "units", "ctc", "positions", "nmla"],
+    "ablation": ["asr", "start", "multi", "nmla", "single", "nolook"],
+}
+# Stages that do not start from the one before them.
+ORIGINS = {("ablation", "nmla"): "start", ("ablation", "single"): "asr", ("ablation", "nolook"): "asr"}
 
 
 def train_sh(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -53,8 +59,51 @@ def test_recipes_are_understood(data: Path, tmp_path: Path, recipe: str) -> None
         assert str(cfgs[name].task.target_text) == ("source" if name == "asr" else "target")
         assert str(cfgs[name].criterion.text_loss) == ("nmla" if name == "nmla" else "ctc")
     for before, name in zip(list(cfgs), list(cfgs)[1:]):
-        sources = [cfgs[name].checkpoint.finetune_from_model, cfgs[name].model.load_pretrained_encoder_from]
-        assert any(str(source).startswith(str(tmp_path / before)) for source in sources), name
+        origin = tmp_path / ORIGINS.get((recipe, name), before)
+        checkpoint = cfgs[name].checkpoint
+        sources = [
+            checkpoint.finetune_from_model,
+            checkpoint.continue_once,
+            cfgs[name].model.load_pretrained_encoder_from,
+        ]
+        assert any(str(source).startswith(f"{origin}/") for source in sources), name
+
+
+def test_variants_of_the_ablation_differ_in_one_thing_each(data: Path, tmp_path: Path) -> None:
+    stages = commands(data, tmp_path, "ablation")
+    final = {}
+    for name in ("start", "multi", "nmla", "single", "nolook"):
+        flags = stages[name][1:]
+        at = flags.index("--user-dir")
+        cfg = settings(data, *flags[:at], *flags[at + 2 :])
+        groups = ("task", "criterion", "model", "optimizer", "lr_scheduler", "optimization", "dataset", "checkpoint")
+        final[name] = {f"{group}.{key}": str(value) for group in groups for key, value in dict(cfg[group]).items()}
+    for name, expected in {
+        "nmla": {"criterion.text_loss": ("ctc", "nmla")},
+        "single": {"task.chunk_ms": ("320,640,1280,offline", "320")},
+        "nolook": {"task.lookahead_ms": ("None", "0")},
+        # Up to where multi goes on from it, start is what single and nolook are.
+        "start": {"optimization.max_update": ("1200", "800")},
+    }.items():
+        places = {"checkpoint.save_dir", "checkpoint.finetune_from_model", "checkpoint.continue_once"}
+        # The network's copies of the task's geometry are not counted.
+        copies = {key.replace("task.", "model.") for key in expected if key.startswith("task.")}
+        changed = {key for key, value in final[name].items() if value != final["multi"][key]} - places - copies
+        assert changed == set(expected), name
+        for key, values in expected.items():
+            assert (final["multi"][key], final[name][key]) == values
+    asr = str(tmp_path / "asr" / "checkpoint_last.pt")
+    for name, values in final.items():
+        fork = name in ("multi", "nmla")
+        assert values["checkpoint.finetune_from_model"] == ("None" if fork else asr), name
+        assert values["checkpoint.continue_once"] == (str(tmp_path / "start/checkpoint_last.pt") if fork else "None")
+        assert values["lr_scheduler.total_num_update"] == "1200.0"
+
+
+def test_a_stage_is_not_continued_from_nothing(data: Path, tmp_path: Path) -> None:
+    result = train_sh("ablation", "--data", data, "--save", tmp_path, "--stage", "multi")
+    assert result.returncode == 2 and not (tmp_path / "multi").exists()
+    assert f"{tmp_path}/start/checkpoint_last.pt, which is not there" in result.stderr
 
 
 def test_one_stage_overrides_and_finished_stages(data: Path, tmp_path: Path) -> None:
