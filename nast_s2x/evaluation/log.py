@@ -33,6 +33,7 @@ class LoggedEmission:
         written_ms: source that had been read when it was written, in ms.
         text: words; may be empty.
         units: speech units; may be empty.
+        samples: of sound, at the rate of the voice.
     """
 
     chunk: int
@@ -40,6 +41,7 @@ class LoggedEmission:
     written_ms: float
     text: str
     units: tuple[int, ...]
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,7 @@ def _emission(emission: Any) -> LoggedEmission:
             written_ms=float(emission["written_ms"]),
             text=str(emission["text"]),
             units=_units(emission["units"]),
+            samples=int(emission.get("samples", 0)),
         )
     except KeyError as error:
         raise ValueError(f"an emission lacks the key {error}") from None
