@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ pytest.importorskip("simuleval")
 
 from simuleval.agents.actions import ReadAction, WriteAction  # noqa: E402
 from simuleval.data.segments import EmptySegment, SpeechSegment  # noqa: E402
+from simuleval.evaluator import instance as simuleval_instance  # noqa: E402
 
+from nast_s2x.agents.segments import FirstSegment, use_first_segment  # noqa: E402
 from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent  # noqa: E402
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
@@ -144,6 +147,74 @@ def test_a_silent_end_and_a_reset_of_the_voice() -> None:
     assert isinstance(agent.policy(other), ReadAction)
 
 
+def test_what_was_emitted_is_remembered_without_its_sound() -> None:
+    agent, _ = make_speaker([["word", [0.5, 0.25]], []], [[]])
+    agent.pushpop(speech(160))
+    agent.pushpop(speech(160, finished=True))
+    kept = agent.states.emitted
+    assert [(emitted.text, emitted.samples) for emitted in kept] == [("word", 0), ("", 2), ("", 0)]
+    agent.reset()
+    assert agent.states.emitted == []
+
+
+@pytest.fixture
+def plain_segments() -> Iterator[None]:
+    yield
+    use_first_segment(None)
+
+
+class OneFile:
+    """What SimulEval's utterances ask of a data loader."""
+
+    def __init__(self, samples: np.ndarray, rate: int) -> None:
+        self.samples, self.rate = samples, rate
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"source": self.samples.tolist(), "target": "a reference", "tgt_lang": None}
+
+    def get_source_audio_info(self, index: int) -> Namespace:
+        return Namespace(samplerate=self.rate)
+
+
+def segment_lengths(samples: int, rate: int, segment_ms: int) -> list[int]:
+    """Samples of the segments that an utterance of SimulEval's registry hands out."""
+    flags = Namespace(eval_latency_unit="word", output=".")
+    kind = simuleval_instance.INSTANCE_TYPE_DICT["speech-text"]
+    utterance = kind(0, OneFile(np.zeros(samples), rate), flags)
+    lengths = []
+    while not utterance.source_finished_reading:
+        lengths.append(len(utterance.send_source(segment_ms).content))
+    return lengths
+
+
+def test_the_first_segment_can_have_a_length_of_its_own(plain_segments: None) -> None:
+    use_first_segment(15)
+    assert segment_lengths(16000, 16000, 320) == [240, 5120, 5120, 5120, 400]
+    assert segment_lengths(200, 16000, 320) == [200]
+    assert segment_lengths(1000, 44100, 10) == [662, 338]  # SimulEval rounds 661.5 up
+    use_first_segment(400)
+    assert segment_lengths(16000, 16000, 320) == [6400, 5120, 4480]
+    use_first_segment(None)
+    assert segment_lengths(16000, 16000, 320) == [5120, 5120, 5120, 640]
+    assert not any(issubclass(kind, FirstSegment) for kind in simuleval_instance.INSTANCE_TYPE_DICT.values())
+    with pytest.raises(ValueError, match="at least 1 ms long, got 0 ms"):
+        use_first_segment(0)
+
+
+def test_the_agent_asks_for_its_first_segment(plain_segments: None) -> None:
+    class Fake(NastSpeechToTextAgent):
+        def __init__(self, args: Namespace) -> None:
+            super().__init__(args, make_translator=lambda: FakeTranslator([], []))
+
+    parser = ArgumentParser()
+    Fake.add_args(parser)
+    Fake.from_args(parser.parse_args(["--model", "m", "--first-segment-ms", "15"]))
+    kinds = simuleval_instance.INSTANCE_TYPE_DICT
+    assert [kinds[f"speech-{target}"].first_segment_ms for target in ("text", "speech")] == [15, 15]
+    Fake.from_args(parser.parse_args(["--model", "m"]))
+    assert kinds["speech-speech"] is simuleval_instance.SpeechToSpeechInstance
+
+
 def test_no_flag_is_mistaken_for_one_of_simuleval() -> None:
     """SimulEval reads the command line several times with parsers that know only its own flags and abbreviations."""
     from simuleval import options
@@ -192,6 +263,11 @@ def run_simuleval(corpus: Path, output: Path, arguments: list[str]) -> str:
             + ["--user-dir", "{repository}/nast_s2x", "--chunk-ms", "offline"],
             "offline",
         ),
+        (
+            ["--agent-class", "nast_s2x.agents.speech_to_text.NastSpeechToTextAgent", "--model", "bundle"]
+            + ["--chunk-ms", "320", "--first-segment-ms", "15"],
+            320,
+        ),
     ],
 )
 def test_simuleval_runs_the_agent(
@@ -211,6 +287,8 @@ def test_simuleval_runs_the_agent(
     starts = [instance["delays"][0] for instance in instances]
     assert float(scores["StartOffset"]) == pytest.approx(sum(starts) / 2, abs=0.01)
     assert float(scores["AL"]) <= float(scores["LAAL"]) + 1e-6 and "BLEU" in scores
+    shift, end = 15 if "--first-segment-ms" in arguments else 0, instances[0]["source_length"]
+    assert all(delay == end or delay % 40 == shift for delay in instances[0]["delays"])
     if chunk_ms == "offline":
         assert starts == [instance["source_length"] for instance in instances]
     else:

@@ -78,7 +78,8 @@ class StreamStates(AgentStates):
             self.source_sample_rate = segment.sample_rate
             self.tgt_lang = segment.tgt_lang
             if len(segment.content):
-                samples = np.asarray(segment.content, dtype=np.float32)
+                # A copy: behind a view of an array there would be the rest of the source.
+                samples = np.array(segment.content, dtype=np.float32)
                 self._keep(self.translator.push(samples, segment.sample_rate))
         if self.source_finished and not self.flushed:
             self.flushed = True

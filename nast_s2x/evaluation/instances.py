@@ -115,6 +115,12 @@ class _Measured(FirstSegment, SpeechInputInstance):
         self.emissions: list[dict[str, Any]] = []
         self._since_chunk = 0.0
 
+    def send_source(self, segment_size: int = 10) -> Segment:
+        """The next segment of the source; its samples are a copy, behind which there is no source to come."""
+        segment = super().send_source(segment_size)
+        segment.content = np.array(segment.content, np.float32)
+        return segment
+
     def receive_prediction(self, prediction: Segment) -> None:
         """Take an answer of a :class:`TimedAgent`."""
         cost, emitted = prediction.config[PUSH_MS], prediction.config[EMITTED]

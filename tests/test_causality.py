@@ -1,0 +1,154 @@
+"""The evaluation cannot be cheated: what is written up to a time depends on the source up to that time alone."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from chunk_translator import ChunkTranslator
+from random_system import make_bundle, make_signal
+
+pytest.importorskip("simuleval")
+
+from simuleval.evaluator import SentenceLevelEvaluator  # noqa: E402
+
+from nast_s2x.chunking import ChunkGeometry  # noqa: E402
+from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader  # noqa: E402
+from nast_s2x.evaluation.items import Item  # noqa: E402
+from nast_s2x.evaluation.run import AGENTS, Engine  # noqa: E402
+from nast_s2x.evaluation.settings import Setup  # noqa: E402
+from nast_s2x.evaluation.shards import LOG, blocks_of  # noqa: E402
+from nast_s2x.inference.bundle import Bundle  # noqa: E402
+from nast_s2x.inference.streaming import Emission, StreamingTranslator  # noqa: E402
+
+SECONDS = 2.4
+TIMES_MS = (700, 1310, 1900)
+"""Where the source is replaced; chunks of 160 and 320 ms are complete before, between and after them."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """In float64, so that no label hangs on a rounding."""
+    return make_bundle(tmp_path_factory.mktemp("causality"), voice=True, dtype=torch.float64)
+
+
+def sources(rate: int = 16000) -> list[np.ndarray]:
+    """A source, and the same with noise from each of :data:`TIMES_MS` on."""
+    whole = make_signal(SECONDS, seed=5, rate=rate)
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, len(whole)).astype(np.float32)
+    cuts = [time * rate // 1000 for time in TIMES_MS]
+    return [whole, *(np.concatenate([whole[:cut], noise[cut:]]) for cut in cuts)]
+
+
+def up_to(emissions: list[Emission], time_ms: float) -> list[tuple[str, list[int], list[int]]]:
+    return [(entry.text, entry.tokens, entry.units) for entry in emissions if entry.source_ms <= time_ms]
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize(("chunk_ms", "lookahead_ms"), [(160, 0), (320, 320), (160, 480), (640, 80)])
+def test_a_translator_does_not_know_the_future(bundle: Bundle, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
+    """All samples in one push: only the times of the geometry say what may depend on what."""
+    geometry = bundle.geometry(chunk_ms, lookahead_ms)
+    answers = []
+    for samples in sources(rate):
+        translator = StreamingTranslator(bundle, geometry, with_speech=True)
+        answers.append([*translator.push(samples, rate), *translator.finish()])
+    seen = 0
+    for time, answer in zip(TIMES_MS, answers[1:], strict=True):
+        early = up_to(answers[0], time)
+        assert up_to(answer, time) == early
+        pairs = [(a.waveform, b.waveform) for a, b in zip(answers[0][: len(early)], answer)]
+        assert all(len(a) == len(b) and np.abs(a - b).max(initial=0) < 1e-5 for a, b in pairs)
+        assert [entry.units for entry in answer] != [
+            entry.units for entry in answers[0]
+        ]  # what comes later does change
+        seen += sum(bool(text or units) for text, _, units in early)
+    assert seen >= 3
+
+
+def evaluate(
+    bundle: Bundle, folder: Path, recordings: list[np.ndarray], rate: int, **setup: Any
+) -> list[dict[str, Any]]:
+    """The log of an evaluation of recordings at 320 ms."""
+    items = []
+    for index, samples in enumerate(recordings):
+        path = folder / f"{index}.wav"
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+        items.append(Item(index, str(index), path, "a reference", None, f"list:{index + 1}"))
+    (block,) = blocks_of(folder / "320", "320", items)
+    Engine(Setup(model="", **setup), bundle).run(block)
+    return [json.loads(line) for line in (block.folder / LOG).read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("rate", "first"), [(16000, None), (16000, 15), (22050, None)])
+@pytest.mark.parametrize("target_type", ["text", "speech"])
+def test_an_evaluation_does_not_know_the_future(
+    bundle: Bundle, tmp_path: Path, target_type: str, rate: int, first: int | None
+) -> None:
+    whole, *changed = evaluate(bundle, tmp_path, sources(rate), rate, target_type=target_type, first_segment_ms=first)
+    for time, line in zip(TIMES_MS, changed, strict=True):
+        early = [entry for entry in whole["emissions"] if entry["written_ms"] <= time]
+        assert [entry for entry in line["emissions"] if entry["written_ms"] <= time] == early
+        assert line["emissions"] != whole["emissions"]
+        delays = [delay for delay in whole["delays"] if delay <= time]
+        assert [delay for delay in line["delays"] if delay <= time] == delays
+        if target_type == "text":
+            assert line["prediction"].split()[: len(delays)] == whole["prediction"].split()[: len(delays)]
+        elif delays:
+            sounds = [soundfile.read(tmp_path / "320" / entry["prediction"])[0] for entry in (whole, line)]
+            heard = int(16 * sum(whole["durations"][: len(delays)]))
+            assert heard and np.abs(sounds[0][:heard] - sounds[1][:heard]).max() < 1e-4
+    assert any(entry["written_ms"] <= TIMES_MS[1] for entry in whole["emissions"])
+
+
+@pytest.mark.parametrize(("segment_ms", "first"), [(1, None), (40, None), (320, 15), (333, 7), (5000, None)])
+@pytest.mark.parametrize("target_type", ["text", "speech"])
+def test_what_a_translator_was_given_is_what_the_log_says(
+    tmp_path: Path, target_type: str, segment_ms: int, first: int | None
+) -> None:
+    """The translator writes how many samples it had: never more than the logged delay, and nothing behind them."""
+    path = tmp_path / "source.wav"
+    samples = make_signal(1.5, seed=3)
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    loader = UtteranceLoader([Item(0, "0", path, "a reference", None, "list:1")])
+    output = Namespace(
+        output=str(tmp_path / "log"),
+        wavs=tmp_path,
+        source_type="speech",
+        target_type=target_type,
+        source_segment_size=segment_ms,
+        eval_latency_unit="word",
+        continue_unfinished=False,
+        score_only=False,
+        no_scoring=True,
+        no_progress_bar=True,
+        end_index=1,
+    )
+    evaluator = SentenceLevelEvaluator(loader, {}, {}, output)
+    evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first})
+    translator = Recorder(ChunkGeometry(chunk_frames=8, lookahead_frames=4), 80 if target_type == "speech" else 0)
+    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_translator=lambda: translator)))
+    (line,) = map(json.loads, (tmp_path / "log" / LOG).read_text().splitlines())
+    given = [int(entry["text"].removeprefix("s")) for entry in line["emissions"]]
+    assert [entry["written_ms"] for entry in line["emissions"]] == [count / 16 for count in given]
+    if target_type == "text":
+        assert line["delays"] == [count / 16 for count in given]
+    else:
+        assert line["delays"] == sorted({count / 16 for count in given})
+    assert given[-1] == len(samples) and (np.concatenate(translator.kept) == samples).all()
+    # Nothing of the source can be reached from what was handed over.
+    assert all(piece.base is None and piece.flags.owndata for piece in translator.kept)
+
+
+class Recorder(ChunkTranslator):
+    """Keeps what it was given when the utterance is over."""
+
+    def finish(self) -> list[Emission]:
+        self.kept = self.pieces
+        return super().finish()
