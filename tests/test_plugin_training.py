@@ -125,6 +125,23 @@ def test_speech_to_speech_starts_from_a_model_of_text(data: Path, asr: Path, ctc
         train(data, tmp_path / "b", "--arch", "nast_s2s_tiny", "--finetune-from-model", str(tmp_path / "broken.pt"))
 
 
+def test_a_unit_decoder_becomes_deeper(data: Path, ctc: Path, tmp_path: Path) -> None:
+    start = weights(ctc / "checkpoint_last.pt")
+    layers = {name.split(".")[2] for name in start if name.startswith("unit_decoder.layers.")}
+    deeper = str(len(layers) + 1)
+    flags = ["--arch", "nast_s2s_tiny", "--unit-layers", deeper, "--lr", "0", "--max-update", "1"]
+    run = train(data, tmp_path / "deeper", *flags, "--finetune-from-model", str(ctc / "checkpoint_last.pt"))
+    assert any(f"has no unit decoder layers [{len(layers)}]" in message for message in run.messages)
+    grown = weights(tmp_path / "deeper/checkpoint_last.pt")
+    assert all(torch.equal(grown[name], value) for name, value in start.items())
+    assert {name.split(".")[2] for name in grown.keys() - start.keys()} == {str(len(layers))}
+    gap = torch.load(ctc / "checkpoint_last.pt", weights_only=False)
+    del gap["model"]["unit_decoder.layers.0.fc1.weight"]  # a hole is damage, not a shallower decoder
+    torch.save(gap, tmp_path / "gap.pt")
+    with pytest.raises(Exception, match="fc1.weight|architectures match"):
+        train(data, tmp_path / "g", *flags, "--finetune-from-model", str(tmp_path / "gap.pt"))
+
+
 def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> None:
     checkpoint = ctc / "checkpoint_last.pt"
     allowed = set(torch.serialization.get_safe_globals())

@@ -6,7 +6,7 @@ fairseq's encoder-decoder base class insists on its own encoder type; this class
 
 import logging
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Optional
@@ -133,20 +133,27 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
 
 
 def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` of a speech-to-text model with the unit decoder of ``own``, its initialisation, where ``own`` has one.
+    """``state`` with what it lacks of the unit decoder of ``own``: all of it, or its upper layers, as initialised.
 
-    So speech to speech can start from a whole model that translates to text (``--finetune-from-model``). A state that
-    has some of a unit decoder is left as it is.
+    So speech to speech can start from a whole model that translates to text, and a deeper unit decoder from a shallower
+    one (``--finetune-from-model``). A state whose unit decoder lacks anything else is left as it is.
     """
     grown = dict(state)
-    if any(name.startswith(UNIT_PREFIX) for name in state):
+    missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX) and name not in state}
+    layers, there = _unit_layers(missing), _unit_layers(state)
+    whole = not any(name.startswith(UNIT_PREFIX) for name in state)
+    deeper = there and all(name.startswith(f"{UNIT_PREFIX}layers.") for name in missing) and not layers & there
+    if not missing or not (whole or deeper):
         return grown
-    missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX)}
-    if missing:
-        logger.warning(
-            f"the checkpoint has no unit decoder; it starts from its initialisation ({len(missing)} tensors)"
-        )
+    what = "unit decoder" if whole else f"unit decoder layers {sorted(layers)}"
+    logger.warning(f"the checkpoint has no {what}; initialisation stands in ({len(missing)} tensors)")
     return grown | missing
+
+
+def _unit_layers(names: Iterable[str]) -> set[int]:
+    """Numbers of the unit decoder's layers among parameter names."""
+    prefix = f"{UNIT_PREFIX}layers."
+    return {int(name.removeprefix(prefix).split(".")[0]) for name in names if name.startswith(prefix)}
 
 
 @register_model("nast_s2x", dataclass=NastModelConfig)
@@ -173,8 +180,8 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         args: Namespace | None = None,
     ) -> Any:
         """As in fairseq; entries of released checkpoints that hold no weights are passed over, and position tables of
-        another length are fitted (:func:`fit_position_tables`), and a unit decoder that a text model lacks keeps its
-        initialisation (:func:`grow_unit_decoder`)."""
+        another length are fitted (:func:`fit_position_tables`), and a unit decoder, or upper layers of it, that the
+        checkpoint lacks keep their initialisation (:func:`grow_unit_decoder`)."""
         own = self.state_dict()
         state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(state_dict), own), own)
         return super().load_state_dict(state, strict, model_cfg, args)
