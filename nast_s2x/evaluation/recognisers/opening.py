@@ -43,7 +43,7 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
     """Kind, model and options of a line."""
     kind, colon, name = spec.partition(":")
     if kind not in KINDS:
-        if not Path(spec).is_dir():
+        if not spec or not Path(spec).is_dir():
             listed = ", ".join(f"{kind}:..." for kind in KINDS)
             raise ValueError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")
         return "bundle", spec, {}
