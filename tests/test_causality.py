@@ -65,9 +65,7 @@ def test_a_translator_does_not_know_the_future(bundle: Bundle, chunk_ms: int, lo
         assert up_to(answer, time) == early
         pairs = [(a.waveform, b.waveform) for a, b in zip(answers[0][: len(early)], answer)]
         assert all(len(a) == len(b) and np.abs(a - b).max(initial=0) < 1e-5 for a, b in pairs)
-        assert [entry.units for entry in answer] != [
-            entry.units for entry in answers[0]
-        ]  # what comes later does change
+        assert [entry.units for entry in answer] != [entry.units for entry in answers[0]]
         seen += sum(bool(text or units) for text, _, units in early)
     assert seen >= 3
 

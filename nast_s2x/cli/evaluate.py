@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     setup = _setup(args)
     bundle = open_bundle(setup)
     chunks = _chunks(args, bundle)
-    recogniser = _recogniser(args)
+    recogniser = _recogniser(args, bundle.target_lang)
     folder = Path(args.output)
     take_folder(folder, record(setup, bundle, test_set, audio, chunks))
     try:
@@ -152,7 +152,7 @@ def _chunks(args: argparse.Namespace, bundle: Bundle) -> list[str]:
     return sort_chunks(geometry.name for geometry in geometries)
 
 
-def _recogniser(args: argparse.Namespace) -> Recogniser | None:
+def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | None:
     """Opened before anything runs, so that one that is missing is not found out at the end."""
     if args.recogniser is None:
         if args.target_type == "speech":
@@ -160,15 +160,15 @@ def _recogniser(args: argparse.Namespace) -> Recogniser | None:
         return None
     from nast_s2x.evaluation.recognisers import open_recogniser
 
-    return open_recogniser(args.recogniser, args.device)
+    return open_recogniser(args.recogniser, args.device, language)
 
 
 def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespace, progress: bool) -> int:
-    from nast_s2x.evaluation.scoring import score
+    from nast_s2x.evaluation.scoring import score, table
 
-    score(folder, recogniser, progress)
+    print(table(score(folder, recogniser, progress)))
     if not args.no_report:
         from nast_s2x.evaluation import report
 
-        report.write(folder)
+        say(f"report: {report.write(folder)[-1]}")
     return 0

@@ -1,0 +1,201 @@
+"""Test sets: lists and manifests, and everything that can be wrong with them; the record of settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from random_system import make_bundle
+
+from nast_s2x.evaluation.items import check_audio, read_lists, read_manifest
+from nast_s2x.evaluation.settings import differences, hash_files, read_settings, sort_chunks, system_files, take_folder
+from nast_s2x.frontend.audio import AudioError
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def sound(path: Path, samples: int = 160, level: float = 0.5, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(samples, level), rate, subtype="FLOAT")
+    return path
+
+
+def test_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the list first, then from the working directory; absolute ones as they are."""
+    for place in ("lists/a.wav", "here/a.wav", "here/b.wav", "c.wav"):
+        sound(tmp_path / place)
+    monkeypatch.chdir(tmp_path / "here")
+    source = write(tmp_path / "lists" / "source.txt", "a.wav", "b.wav", f"{tmp_path}/c.wav")
+    target = write(tmp_path / "lists" / "target.txt", "one", " zwei\u2028drei ", "three")
+    units = write(tmp_path / "lists" / "units.txt", "1  2", "3", "0 0 9")
+    found = read_lists(source, target, units)
+    assert [item.audio for item in found.items] == [
+        tmp_path / place for place in ("lists/a.wav", "here/b.wav", "c.wav")
+    ]
+    assert [item.reference for item in found.items] == ["one", "zwei\u2028drei", "three"]
+    assert [item.units for item in found.items] == ["1 2", "3", "0 0 9"]
+    assert [(item.index, item.id) for item in found.items] == [(0, "a"), (1, "b"), (2, "c")]
+    assert (found.source, found.target, found.units) == (source, target, units)
+    assert found.items[1].place == f"{source}:2"
+    assert [item.units for item in read_lists(source, target).items] == [None] * 3
+    assert read_lists("../lists/source.txt", "../lists/target.txt").items[0].audio == tmp_path / "lists/a.wav"
+
+
+def test_lists_with_errors(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    source = write(tmp_path / "source", "a.wav", "a.wav")
+    target = write(tmp_path / "target", "one", "two")
+    bad = tmp_path / "bad"
+    with pytest.raises(FileNotFoundError, match="missing: no such list"):
+        read_lists(source, tmp_path / "missing")
+    with pytest.raises(ValueError, match="source has 2 lines, .*bad has 1: they do not belong together"):
+        read_lists(source, write(bad, "one"))
+    with pytest.raises(ValueError, match="bad has 3: they do not belong together"):
+        read_lists(source, target, write(bad, "1", "2", "3"))
+    with pytest.raises(ValueError, match="bad:2: empty line, expected one reference a line"):
+        read_lists(source, write(bad, "one", "  "))
+    with pytest.raises(ValueError, match="bad:1: empty line, expected one audio path a line"):
+        read_lists(write(bad, "", "a.wav"), target)
+    with pytest.raises(ValueError, match="bad: the list is empty"):
+        read_lists(source, write(bad))
+    with pytest.raises(ValueError, match="bad:2: unit string holds 'x', which is not a unit code"):
+        read_lists(source, target, write(bad, "1 2", "3 x"))
+    with pytest.raises(AudioError, match=f"bad:2: no such audio file: {tmp_path}/lost.wav or .*lost.wav"):
+        read_lists(write(bad, "a.wav", "lost.wav"), target)
+    bad.write_bytes(b"one\n\xff\n")
+    with pytest.raises(ValueError, match=r"bad: not UTF-8 text \(byte 4\)"):
+        read_lists(source, bad)
+
+
+def test_manifest(tmp_path: Path) -> None:
+    sound(tmp_path / "audio" / "a.wav")
+    sound(tmp_path / "audio" / "b.wav")
+    header = "id\taudio\ttgt_text\tsplit\ttgt_audio"
+    rows = ["u1\taudio/a.wav\tone\ttrain\t", "u2\taudio/b.wav\ttwo\ttest\t4 5", "u3\taudio/a.wav\tthree\ttest\t6"]
+    manifest = write(tmp_path / "m.tsv", header, *rows)
+    found = read_manifest(manifest, "test")
+    assert [(item.index, item.id, item.reference, item.units) for item in found.items] == [
+        (0, "u2", "two", "4 5"),
+        (1, "u3", "three", "6"),
+    ]
+    assert found.items[0].audio == tmp_path / "audio" / "b.wav" and found.items[0].place == f"{manifest}:3"
+    assert found.source == found.target == found.units == manifest
+    plain = read_manifest(manifest, "train")
+    assert plain.units is None and plain.items[0].units is None
+    with pytest.raises(ValueError, match="m.tsv:2: empty unit string"):
+        read_manifest(manifest)  # some rows have units, that one has none
+    few = write(tmp_path / "few.tsv", "audio\ttgt_text", "audio/a.wav\tone")
+    assert [(item.id, item.units) for item in read_manifest(few).items] == [("a", None)]
+
+
+def test_manifest_with_errors(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav")
+    bad = tmp_path / "bad.tsv"
+    write(bad, "audio\ttgt_text\tsplit", "a.wav\tone\ttest", "a.wav\ttwo\tdev")
+    with pytest.raises(ValueError, match=r"there is no row of split train \(there are: dev, test\)"):
+        read_manifest(bad, "train")
+    for lines, message in (
+        (["audio\tsplit", "a.wav\ttest"], "bad.tsv:1: no column tgt_text"),
+        (["audio\ttgt_text", "a.wav\tone"], "bad.tsv:1: no column split"),
+        (["audio\ttgt_text\tsplit", "a.wav\t \ttest"], "bad.tsv:2: empty tgt_text"),
+        (["audio\ttgt_text\tsplit", "a.wav\tone\ttest", "\ttwo\ttest"], "bad.tsv:3: empty audio"),
+        (["audio\ttgt_text\tsplit", "a.wav\tone"], "bad.tsv:2: has 2 columns"),
+        (["audio\ttgt_text\tsplit", "b.wav\tone\ttest"], "bad.tsv:2: no such audio file"),
+        (["audio\ttgt_text\tsplit"], "there is no row$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_manifest(write(bad, *lines), "test")
+
+
+def test_audio_is_read_before_anything_runs(tmp_path: Path) -> None:
+    names = [sound(tmp_path / "a.wav"), sound(tmp_path / "b.wav"), sound(tmp_path / "c.wav", level=0.25)]
+    names += [sound(tmp_path / "d.wav", rate=8000)]
+    source = write(tmp_path / "source", *map(str, names))
+    target = write(tmp_path / "target", *"abcd")
+    items = read_lists(source, target).items
+    first, second, third, fourth = check_audio(items)
+    assert first == second and len({first, third, fourth}) == 3 and len(first) == 64
+    for content, message in (
+        (b"", "the file is empty"),
+        (b"no sound", "cannot be read as audio"),
+        (np.zeros(0), "the recording has no samples"),
+        (np.array([0.0, np.nan]), "NaN or infinite"),
+    ):
+        if isinstance(content, bytes):
+            names[1].write_bytes(content)
+        else:
+            soundfile.write(names[1], content, 16000, subtype="FLOAT")
+        with pytest.raises(AudioError, match=f"source:2: {names[1]}: .*{message}"):
+            check_audio(items)
+
+
+SETTINGS = {
+    "format": 1,
+    "model": {"path": "/a", "sha256": "0" * 64},
+    "chunks": ["320"],
+    "segment_ms": 40,
+    "units": None,
+}
+
+
+def test_a_folder_takes_one_evaluation(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "evaluation"
+    assert take_folder(folder, SETTINGS) == SETTINGS == read_settings(folder)
+    moved = {**SETTINGS, "model": {"path": "/b", "sha256": "0" * 64}, "chunks": ["offline", "1280", "160"]}
+    assert take_folder(folder, moved)["chunks"] == ["160", "320", "1280", "offline"]
+    assert read_settings(folder)["chunks"] == ["160", "320", "1280", "offline"]
+    before = (folder / "settings.json").read_bytes()
+    other = {**SETTINGS, "model": {"path": "/a", "sha256": "1" * 64}, "segment_ms": 320}
+    with pytest.raises(
+        ValueError, match=r"other settings \(model.sha256: 0{12} then, 1{12} now; segment_ms: 40 then, 320 now\)"
+    ):
+        take_folder(folder, other)
+    with pytest.raises(ValueError, match=r"\(units: none then, given now\)"):
+        take_folder(folder, {**SETTINGS, "units": {"path": "/u", "sha256": "2" * 64}})
+    assert (folder / "settings.json").read_bytes() == before
+
+
+def test_a_folder_with_something_else(tmp_path: Path) -> None:
+    note = write(tmp_path / "used" / "note.txt", "mine")
+    with pytest.raises(ValueError, match="used holds other files and no evaluation"):
+        take_folder(tmp_path / "used", SETTINGS)
+    with pytest.raises(ValueError, match="note.txt holds other files"):
+        take_folder(note, SETTINGS)
+    assert note.read_text() == "mine\n" and len(list(note.parent.iterdir())) == 1
+    with pytest.raises(FileNotFoundError, match="used is not the folder of an evaluation"):
+        read_settings(tmp_path / "used")
+    for content, message in (("{", "not valid JSON"), ("[]", "list 'chunks'"), ('{"chunks": []}', "format None")):
+        (tmp_path / "used" / "settings.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            take_folder(tmp_path / "used", SETTINGS)
+
+
+def test_differences_and_order() -> None:
+    assert differences({"a": 1, "old": 2, "b": {"path": 1, "c": 2}}, {"a": 1, "b": {"path": 3, "c": 4}, "new": 5}) == [
+        ("b.c", 2, 4),
+        ("new", None, 5),
+        ("old", 2, None),
+    ]
+    assert sort_chunks(["offline", "1280", "320", "160", "320"]) == ["160", "320", "1280", "offline"]
+
+
+def test_the_hash_of_a_system_is_that_of_what_it_computes(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "system", voice=True)
+    folder = bundle.save(tmp_path / "bundle")
+    names = [name for name, _ in system_files(folder)]
+    assert {"config.json", "model.safetensors", "dict.txt", "spm.model", "gcmvn.npz"} < set(names)
+    assert any(name.startswith("vocoder/") for name in names)
+    before = hash_files(system_files(folder))
+    write(folder / "README.md", "another card")
+    write(folder / "main.yaml", "chunk_ms: 160")
+    assert hash_files(system_files(folder)) == before
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"example": "other"}))
+    assert hash_files(system_files(folder)) != before
