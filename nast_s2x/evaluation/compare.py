@@ -155,7 +155,7 @@ def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list
             places = zip(references, others)
             place = next((i for i, (a, b) in enumerate(places) if a != b), min(len(references), len(others)))
             raise ValueError(
-                f"{system.results.folder / chunk} and {systems[0].results.folder / chunk} have different references "
+                f"{system.results.place(chunk)} and {systems[0].results.place(chunk)} have different references "
                 f"({len(others)} and {len(references)} utterances; the first difference is at index {place})"
             )
     return references, [[utterance.text for utterance in log] for log in logs]
@@ -196,7 +196,7 @@ def _paired(
 
 
 def table(comparison: dict[str, Any]) -> list[dict[str, str | float | None]]:
-    """The comparison flat: a line for each chunk size and system, figures by name; ``BLEU_p`` is the p-value of BLEU."""
+    """The comparison flat: a line for each chunk size and system; ``BLEU_p`` is the p-value of BLEU."""
     lines = []
     for row in comparison["rows"]:
         for entry in row["systems"]:

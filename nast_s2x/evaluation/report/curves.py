@@ -72,7 +72,8 @@ def curves_of(rows: Sequence[dict[str, Any]], target_type: str, latency: str) ->
         curves.append(Curve(AWARE_LABEL, aware, "computation-aware", colour))
         for offset, (data, points) in enumerate(published.points(target_type, quality, latency).items()):
             curves.append(Curve(f"{label}, {data}, {PUBLISHED_LABEL}", tuple(points), "published", colour + offset))
-    return [curve for curve in curves if curve.points]
+    kinds = ("measured", "computation-aware", "published")
+    return sorted((curve for curve in curves if curve.points), key=lambda curve: kinds.index(curve.kind))
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], target_type: str) -> None:
@@ -152,7 +153,8 @@ def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
     if curve.kind == "computation-aware":
         return line  # each of its points lies beside one that has its chunk size written to it
     for chunk, x, y in curve.points:
-        axes.annotate(chunk, (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8, color=colour, zorder=4)
+        place = (4, 5) if curve.kind == "published" else (6, -10)
+        axes.annotate(chunk, (x, y), xytext=place, textcoords="offset points", fontsize=8, color=colour, zorder=4)
     return line
 
 

@@ -11,7 +11,7 @@ from nast_s2x.evaluation import published
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe
 from nast_s2x.evaluation.report.html import data_uri
-from nast_s2x.evaluation.report.results import Results
+from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name, figures_table, settings, tiles
 from nast_s2x.evaluation.report.utterances import Shown, article
 
@@ -51,12 +51,18 @@ def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[S
         f'<body><a class="skip" href="#main">Skip to the results</a>'
         f'<header><h1>{escape(title)}</h1><p class="lead">{escape(_subtitle(results))}</p>'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
-        f'<main id="main">{tiles(results)}{body}</main>'
+        f'<main id="main">{tiles(results)}{_notes(results)}{body}</main>'
         f"<footer><p>Written by nast-s2x {escape(__version__)}. {_SIZE}</p></footer>"
         f"<script>{script}</script></body></html>\n"
     )
     size = f"This page is one file of {len(html.encode()) / 1e6:.1f} MB, sounds included; it needs no network."
     return html.replace(_SIZE, size)
+
+
+def _notes(results: Results) -> str:
+    """What the scores say of themselves."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in results.scores.get("notes") or ())
+    return f'<aside class="notes" aria-label="Notes"><ul>{notes}</ul></aside>' if notes else ""
 
 
 def _subtitle(results: Results) -> str:
@@ -86,7 +92,8 @@ def _curves(results: Results, pictures: Mapping[str, bytes]) -> str:
         )
     if not figures:
         return "<p>No figure of latency and quality was measured together, so there is no curve.</p>"
-    return f'<p>{escape(_published_note(results))}</p><div class="curves">{"".join(figures)}</div>'
+    css = "curves wide" if len(figures) % 2 == 0 else "curves"
+    return f'<p>{escape(_published_note(results))}</p><div class="{css}">{"".join(figures)}</div>'
 
 
 def quality_label(results: Results) -> str:
@@ -123,7 +130,8 @@ def _alternative(lines: Sequence[curves.Curve], latency: str, label: str) -> str
 
 def _choice_style(chunks: Sequence[str]) -> str:
     """Only the chosen chunk size is shown, where the browser can look into a section; else all are."""
-    shown = ",".join(f"#utterances:has(#chunk-{chunk}:checked) .panel-{chunk}" for chunk in chunks)
+    # By number: the names of chunk sizes may hold anything where the logs are SimulEval's alone.
+    shown = ",".join(f"#utterances:has(#chunk-{n}:checked) .panel-{n}" for n in range(len(chunks)))
     return (
         "@media screen{@supports selector(:has(*)){fieldset.chunks{display:block}"
         f"#utterances .panel{{display:none}}{shown}{{display:block}}}}}}"
@@ -135,13 +143,15 @@ def _utterances(results: Results, utterances: Sequence[Sequence[Shown]]) -> str:
     if not utterances:
         return "<p>None is shown.</p>"
     options = "".join(
-        f'<label><input type="radio" name="chunk" id="chunk-{chunk}" value="{chunk}"'
+        f'<label><input type="radio" name="chunk" id="chunk-{number}" value="{escape(chunk)}"'
         f"{' checked' * (chunk == results.main_chunk)}>{escape(chunk_name(chunk))}</label>"
-        for chunk in results.chunks
+        for number, chunk in enumerate(results.chunks)
     )
+    main = next(version for version in utterances[0] if version.chunk == results.main_chunk)
+    ranking = f"sentence {describe(sentence_score(main.scores)[0]).label}"
     total = results.row(results.main_chunk)["utterances"]
     intro = (
-        f"{len(utterances)} of {total}, evenly spread from the best to the worst sentence BLEU at "
+        f"{len(utterances)} of {total}, evenly spread from the best to the worst by {ranking} at "
         f"{chunk_name(results.main_chunk)}. Times count from the start of the source; computing time is left out."
     )
     articles = "".join(article(number, versions, results.main_chunk) for number, versions in enumerate(utterances, 1))

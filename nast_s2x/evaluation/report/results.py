@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.evaluation.log import Utterance, read_log
+from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
 
 FORMAT = 1
 DEFAULT_CHUNK = "320"
@@ -38,8 +38,8 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was run."""
-        return self.scores["settings"]
+        """What was run; empty for logs of SimulEval alone."""
+        return self.scores.get("settings") or {}
 
     @property
     def chunks(self) -> list[str]:
@@ -55,9 +55,14 @@ class Results:
         """Figures of a chunk size."""
         return self.rows[self.chunks.index(chunk)]
 
+    def place(self, chunk: str) -> Path:
+        """Folder of a chunk size; logs of SimulEval alone may lie in the evaluation's folder itself."""
+        inner = self.folder / chunk
+        return self.folder if not inner.is_dir() and (self.folder / LOG_NAME).is_file() else inner
+
     def log(self, chunk: str) -> list[Utterance]:
         """Utterances of a chunk size, in order of index."""
-        return read_log(self.folder / chunk)
+        return read_log(self.place(chunk))
 
     def utterance_scores(self, chunk: str) -> list[dict[str, Any]]:
         """Scores of each utterance of a chunk size, in order of index.
@@ -66,7 +71,7 @@ class Results:
             FileNotFoundError: ``utterances.jsonl`` is missing.
             ValueError: a line that is no JSON object with an index.
         """
-        path = self.folder / chunk / "utterances.jsonl"
+        path = self.place(chunk) / "utterances.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: score the evaluation again (nast-s2x score {self.folder})")
         found = []
@@ -99,7 +104,7 @@ def load_results(folder: Path) -> Results:
     if not isinstance(scores, dict) or scores.get("format") != FORMAT:
         found = scores.get("format") if isinstance(scores, dict) else None
         raise ValueError(f"{path} must have format {FORMAT}, got {found!r}")
-    missing = [key for key in ("target_type", "settings", "rows") if not scores.get(key)]
+    missing = [key for key in ("target_type", "rows") if not scores.get(key)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     if scores["target_type"] not in ("text", "speech"):
@@ -111,16 +116,22 @@ def load_results(folder: Path) -> Results:
     return Results(Path(folder), scores)
 
 
-def spread(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
-    """Indices of ``count`` utterances from the best to the worst sentence BLEU, evenly spread over the ranking.
+def sentence_score(entry: dict[str, Any]) -> tuple[str, float | None]:
+    """Name and value of the sentence score by which an utterance is ranked: ASR-BLEU where it was heard, else BLEU."""
+    name = "BLEU" if entry.get("ASR_BLEU") is None else "ASR_BLEU"
+    return name, entry.get(name)
 
-    Ties go by index; without BLEU all utterances tie. The best and the worst are always among them, from two on.
+
+def spread(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
+    """Indices of ``count`` utterances from the best to the worst, evenly spread over the ranking.
+
+    The ranking is by :func:`sentence_score`; ties go by index. From two on, the best and the worst are among them.
 
     Example:
         >>> spread([{"index": i, "BLEU": score} for i, score in enumerate([10, 90, 50, 70, 30])], 3)
         [1, 2, 0]
     """
-    ranked = sorted(scores, key=lambda entry: (-(entry.get("BLEU") or 0.0), entry["index"]))
+    ranked = sorted(scores, key=lambda entry: (-(sentence_score(entry)[1] or 0.0), entry["index"]))
     count = min(count, len(ranked))
     if count < 2:
         return [entry["index"] for entry in ranked[:count]]

@@ -45,6 +45,7 @@ class Timeline:
         words: (time written, words), in order.
         pieces: of speech; ``None`` for a system that writes text.
         gaps: (start, duration) of the silences between pieces.
+        heard: (time at which its end is heard, word) of a recogniser; empty without one.
         total_ms: length of the time axis.
     """
 
@@ -57,6 +58,7 @@ class Timeline:
     words: Sequence[tuple[float, str]]
     pieces: Sequence[Piece] | None
     gaps: Sequence[tuple[float, float]]
+    heard: Sequence[tuple[float, str]]
     total_ms: float
 
 
@@ -113,14 +115,14 @@ class _Block:
         return not (apart or self.row + len(self.lines) <= other.row or other.row + len(other.lines) <= self.row)
 
 
-def _place(words: Sequence[tuple[float, str]], total_ms: float) -> list[_Block]:
-    """Blocks of words, each in the first row where it touches no other."""
+def _place(words: Sequence[tuple[float, str]], total_ms: float, ending: bool = False) -> list[_Block]:
+    """Blocks of words, each in the first row where it touches no other; they begin (or end) at their times."""
     blocks: list[_Block] = []
     for time_ms, text in words:
         lines = wrapped(text)
         width = LETTER_WIDTH * max(map(len, lines), default=0) + 10
         anchor = _x(time_ms, total_ms)
-        left = max(MARGIN, min(anchor, WIDTH - MARGIN - width))
+        left = max(MARGIN, min(anchor - width * ending, WIDTH - MARGIN - width))
         block = _Block(anchor, left, 0, width, lines)
         while any(block.touches(other) for other in blocks):
             block = _Block(anchor, left, block.row + 1, width, lines)
@@ -139,11 +141,19 @@ def svg(timeline: Timeline) -> str:
     words_top = wave_top + WAVE_HEIGHT + 34
     rows = max((block.row + len(block.lines) for block in blocks), default=1)
     bottom = words_top + rows * LINE_HEIGHT + 12
-    parts = [*_axis(timeline, bottom), *_source(timeline, wave_top), *_words(blocks, wave_top + WAVE_HEIGHT, words_top)]
+    heading = "Words, when they were written" if blocks else "No words were written"
+    parts = [*_source(timeline, wave_top), *_words(blocks, wave_top + WAVE_HEIGHT, words_top, heading)]
     if timeline.pieces is not None:
         speech_top = bottom + 26
         parts += _speech(timeline, timeline.pieces, speech_top)
-        bottom = speech_top + SPEECH_HEIGHT + 26
+        bottom = speech_top + SPEECH_HEIGHT + 22
+        if timeline.heard:
+            blocks = _place(timeline.heard, timeline.total_ms, ending=True)
+            parts += _words(
+                blocks, speech_top + SPEECH_HEIGHT, bottom + 28, "Words heard by the recogniser, at their ends"
+            )
+            bottom += 28 + max(block.row + len(block.lines) for block in blocks) * LINE_HEIGHT + 8
+    parts = _axis(timeline, bottom) + parts  # its lines lie behind all else
     playhead = f'<line class="playhead" x1="{MARGIN}" x2="{MARGIN}" y1="20" y2="{bottom}" hidden=""/>'
     return (
         f'<svg class="timeline" viewBox="0 0 {WIDTH} {bottom:.0f}" role="img" '
@@ -193,13 +203,14 @@ def _source(timeline: Timeline, top: float) -> list[str]:
     return parts
 
 
-def _words(blocks: Sequence[_Block], wave_bottom: float, top: float) -> list[str]:
-    """Words below the moment at which they were written."""
-    parts = [_text(MARGIN, top - 10, "Words, when they were written" if blocks else "No words were written", "row")]
+def _words(blocks: Sequence[_Block], wave_bottom: float, top: float, heading: str) -> list[str]:
+    """Words below their moment in the waveform above them."""
+    parts = []
     for block in blocks:
         y = top + block.row * LINE_HEIGHT
         parts.append(f'<path class="leader" d="M{block.anchor:.1f} {wave_bottom - 4:.1f}V{y + 4:.1f}"/>')
         parts.append(f'<circle class="moment" cx="{block.anchor:.1f}" cy="{wave_bottom:.1f}" r="3.5"/>')
+    parts.append(_text(MARGIN, top - 10, heading, "row"))
     for block in blocks:
         y = top + block.row * LINE_HEIGHT
         parts.append(_rect(block.left, y, block.width, LINE_HEIGHT * len(block.lines) - 2, "words"))

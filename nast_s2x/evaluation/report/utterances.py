@@ -11,19 +11,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.evaluation.latency import word_ends
 from nast_s2x.evaluation.log import Utterance, speech_of
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
 from nast_s2x.evaluation.report.html import definitions, player, table
-from nast_s2x.evaluation.report.results import Results
+from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
-from nast_s2x.frontend.audio import load_audio
+from nast_s2x.evaluation.scoring import TRANSCRIPTS, NotHeardError, StoredRecogniser
+from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.frontend.audio import SAMPLE_RATE, load_audio
 from nast_s2x.inference.playback import Playback, stereo
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One utterance at one chunk size: its log, its scores, and how it is heard (``None``: text)."""
+    """One utterance at one chunk size.
+
+    Attributes:
+        chunk, chunk_ms: chunk size as it is called and in ms (``None``: offline).
+        log, scores: of the utterance.
+        playback: its speech as it is heard; ``None`` for text.
+        available_ms: when each piece of speech was there.
+        heard: (time at which its end is heard, word) of the recogniser, where it tells times.
+    """
 
     chunk: str
     chunk_ms: float | None
@@ -31,6 +42,7 @@ class Shown:
     scores: dict[str, Any]
     playback: Playback | None
     available_ms: tuple[float, ...]
+    heard: tuple[tuple[float, str], ...]
 
     @property
     def words(self) -> list[tuple[float, str]]:
@@ -69,7 +81,7 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
         scores = {entry["index"]: entry for entry in results.utterance_scores(chunk)}
         for index in indices:
             if index not in log or index not in scores:
-                where = results.folder / chunk
+                where = results.place(chunk)
                 raise ValueError(f"{where}: utterance {index} is not in both instances.log and utterances.jsonl")
         by_chunk[chunk] = (log, scores)
     return [
@@ -90,7 +102,23 @@ def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any])
             for delay, piece in zip(log.delays, speech_of(log)):
                 if playback.add(delay, piece) is not None:
                     available.append(delay)
-    return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available))
+    heard = _heard(results, playback) if playback is not None else ()
+    return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available), heard)
+
+
+def _heard(results: Results, playback: Playback) -> tuple[tuple[float, str], ...]:
+    """Words of the stored transcript of the speech, with the times at which they have been heard."""
+    identity, path = results.scores.get("recogniser"), results.folder / TRANSCRIPTS
+    if identity is None or not path.is_file():
+        return ()
+    try:
+        (transcript,) = TranscriptStore(path).transcribe(StoredRecogniser(identity), [playback.speech()])
+    except NotHeardError:
+        return ()
+    words = transcript.words or ()
+    intervals = [(start, _ms(piece)) for start, piece in playback.pieces]
+    ends = word_ends(intervals, [word.end_s for word in words])
+    return tuple(zip(ends, (word.text for word in words)))
 
 
 def _source(path: Path) -> NDArray[np.float32] | None:
@@ -99,18 +127,24 @@ def _source(path: Path) -> NDArray[np.float32] | None:
 
 
 def article(number: int, versions: Sequence[Shown], main_chunk: str) -> str:
-    """An utterance with a part for each chunk size."""
+    """An utterance with a part for each chunk size.
+
+    Args:
+        number: of the utterance, unique on the page.
+        versions: the utterance at every chunk size.
+        main_chunk: the chunk size whose score stands in the heading.
+    """
     main = next(version for version in versions if version.chunk == main_chunk)
     source = _source(main.log.audio)
     total_ms = 1.02 * max(version.end_ms for version in versions)
-    score = main.scores.get("BLEU")
-    scored = "" if score is None else f"sentence BLEU {shown('BLEU', score)} at {chunk_name(main_chunk)}"
+    name, score = sentence_score(main.scores)
+    scored = "" if score is None else f"{describe(name).label} {shown(name, score)} at {chunk_name(main_chunk)}"
     heard = (
         player("Source", source)
         if source is not None
         else f'<p class="warning">The recording {escape(str(main.log.audio))} is no longer there.</p>'
     )
-    panels = "".join(_panel(number, version, source, total_ms) for version in versions)
+    panels = "".join(_panel(number, place, version, source, total_ms) for place, version in enumerate(versions))
     return (
         f'<article class="utterance" aria-labelledby="utterance-{number}">'
         f'<h3 id="utterance-{number}">{escape(str(main.log.id or main.log.index))} '
@@ -120,13 +154,13 @@ def article(number: int, versions: Sequence[Shown], main_chunk: str) -> str:
     )
 
 
-def _panel(number: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> str:
-    chunk = version.chunk
-    name = f"timeline-{number}-{chunk}"
+def _panel(number: int, place: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> str:
+    """An utterance at one chunk size, the ``place``-th."""
+    name = f"timeline-{number}-{place}"
     picture = svg(_timeline(name, version, source, total_ms))
-    label = f"Timeline at {chunk_name(chunk)}"
+    label = f"Timeline at {chunk_name(version.chunk)}"
     return (
-        f'<section class="panel panel-{escape(chunk)}" aria-labelledby="{name}-heading">'
+        f'<section class="panel panel-{place}" aria-labelledby="{name}-heading">'
         f'<h4 id="{name}-heading">{escape(_heading(version))}</h4>'
         f"{_texts(version)}"
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{picture}</div>'
@@ -165,7 +199,8 @@ def _players(version: Shown, source: NDArray[np.float32] | None) -> str:
 def _figures(version: Shown) -> str:
     """Figures of the utterance in one line."""
     latency = version.scores.get("latency") or {}
-    parts = [("BLEU", version.scores.get("BLEU"))] + [(name, latency.get(name)) for name in LATENCY]
+    names = ("ASR_BLEU", "BLEU")
+    parts = [(name, version.scores.get(name)) for name in names] + [(name, latency.get(name)) for name in LATENCY]
     found = [
         f"{describe(name).label} {shown(name, value)} {describe(name).unit}".rstrip()
         for name, value in parts
@@ -193,6 +228,9 @@ def _times(version: Shown) -> str:
             for (start, piece), available in zip(version.playback.pieces, version.available_ms)
         ]
         tables.append(table(f"Speech at {where}", ("Heard from", "Heard until", "There at", "Gap before it"), rows))
+    if version.heard:
+        rows = [(f"{time_ms / 1000:.2f} s", word) for time_ms, word in version.heard]
+        tables.append(table(f"Words heard at {where}", ("Heard until", "Word"), rows))
     if not tables:
         return ""
     summary = f"Words and times at {where}, as tables" if len(tables) > 1 else f"Words and times at {where}, as a table"
@@ -200,7 +238,7 @@ def _times(version: Shown) -> str:
 
 
 def _ms(piece: NDArray[np.float32]) -> float:
-    return len(piece) / 16.0
+    return 1000 * len(piece) / SAMPLE_RATE
 
 
 def _timeline(name: str, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> Timeline:
@@ -219,6 +257,7 @@ def _timeline(name: str, version: Shown, source: NDArray[np.float32] | None, tot
         words=version.words,
         pieces=pieces,
         gaps=gaps,
+        heard=version.heard,
         total_ms=total_ms,
     )
 
