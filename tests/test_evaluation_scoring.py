@@ -352,11 +352,11 @@ def test_the_command_writes_the_report(text: Path, monkeypatch: pytest.MonkeyPat
     assert main(["score", str(text)]) == 0 and written == [text]
 
 
-def test_scoring_needs_no_simuleval(tmp_path: Path) -> None:
+def test_scoring_needs_neither_simuleval_nor_torch(tmp_path: Path) -> None:
     write_log(tmp_path, text_lines())
     code = (
         "import sys\n"
-        "for name in ('simuleval', 'fairseq', 'matplotlib', 'transformers'): sys.modules[name] = None\n"
+        "for name in ('simuleval', 'fairseq', 'matplotlib', 'torch'): sys.modules[name] = None\n"
         "from nast_s2x.cli.main import main\n"
         f"sys.exit(main(['score', {str(tmp_path)!r}, '--no-report']))\n"
     )

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
-from nast_s2x.evaluation.items import TestSet
-from nast_s2x.inference.bundle import CARD, Bundle
+
+if TYPE_CHECKING:
+    from nast_s2x.evaluation.items import TestSet
+    from nast_s2x.inference.bundle import Bundle
 
 SETTINGS = "settings.json"
 FORMAT = 1
@@ -160,6 +162,8 @@ def sort_chunks(chunks: Iterable[str]) -> list[str]:
 
 def system_files(model: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> list[tuple[str, Path]]:
     """(name, path) of the files that decide what a system does: all of a bundle but its card and SimulEval's flags."""
+    from nast_s2x.inference.bundle import CARD  # here: scoring needs no torch
+
     model = Path(model)
     if model.is_dir():
         files = sorted(path for path in model.rglob("*") if path.is_file())
