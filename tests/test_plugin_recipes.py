@@ -14,7 +14,8 @@ from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("*.sh"))
+# The autoregressive baseline is a model of fairseq's own: tests/test_autoregressive.py.
+RECIPES = sorted({path.stem for path in (ROOT / "configs").glob("*.sh")} - {"tiny_espeak_s2ut"})
 # Stages of the recipes that do not follow the paper's three.
 STAGES = {
     "tiny_recogniser": ["asr"],

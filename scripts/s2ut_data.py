@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Data folder for fairseq's own speech-to-unit transformer (`s2ut_transformer`), from one made by `nast-s2x prepare`.
+
+    python scripts/s2ut_data.py DATA --output DIR
+
+The autoregressive baseline then learns the same units from the same features: features, normalisation and units are
+those of DATA, the features are not copied. fairseq reads DIR with its task `speech_to_speech --target-is-code`; the
+transcripts, cut into the pieces of DATA's vocabulary, are the target of an auxiliary CTC loss on the encoder
+(`--multitask-config-yaml multitask.yaml`). DIR names DATA by its absolute path: make it anew where DATA has moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from nast_s2x.data.config import CONFIG_NAME, DataConfig  # noqa: E402
+from nast_s2x.data.dictionary import LabelDictionary  # noqa: E402
+from nast_s2x.data.features import split_segment  # noqa: E402
+from nast_s2x.data.manifest import Example, read_split  # noqa: E402
+from nast_s2x.data.text import TextTokenizer  # noqa: E402
+
+UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
+TEXT_HEADER = ("id", "tgt_text")
+# The masks of configs/tiny_espeak.sh.
+SPECAUGMENT = {
+    "time_warp_W": 0,
+    "freq_mask_N": 1,
+    "freq_mask_F": 10,
+    "time_mask_N": 1,
+    "time_mask_T": 20,
+    "time_mask_p": 1.0,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and write the folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="data folder with units, made by nast-s2x prepare")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make (must not exist, or be empty)")
+    args = parser.parse_args(argv)
+    try:
+        counts = convert(args.data, args.output)
+    except (ValueError, OSError) as error:
+        print(f"s2ut_data.py: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return 0
+
+
+def convert(data: Path, output: Path) -> dict[str, int]:
+    """Write ``output`` from ``data``; returns the number of utterances of each split.
+
+    Raises:
+        FileNotFoundError, ValueError: ``data`` is no data folder, has no units or transcripts, features that fairseq
+            cannot read, or ``output`` holds something already; nothing is written then.
+    """
+    config = DataConfig.load(data)
+    if not config.num_units:
+        raise ValueError(
+            f"{data}: has no num_units in {CONFIG_NAME}: prepare it from a manifest with units (tgt_audio)"
+        )
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output}: is not empty")
+    tokenizer = TextTokenizer(config.spm_path, LabelDictionary.load(config.vocab_path))
+    splits = {path.stem: read_split(path, config.num_units) for path in sorted(data.glob("*.tsv"))}
+    if "train" not in splits:
+        raise FileNotFoundError(f"{data / 'train.tsv'}: no such manifest")
+    for name, examples in splits.items():
+        for example in examples:
+            _check(example, name)
+    _write(config, tokenizer, splits, output)
+    return {name: len(examples) for name, examples in splits.items()}
+
+
+def _check(example: Example, split: str) -> None:
+    if not example.tgt_audio:
+        raise ValueError(f"{split}: example {example.id} has no units")
+    if not example.src_text:
+        raise ValueError(f"{split}: example {example.id} has no transcript (src_text), the target of the CTC loss")
+    path, _ = split_segment(example.audio)
+    if not path.endswith((".npy", ".zip")):
+        raise ValueError(f"{split}: example {example.id}: fairseq reads features from .npy and .zip only, not {path}")
+
+
+def _write(config: DataConfig, tokenizer: TextTokenizer, splits: dict[str, list[Example]], output: Path) -> None:
+    transcripts = output / "source"
+    transcripts.mkdir(parents=True, exist_ok=True)
+    for name, examples in splits.items():
+        units = (
+            (e.id, e.audio, e.n_frames, " ".join(map(str, e.tgt_audio or ())), len(e.tgt_audio or ())) for e in examples
+        )
+        _write_table(output / f"{name}.tsv", UNITS_HEADER, units)
+        texts = ((e.id, " ".join(tokenizer.pieces(tokenizer.encode(e.src_text)))) for e in examples)
+        _write_table(transcripts / f"{name}.tsv", TEXT_HEADER, texts)
+    shutil.copyfile(config.vocab_path, transcripts / "dict.txt")
+    # fairseq looks for the dictionary from the working directory, so its path is absolute, and the data's with it.
+    multitask = {
+        "decoder_type": "ctc",
+        "data": str(transcripts.resolve()),
+        "dict": str((transcripts / "dict.txt").resolve()),
+    }
+    _write_yaml(output / "multitask.yaml", {"source_text": multitask})
+    settings = {
+        "audio_root": str(config.audio_root.resolve()),
+        "input_feat_per_channel": config.feature_bins,
+        "shuffle": True,
+        "specaugment": SPECAUGMENT,
+        "feature_transforms": {"_train": ["specaugment"]},
+        # Not read by fairseq's task, which wants --target-code-size.
+        "num_units": config.num_units,
+        "unit_hash": config.unit_hash,
+    }
+    if config.cmvn_path is not None:
+        shutil.copyfile(config.cmvn_path, output / "gcmvn.npz")
+        # This path, too, is taken from the working directory.
+        settings["global_cmvn"] = {"stats_npz_path": str((output / "gcmvn.npz").resolve())}
+        settings["feature_transforms"] = {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]}
+    _write_yaml(output / CONFIG_NAME, settings)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_yaml(path: Path, values: dict[str, object]) -> None:
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
