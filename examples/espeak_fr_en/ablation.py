@@ -16,6 +16,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,28 @@ Four small speech-to-text models of the synthetic corpus that differ in one thin
 All start from the same speech recognition (stage 0 of `configs/tiny_espeak.sh`, multi-chunk with look-ahead, 1000
 updates) and get {updates} updates with one seed, about a quarter of what the example's bundle got: figures say which
 choice is better at this budget, not how good a model can become. {utterances} test sentences, SimulEval {simuleval},
-segments of {segment} ms; latencies are milliseconds of source audio, not computation-aware. † marks chunk sizes that a
-model was not trained for.
+segments of {segment} ms; latencies are milliseconds of source audio, not computation-aware. ± is half of the 95 %
+interval; p is of the paired bootstrap ({samples} resamples) against {baseline} at the same chunk size, and knows
+nothing of what another seed would give. † marks chunk sizes that a model was not trained for.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of a variant at one chunk size; latencies in ms."""
+    """Scores of a variant at one chunk size; latencies in ms.
+
+    Attributes:
+        trained: the model was trained with this chunk size.
+        BLEU_ci: half of the 95 % interval, by bootstrap.
+        BLEU_p: of the paired bootstrap against the first variant; None for that one, and where outputs are equal.
+        empty: utterances without any output.
+    """
 
     chunk: str
     trained: bool
     BLEU: float
+    BLEU_ci: float
+    BLEU_p: float | None
     AL: float
     LAAL: float
     StartOffset: float
@@ -82,7 +93,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def commands(corpus: Path, data: Path, save: Path, output: Path) -> list[list[str]]:
-    """Training, then export and evaluation of each variant."""
+    """Training, then export and evaluation of each variant, then their comparison."""
     found = [["bash", "scripts/train.sh", "ablation", "--data", str(data), "--save", str(save)]]
     for name in VARIANTS:
         bundle = output / "bundles" / name
@@ -91,7 +102,10 @@ def commands(corpus: Path, data: Path, save: Path, output: Path) -> list[list[st
         evaluate = ["nast-s2x", "evaluate", "--model", str(bundle), "--chunk-ms", ",".join(CHUNKS)]
         for side in ("source", "target"):
             evaluate += [f"--{side}", str(corpus / f"test.{side}.txt")]
-        found.append([*evaluate, "--output", str(output / "evaluations" / name)])
+        evaluate += ["--threads", "1", "--workers", "2", "--output", str(output / "evaluations" / name)]
+        found.append(evaluate)
+    folders = [str(output / "evaluations" / name) for name in VARIANTS]
+    found.append(["nast-s2x", "compare", *folders, "--output", str(output / "comparison")])
     return found
 
 
@@ -120,28 +134,45 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"exit status {status} of: {shlex.join(command)}")
 
 
-def read_variant(name: str, output: Path) -> tuple[Variant, dict[str, Any]]:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_variant(name: str, output: Path, compared: dict[str, dict[str, Any]]) -> tuple[Variant, dict[str, Any]]:
     """A variant's scores, and the settings of its evaluation.
 
+    Args:
+        compared: chunk size -> this variant's entry in the comparison.
     Raises:
         OSError, ValueError: the bundle or the scores are not there, or a chunk size is missing.
     """
-    config = json.loads((output / "bundles" / name / "config.json").read_text(encoding="utf-8"))
+    config = read_json(output / "bundles" / name / "config.json")
     path = output / "evaluations" / name / "scores.json"
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    scores = read_json(path)
     trained = tuple(str(chunk) for chunk in config["geometries"]["chunk_ms"])
     by_chunk = {row["chunk"]: row for row in scores["rows"]}
-    if missing := [chunk for chunk in CHUNKS if chunk not in by_chunk]:
-        raise ValueError(f"{path} has no chunk size {', '.join(missing)}")
-    rows = tuple(_row(by_chunk[chunk], chunk in trained) for chunk in CHUNKS)
+    if missing := [chunk for chunk in CHUNKS if chunk not in by_chunk or chunk not in compared]:
+        raise ValueError(f"{path} or the comparison has no chunk size {', '.join(missing)}")
+    rows = tuple(_row(by_chunk[chunk], compared[chunk], chunk in trained) for chunk in CHUNKS)
     lookahead = str(config["geometries"]["lookahead_ms"])
     return Variant(name, VARIANTS[name], config["origin"]["updates"], trained, lookahead, rows), scores["settings"]
 
 
-def _row(scored: dict[str, Any], trained: bool) -> Row:
+def _row(scored: dict[str, Any], compared: dict[str, Any], trained: bool) -> Row:
+    bleu, tested = scored["quality"]["BLEU"], compared["significance"]["BLEU"]
+    if abs(bleu - tested["score"]) > 0.005:
+        raise ValueError(f"{compared['name']}, chunk size {scored['chunk']}: scores and comparison are of two runs")
     latency = {name: round(float(scored["latency"][name]), 1) for name in ("AL", "LAAL", "StartOffset")}
-    bleu = round(float(scored["quality"]["BLEU"]), 2)
-    return Row(chunk=scored["chunk"], trained=trained, BLEU=bleu, empty=scored["empty"], **latency)
+    return Row(
+        chunk=scored["chunk"],
+        trained=trained,
+        BLEU=round(bleu, 2),
+        BLEU_ci=round(tested["ci"], 2),
+        BLEU_p=None if tested["p_value"] is None else round(tested["p_value"], 4),
+        empty=scored["empty"],
+        **latency,
+    )
 
 
 def read_all(output: Path) -> tuple[list[Variant], dict[str, Any]]:
@@ -150,22 +181,38 @@ def read_all(output: Path) -> tuple[list[Variant], dict[str, Any]]:
     Raises:
         ValueError: variants of unequal budgets, or evaluated on different things; see also :func:`read_variant`.
     """
-    read = [read_variant(name, output) for name in VARIANTS]
+    comparison = read_json(output / "comparison" / "compare.json")
+    compared: dict[str, dict[str, Any]] = {name: {} for name in VARIANTS}
+    for row in comparison["rows"]:
+        for entry in row["systems"]:
+            compared[entry["name"]][row["chunk"]] = entry
+    read = [read_variant(name, output, compared[name]) for name in VARIANTS]
     first, common = read[0]
     for variant, settings in read[1:]:
         if variant.updates != first.updates:
             raise ValueError(f"{variant.name} got {variant.updates} updates, {first.name} {first.updates}")
         if differing := [key for key in SAME if settings[key] != common[key]]:
             raise ValueError(f"the evaluations of {variant.name} and {first.name} differ in {', '.join(differing)}")
-    return [variant for variant, _ in read], common
+    common = {key: common[key] for key in ("num_utterances", "segment_ms", "first_segment_ms", "versions")}
+    return [variant for variant, _ in read], {**common, "resamples": comparison["samples"]}
 
 
-def table(variants: list[Variant], title: str, cell: str) -> str:
-    """A Markdown table, a line a variant and a column a chunk size; ``cell`` is a format of a row's values."""
+def quality_cell(row: Row) -> str:
+    """BLEU with its interval, and p where it was tested."""
+    return f"{row.BLEU:.1f} ±{row.BLEU_ci:.1f}" + ("" if row.BLEU_p is None else f", p {row.BLEU_p:.3f}")
+
+
+def latency_cell(row: Row) -> str:
+    """Average lagging and the time of the first word."""
+    return f"{row.AL:.0f} / {row.StartOffset:.0f}"
+
+
+def table(variants: list[Variant], title: str, cell: Callable[[Row], str]) -> str:
+    """A Markdown table, a line a variant and a column a chunk size."""
     lines = [f"| {title} | " + " | ".join(chunk if chunk == "offline" else f"{chunk} ms" for chunk in CHUNKS) + " |"]
     lines.append("|---|" + "---|" * len(CHUNKS))
     for variant in variants:
-        cells = (cell.format(**asdict(row)) + ("" if row.trained else " †") for row in variant.rows)
+        cells = (cell(row) + ("" if row.trained else " †") for row in variant.rows)
         lines.append(f"| {variant.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -178,13 +225,15 @@ def page(variants: list[Variant], settings: dict[str, Any]) -> str:
         utterances=settings["num_utterances"],
         simuleval=settings["versions"]["simuleval"],
         segment=settings["segment_ms"],
+        samples=settings["resamples"],
+        baseline=variants[0].name,
     )
     empty = sum(row.empty for variant in variants for row in variant.rows)
     shown = [shlex.join(command) for command in commands(*map(Path, ("CORPUS", "DATA", "SAVE", "OUTPUT")))]
     parts = (
         introduction,
-        table(variants, "BLEU", "{BLEU:.1f}"),
-        table(variants, "AL / StartOffset", "{AL:.0f} / {StartOffset:.0f}"),
+        table(variants, "BLEU", quality_cell),
+        table(variants, "AL / StartOffset (ms)", latency_cell),
         f"Empty translations in all cells together: {empty}.\n",
         "## The commands\n",
         "`python examples/espeak_fr_en/ablation.py --corpus CORPUS --data DATA --save SAVE --output OUTPUT` runs:\n",
@@ -196,8 +245,7 @@ def page(variants: list[Variant], settings: dict[str, Any]) -> str:
 def write(output: Path) -> None:
     """Write ablation.json and ablation.md from the evaluations."""
     variants, settings = read_all(output)
-    common = {key: settings[key] for key in ("num_utterances", "segment_ms", "first_segment_ms", "versions")}
-    content = {"format": 1, "settings": common, "variants": [asdict(variant) for variant in variants]}
+    content = {"format": 1, "settings": settings, "variants": [asdict(variant) for variant in variants]}
     (output / "ablation.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (output / "ablation.md").write_text(page(variants, settings), encoding="utf-8")
 
