@@ -13,10 +13,11 @@ import soundfile
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-from espeak_fr_en import recogniser, scores, speech  # noqa: E402
+from espeak_fr_en import recogniser, speech  # noqa: E402
 
+from nast_s2x.evaluation.quality import word_error_rate  # noqa: E402
+from nast_s2x.evaluation.recognisers import open_recogniser  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
-from nast_s2x.inference.offline import translate_samples  # noqa: E402
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 HEADER = "id\taudio\tsrc_text\ttgt_text\tsplit\ttgt_speech"
@@ -167,11 +168,10 @@ def test_the_bundle_is_small_marked_and_hears_english() -> None:
 
 @needs_espeak
 def test_the_bundle_understands_test_sentences_but_not_backwards() -> None:
-    bundle = load_system(ROOT / "examples" / "espeak_fr_en" / "recogniser")
+    hears = open_recogniser(str(ROOT / "examples" / "espeak_fr_en" / "recogniser"))
     manifest = ROOT / "examples" / "espeak_fr_en" / "recordings" / "manifest.tsv"
     texts = [line.split("\t")[3] for line in manifest.read_text(encoding="utf-8").splitlines()[1:9]]
     clear = [speech.synthesize(speech.plan_target(f"test_{n}", text, "", 1)) for n, text in enumerate(texts)]
-    heard = [translate_samples(bundle, samples).text for samples in clear]
-    assert scores.word_error_rate(heard, texts) < 15
-    backwards = [translate_samples(bundle, samples[::-1].copy()).text for samples in clear]
-    assert scores.word_error_rate(backwards, texts) > 60
+    assert word_error_rate([transcript.text for transcript in hears.transcribe(clear)], texts) < 15
+    backwards = hears.transcribe([samples[::-1] for samples in clear])
+    assert word_error_rate([transcript.text for transcript in backwards], texts) > 60

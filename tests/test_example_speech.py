@@ -1,11 +1,12 @@
 """The bundled voice: what its card promises of the committed recordings, seams, and what a recogniser understands."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nast_s2x.evaluation.quality import word_error_rate
+from nast_s2x.evaluation.recognisers import open_recogniser
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.inference.bundle import Bundle, load_system
 from nast_s2x.inference.offline import translate_samples
@@ -14,9 +15,6 @@ from nast_s2x.units.centroids import Centroids
 from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
-sys.path.insert(0, str(EXAMPLE.parent))
-
-from espeak_fr_en.scores import word_error_rate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +68,20 @@ def test_seams_are_no_louder_than_one_window(bundle: Bundle, translations: list)
 
 
 def test_the_recogniser_understands_the_speech(translations: list) -> None:
-    recogniser = load_system(EXAMPLE / "recogniser")
+    recogniser = open_recogniser(str(EXAMPLE / "recogniser"), language="en")
     references = (EXAMPLE / "recordings" / "target.txt").read_text(encoding="utf-8").splitlines()[: len(translations)]
-    heard = [
-        translate_samples(recogniser, t.waveform, geometry=recogniser.geometry("offline")).text for t in translations
-    ]
-    assert word_error_rate(heard, references) < 50  # the card says 30 on 200 sentences
-    silence = [translate_samples(recogniser, 1e-3 * np.random.default_rng(1).standard_normal(48000)).text]
-    assert word_error_rate(silence, references[:1]) > 60
+    heard = recogniser.transcribe([translation.waveform for translation in translations])
+    assert word_error_rate([t.text for t in heard], references) < 50  # the card says 30 on 200 sentences
+    silence = 1e-3 * np.random.default_rng(1).standard_normal(48000).astype(np.float32)
+    assert word_error_rate([recogniser.transcribe([silence])[0].text], references[:1]) > 60
+
+
+def test_words_are_heard_where_they_are_spoken(translations: list) -> None:
+    recogniser = open_recogniser(str(EXAMPLE / "recogniser"))
+    pause = np.zeros(32000, np.float32)
+    for spoken in (translation.waveform for translation in translations[:4]):
+        words = recogniser.transcribe([np.concatenate([pause, spoken, pause])])[0].words
+        inside = [word for word in words if word.start_s > 1.8 and word.end_s < 2.4 + len(spoken) / 16000]
+        assert len(inside) >= 4 and len(inside) >= 0.8 * len(words)
+        # They fill the speech, not a part of it.
+        assert inside[-1].end_s - inside[0].start_s > 0.6 * len(spoken) / 16000

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from espeak_fr_en import scores  # noqa: E402
+from nast_s2x.evaluation import quality
+from nast_s2x.evaluation.recognisers import Recogniser, open_recogniser
+from nast_s2x.evaluation.text import normalise
 
 if TYPE_CHECKING:
     from nast_s2x.inference.bundle import Bundle
@@ -90,7 +90,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("manifest", type=Path, help="manifest with units, corpus folder or corpus manifest")
     parser.add_argument("--split", default="test", help="rows to take (default test)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
-    parser.add_argument("--recogniser", type=Path, default=RECOGNISER, help="bundle (default: the committed one)")
+    parser.add_argument(
+        "--recogniser",
+        metavar="SPEC",
+        default=str(RECOGNISER),
+        help="bundle folder, faster-whisper:MODEL or wav2vec2:FOLDER (default: the committed bundle)",
+    )
     parser.add_argument("--vocoder", type=Path, help="vocoder folder (default: the one in --bundle)")
     parser.add_argument("--bundle", type=Path, help="speech-to-speech bundle")
     parser.add_argument("--chunk-ms", default=CHUNKS, help=f"chunk sizes of the bundle's speech (default {CHUNKS})")
@@ -148,29 +153,9 @@ class Progress:
         return iter(tqdm(items, desc=what, unit="utt", file=sys.stderr, disable=None if self.shown else True))
 
 
-def load_recogniser(path: Path) -> Bundle:
-    """A bundle whose target is the language it hears; ValueError where it translates."""
-    from nast_s2x.inference.bundle import load_system
-
-    bundle = load_system(path)
-    if bundle.source_lang != bundle.target_lang:
-        raise ValueError(f"{path} translates from {bundle.source_lang} to {bundle.target_lang}: a recogniser is needed")
-    return bundle
-
-
-def transcribe(recogniser: Bundle, waveforms: Sequence[np.ndarray], progress: Progress) -> list[str]:
-    """Text of each waveform, offline, in batches of similar length; "" for one without a feature frame."""
-    from nast_s2x.frontend.fbank import fbank
-    from nast_s2x.inference.offline import translate_batch
-
-    order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
-    texts = [""] * len(waveforms)
-    for start in progress.steps(range(0, len(order), BATCH), "hearing"):
-        batch = order[start : start + BATCH]
-        heard = translate_batch(recogniser, [fbank(waveforms[index]) for index in batch])
-        for index, translation in zip(batch, heard, strict=True):
-            texts[index] = translation.text
-    return texts
+def transcribe(recogniser: Recogniser, waveforms: Sequence[np.ndarray], progress: Progress) -> list[str]:
+    """Text of each waveform; "" for one without sound."""
+    return [transcript.text for transcript in recogniser.transcribe(waveforms, progress.shown)]
 
 
 def read_folder(folder: Path, sentences: Sequence[Sentence]) -> Waveforms:
@@ -229,22 +214,22 @@ def score(speech: Speech, heard: list[str], sentences: Sequence[Sentence]) -> Re
     references = [sentence.text for sentence in sentences]
     result = Result(
         speech=speech.name,
-        wer=scores.word_error_rate(heard, references),
-        asr_bleu=scores.bleu(heard, references),
+        wer=quality.word_error_rate(heard, references),
+        asr_bleu=quality.asr_bleu(heard, references).value,
         seconds=sum(map(len, speech.waveforms)) / SAMPLE_RATE,
         silent=sum(len(waveform) == 0 for waveform in speech.waveforms),
     )
     if speech.texts is None:
         return result
-    text_bleu = scores.bleu(speech.texts, references)
-    own_wer = scores.word_error_rate(heard, speech.texts) if any(map(scores.plain_words, speech.texts)) else None
+    text_bleu = quality.asr_bleu(speech.texts, references).value
+    own_wer = quality.word_error_rate(heard, speech.texts) if any(map(normalise, speech.texts)) else None
     true_units = [sentence.units for sentence in sentences]
     return replace(
         result,
         text_bleu=text_bleu,
         own_wer=own_wer,
         kept=result.asr_bleu / text_bleu if text_bleu else None,
-        unit_bleu=None if None in true_units else scores.unit_bleu(speech.units, true_units),
+        unit_bleu=None if None in true_units else quality.unit_bleu(speech.units, true_units).value,
     )
 
 
@@ -307,7 +292,7 @@ def spoken(arguments: argparse.Namespace, sentences: list[Sentence], unit_hash: 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Result], dict[str, list[str]]]:
     """The table's lines, and the transcripts of each kind of speech in the order of the sentences."""
-    recogniser = load_recogniser(arguments.recogniser)
+    recogniser = open_recogniser(arguments.recogniser, language="en")
     sentences, unit_hash = read_sentences(arguments.manifest, arguments.split, arguments.limit)
     progress = Progress(not arguments.no_progress)
     results = []
