@@ -1,0 +1,329 @@
+"""Runs of an evaluation: the same as SimulEval's own, by any number of processes, resumed, never mixed; the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from random_system import make_bundle, make_signal
+
+pytest.importorskip("simuleval")
+pytest.importorskip("sacrebleu")
+
+from simuleval import options  # noqa: E402
+from simuleval.data.dataloader import build_dataloader  # noqa: E402
+from simuleval.evaluator import SentenceLevelEvaluator  # noqa: E402
+
+from nast_s2x.agents.segments import use_first_segment  # noqa: E402
+from nast_s2x.cli.main import main  # noqa: E402
+from nast_s2x.evaluation import run  # noqa: E402
+from nast_s2x.evaluation.items import TestSet, read_lists  # noqa: E402
+from nast_s2x.evaluation.run import UtteranceError, evaluate, locked  # noqa: E402
+from nast_s2x.evaluation.settings import Setup  # noqa: E402
+from nast_s2x.evaluation.shards import BLOCK_SIZE, LOG, blocks_of  # noqa: E402
+from nast_s2x.inference.bundle import Bundle, load_system  # noqa: E402
+
+COUNT = BLOCK_SIZE + 2
+"""Utterances: a whole block and the beginning of another."""
+TIMED = ("elapsed", "push_ms", "chunk_ms")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that speaks, and a test set in which one recording is stereo of another rate."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    make_bundle(folder / "system", voice=True).save(folder / "bundle")
+    for index in range(COUNT):
+        soundfile.write(folder / f"{index}.wav", make_signal(0.8 + 0.2 * index, seed=index), 16000)
+    stereo = make_signal(1.6, seed=77, rate=44100)
+    soundfile.write(folder / "1.wav", np.stack([stereo, stereo / 2], axis=1), 44100)
+    (folder / "source").write_text("".join(f"{index}.wav\n" for index in range(COUNT)))
+    (folder / "target").write_text("".join(f"the small house is red {index}\n" for index in range(COUNT)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(corpus: Path) -> Bundle:
+    return load_system(corpus / "bundle")
+
+
+@pytest.fixture(scope="module")
+def test_set(corpus: Path) -> TestSet:
+    return read_lists(corpus / "source", corpus / "target")
+
+
+def setup(corpus: Path, **values: Any) -> Setup:
+    return Setup(model=str(corpus / "bundle"), **values)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    """A log without what differs from run to run."""
+    return [{name: value for name, value in line.items() if name not in TIMED} for line in read(folder)]
+
+
+@pytest.fixture(scope="module")
+def texts(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of text at two chunk sizes."""
+    folder = tmp_path_factory.mktemp("texts")
+    evaluate(folder, test_set.items, setup(corpus), ["320", "offline"], bundle=bundle)
+    return folder
+
+
+def test_logs_are_whole(texts: Path, test_set: TestSet) -> None:
+    for chunk in ("320", "offline"):
+        lines = read(texts / chunk)
+        assert [line["index"] for line in lines] == list(range(COUNT))
+        assert [line["audio"] for line in lines] == [str(item.audio) for item in test_set.items]
+        assert not (texts / chunk / "shards").exists()
+        assert any(line["prediction"] for line in lines)
+        assert all(len(line["elapsed"]) == len(line["delays"]) for line in lines)
+    assert all(set(line["delays"]) <= {line["source_length"]} for line in read(texts / "offline"))
+
+
+@pytest.fixture
+def plain_segments() -> Iterator[None]:
+    yield
+    use_first_segment(None)
+
+
+@pytest.mark.parametrize("target_type", ["text", "speech"])
+def test_agreement_with_simuleval_alone(
+    corpus: Path,
+    bundle: Bundle,
+    test_set: TestSet,
+    tmp_path: Path,
+    target_type: str,
+    monkeypatch: pytest.MonkeyPatch,
+    plain_segments: None,
+) -> None:
+    """SimulEval with its own data loader and utterances and our agent, as its command line makes them, on the same
+    lists: the same outputs at the same times."""
+    monkeypatch.chdir(corpus)  # it knows no paths beside the list
+    parser = ArgumentParser()
+    run.AGENTS[target_type].add_args(parser)
+    options.add_evaluator_args(parser)
+    flags = ["--model", "bundle", "--chunk-ms", "160", "--first-segment-ms", "15", "--output", str(tmp_path / "theirs")]
+    args = parser.parse_args([*flags, "--no-progress-bar"])
+    lists = {"source": "source", "target": "target", "tgt_lang": None, "source_segment_size": 40}
+    vars(args).update(lists, source_type="speech", target_type=target_type, score_only=False, no_scoring=True)
+    agent = run.AGENTS[target_type].from_args(args)
+    SentenceLevelEvaluator(build_dataloader(args), {}, {}, args)(agent)
+    ours_like = setup(corpus, target_type=target_type, first_segment_ms=15)
+    evaluate(tmp_path, test_set.items, ours_like, ["160"], bundle=bundle)
+    skipped = {"elapsed", "source"} | ({"prediction"} if target_type == "speech" else set())
+    assert any(line["delays"][0] < line["source_length"] for line in read(tmp_path / "160"))
+    for ours, theirs in zip(read(tmp_path / "160"), read(tmp_path / "theirs"), strict=True):
+        assert {name: ours[name] for name in theirs.keys() - skipped} == {
+            name: theirs[name] for name in theirs.keys() - skipped
+        }
+        assert set(theirs) < set(ours)
+        if target_type == "speech":
+            sounds = [soundfile.read(path)[0] for path in (tmp_path / "160" / ours["prediction"], theirs["prediction"])]
+            assert np.array_equal(*sounds) and len(sounds[0])
+
+
+def test_workers_do_the_same(texts: Path, corpus: Path, test_set: TestSet, tmp_path: Path) -> None:
+    evaluate(tmp_path, test_set.items, setup(corpus), ["320", "offline"], workers=2)
+    for chunk in ("320", "offline"):
+        assert untimed(tmp_path / chunk) == untimed(texts / chunk)
+
+
+class Broken(RuntimeError):
+    pass
+
+
+def breaking_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseException) -> None:
+    """Let reading the recording of an utterance fail."""
+    original = run.UtteranceLoader.get_source
+
+    def get_source(self: Any, current: int) -> Any:
+        if current == index:
+            raise error
+        return original(self, current)
+
+    monkeypatch.setattr(run.UtteranceLoader, "get_source", get_source)
+
+
+@pytest.mark.parametrize("index", [3, BLOCK_SIZE, COUNT - 1])
+def test_an_interrupted_run_goes_on(
+    texts: Path,
+    corpus: Path,
+    bundle: Bundle,
+    test_set: TestSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        breaking_at(patch, index, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+    shards = tmp_path / "320" / "shards"
+    kept = [line for log in sorted(shards.glob(f"*/{LOG}")) for line in log.read_text().splitlines()]
+    assert len(kept) == index and not (tmp_path / "320" / LOG).exists()
+    # A line that was being written when the machine went down.
+    last = sorted(shards.glob(f"*/{LOG}"))[-1]
+    with open(last, "a") as file:
+        file.write('{"index": 3, "prediction": "half a l')
+    evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+    assert untimed(tmp_path / "320") == untimed(texts / "320")
+    # What had been done was not done again: even its times are the same.
+    assert (tmp_path / "320" / LOG).read_text().splitlines()[: len(kept)] == kept
+
+
+def test_what_is_finished_is_not_run_again(
+    texts: Path, corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(texts / "320", tmp_path / "320")
+    before = (tmp_path / "320" / LOG).read_bytes()
+    breaking_at(monkeypatch, 0, Broken("nothing is to be read"))
+    evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+    assert (tmp_path / "320" / LOG).read_bytes() == before
+    with pytest.raises(UtteranceError, match="nothing is to be read"):
+        evaluate(tmp_path, test_set.items, setup(corpus), ["320", "640"], bundle=bundle)
+    (tmp_path / "320" / LOG).write_bytes(b"".join(before.splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=f"320/{LOG} has {COUNT - 1} lines where {COUNT} utterances were run: delete"):
+        evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+
+
+def test_an_error_names_the_utterance(
+    corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaking_at(monkeypatch, 2, Broken())
+    with pytest.raises(UtteranceError, match=f"source:3: 2 \\({corpus}/2.wav\\), chunk size 320: Broken") as caught:
+        evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+    assert isinstance(caught.value.__cause__, Broken)
+    assert [block.done() for block in blocks_of(tmp_path / "320", "320", test_set.items)] == [2, 0]
+
+
+def test_an_error_in_a_worker_names_the_utterance(corpus: Path, test_set: TestSet, tmp_path: Path) -> None:
+    missing = [*test_set.items]
+    missing[1] = missing[1].__class__(**{**vars(missing[1]), "audio": corpus / "gone.wav"})
+    with pytest.raises(UtteranceError, match="source:2: 1 .*gone.wav.*chunk size 320: .*no such audio file"):
+        evaluate(tmp_path, missing, setup(corpus), ["320"], workers=2)
+    assert blocks_of(tmp_path / "320", "320", test_set.items)[0].done() == 1
+
+
+def test_a_damaged_shard_is_not_used(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path) -> None:
+    log = blocks_of(tmp_path / "320", "320", test_set.items)[0].folder / LOG
+    log.parent.mkdir(parents=True)
+    for content, message in (('{"index": 4}\n', r"holds utterances \[4\]"), ("[1]\n", "is damaged: a line is not")):
+        log.write_text(content)
+        with pytest.raises(ValueError, match=message):
+            evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+
+
+def test_two_runs_do_not_share_a_folder(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ValueError, match=f"another run is at work in {tmp_path}"):
+        evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
+    assert not (tmp_path / "320").exists()
+
+
+def command(corpus: Path, output: Path, *more: str) -> list[str]:
+    lists = ["--source", str(corpus / "source"), "--target", str(corpus / "target")]
+    return ["evaluate", "--model", str(corpus / "bundle"), *lists, "--output", str(output), *more]
+
+
+def test_the_command(
+    corpus: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = command(corpus, tmp_path / "new", "--threads", "1", "--no-report", "--chunk-ms")
+    assert main([*arguments, "320"]) == 0
+    first = (tmp_path / "new" / "320" / LOG).read_bytes()
+    table = capsys.readouterr().out
+    assert "BLEU" in table and "320" in table
+    assert main([*arguments, "offline, 320"]) == 0
+    settings = json.loads((tmp_path / "new" / "settings.json").read_text())
+    assert settings["chunks"] == ["320", "offline"] and settings["num_utterances"] == COUNT
+    assert settings["model"]["source_lang"] == "fr" and settings["segment_ms"] == 40
+    assert untimed(tmp_path / "new" / "offline") == untimed(texts / "offline")
+    assert (tmp_path / "new" / "320" / LOG).read_bytes() == first
+    scores = json.loads((tmp_path / "new" / "scores.json").read_text())
+    assert [row["chunk"] for row in scores["rows"]] == ["320", "offline"]
+    capsys.readouterr()
+    for change, told in (
+        (["--segment-ms", "320"], "segment_ms: 40 then, 320 now"),
+        (["--first-segment-ms", "15"], "first_segment_ms: none then, 15 now"),
+        (["--lookahead-ms", "160"], "lookahead_ms: none then, 160 now"),
+        (["--target-type", "speech"], "target_type: text then, speech now"),
+    ):
+        assert main([*arguments, "320", *change]) == 1
+        assert told in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for name in ("source", "target"):
+        (tmp_path / name).write_text((corpus / name).read_text())
+    for index in range(COUNT):
+        shutil.copy(corpus / f"{index}.wav", tmp_path)
+    moved = ["--source", "source", "--target", "target"]
+    assert main([*arguments, "320", *moved]) == 0  # the same lists elsewhere
+    soundfile.write(tmp_path / "3.wav", make_signal(1.0, seed=50), 16000)
+    assert main([*arguments, "320", *moved]) == 1
+    assert "source.sha256: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chunk-ms", "320,330"], "330"),
+        (["--chunk-ms", "320,,640"], "--chunk-ms takes sizes such as"),
+        (["--chunk-ms", "soon"], "soon"),
+        (["--lookahead-ms", "15"], "lookahead_ms must be a multiple of 10 ms"),
+        (["--segment-ms", "0"], "segments must be at least 1 ms long, got 0 ms"),
+        (["--first-segment-ms", "-5"], "first segment must be at least 1 ms long, got -5 ms"),
+        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--vocoder", "v"], "--vocoder needs --target-type speech"),
+        (["--recogniser", "bundle:x"], "--recogniser needs --target-type speech"),
+        (["--target-type", "speech", "--recogniser", "bundle:missing"], "missing"),
+        (["--split", "test"], "--split needs --manifest"),
+        (["--manifest", "m.tsv"], "--manifest replaces --source"),
+        (["--target", "nowhere"], "nowhere: no such list"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--device", "cuda:77"], "there is no device cuda:77"),
+    ],
+)
+def test_wrong_commands_leave_nothing(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(command(corpus, tmp_path / "new", *arguments)) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_speech_needs_a_voice(tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bundle(tmp_path / "system", units=False).save(tmp_path / "writes")
+    arguments = command(corpus, tmp_path / "new", "--target-type", "speech", "--model", str(tmp_path / "writes"))
+    assert main(arguments) == 1
+    assert "this system writes text only" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert main(["evaluate", "--model", "m", "--output", "o"]) == 1
+    assert "--source is missing: give --source and --target, or --manifest" in capsys.readouterr().err
+
+
+def test_the_command_with_speech_and_a_manifest(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["audio\ttgt_text\ttgt_audio\tsplit"]
+    rows += [f"{corpus}/{index}.wav\tthe house {index}\t1 2 3\ttest" for index in range(3)]
+    (tmp_path / "m.tsv").write_text("\n".join(rows) + "\n")
+    arguments = ["evaluate", "-m", str(corpus / "bundle"), "--manifest", str(tmp_path / "m.tsv"), "--split", "test"]
+    arguments += ["--target-type", "speech", "--chunk-ms", "640", "--threads", "1", "--no-report"]
+    assert main([*arguments, "-o", str(tmp_path / "new")]) == 0
+    captured = capsys.readouterr()
+    assert "without --recogniser there is no ASR-BLEU" in captured.err and "StartOffset" in captured.out
+    (row,) = json.loads((tmp_path / "new" / "scores.json").read_text())["rows"]
+    assert row["quality"]["ASR_BLEU"] is None and row["quality"]["unit_BLEU"] is not None
+    for line in read(tmp_path / "new" / "640"):
+        assert line["units"] == "1 2 3" and len(line["elapsed"]) == len(line["delays"]) == len(line["durations"])
+        samples, rate = soundfile.read(tmp_path / "new" / "640" / line["prediction"])
+        assert rate == 16000 and len(samples) / 16000 == pytest.approx(line["prediction_length"])
