@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "score",
         help="score the logs of an evaluation again",
         description="Score the stored logs of an evaluation: scores.json, scores.csv, utterances.jsonl, the report. "
-        "Also takes folders of SimulEval's own logs (DIR/instances.log or DIR/*/instances.log), without a report. "
+        "Also takes folders of SimulEval's own logs (DIR/instances.log or DIR/*/instances.log). "
         "SimulEval is not needed.",
     )
     parser.add_argument("folder", metavar="DIR", help="output folder of nast-s2x evaluate, or SimulEval's")
@@ -43,9 +43,6 @@ def run(args: argparse.Namespace) -> int:
     scores = score(folder, _recogniser(args), progress=sys.stderr.isatty())
     print(table(scores))
     if args.no_report:
-        return 0
-    if scores["settings"] is None:
-        say("no report: it needs an evaluation by nast-s2x evaluate")
         return 0
     from nast_s2x.evaluation import report
 

@@ -269,28 +269,36 @@ def _score_chunk(
         "latency": mean_latency(latencies),
         "cost": cost(utterances),
     }
+    return row, _utterance_lines(utterances, heard, latencies, has_text)
+
+
+def _utterance_lines(
+    utterances: list[Utterance], heard: Heard | None, latencies: list[dict[str, float | None]], has_text: bool
+) -> list[dict[str, Any]]:
     references = [utterance.reference for utterance in utterances]
-    texts = [utterance.text for utterance in utterances]
-    bleus = sentence_bleu(texts, references) if has_text else [None] * len(texts)
-    asr = [None] * len(texts) if heard is None else sentence_asr_bleu([t.text for t in heard.speech], references)
-    lines = [
+    unknown = [None] * len(utterances)
+    bleus = sentence_bleu([utterance.text for utterance in utterances], references) if has_text else unknown
+    transcripts, silences, asr_bleus = unknown, unknown, unknown
+    if heard is not None:
+        transcripts, silences = ([made.text for made in texts] for texts in (heard.speech, heard.with_silence))
+        asr_bleus = sentence_asr_bleu(transcripts, references)
+    return [
         {
             "index": utterance.index,
             "id": utterance.id,
             "source_ms": utterance.source_ms,
             "reference": utterance.reference,
             "text": utterance.text if has_text else None,
-            "transcript": None if heard is None else heard.speech[place].text,
-            "transcript_silence": None if heard is None else heard.with_silence[place].text,
+            "transcript": transcripts[place],
+            "transcript_silence": silences[place],
             "BLEU": bleus[place],
-            "ASR_BLEU": asr[place],
+            "ASR_BLEU": asr_bleus[place],
             "latency": latencies[place],
             "gaps": _gaps(utterance),
             "chunk_ms": list(utterance.chunk_ms),
         }
         for place, utterance in enumerate(utterances)
     ]
-    return row, lines
 
 
 def _quality(
@@ -339,8 +347,9 @@ def _chunk_notes(row: dict[str, Any], utterances: list[Utterance], heard: Heard 
             f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as nothing in "
             "quality and are left out of latency"
         )
-    if any(utterance.delays and not utterance.elapsed for utterance in utterances):
-        yield f"{row['chunk']}: computing time is not in the log of every utterance: _CA figures are of the others"
+    unmeasured = sum(not utterance.elapsed for utterance in utterances if not utterance.empty)
+    if unmeasured:
+        yield f"{row['chunk']}: computing time of {unmeasured} outputs is not in the log: they are left out of _CA figures"
     if heard is None:
         return
     spoken = [transcript for transcript, utterance in zip(heard.speech, utterances) if not utterance.empty]
