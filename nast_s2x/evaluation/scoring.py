@@ -349,7 +349,7 @@ def _chunk_notes(row: dict[str, Any], utterances: list[Utterance], heard: Heard 
         )
     unmeasured = sum(not utterance.elapsed for utterance in utterances if not utterance.empty)
     if unmeasured:
-        yield f"{row['chunk']}: computing time of {unmeasured} outputs is not in the log: they are left out of _CA figures"
+        yield f"{row['chunk']}: computing time of {unmeasured} outputs is not in the log: not in _CA figures"
     if heard is None:
         return
     spoken = [transcript for transcript, utterance in zip(heard.speech, utterances) if not utterance.empty]
