@@ -275,8 +275,8 @@ def speech_latency(
     """Every latency figure of a speech output, each also as ``_CA``.
 
     ``AL_chunks_vs_words`` is the published AL of speech output: :func:`average_lagging` with the delays of the pieces
-    against the words of the reference; more pieces than words make it negative. ``AL_words`` and its like take the words
-    that are heard, each at its end in playback. ``GapMean`` is 0 without gaps.
+    against the words of the reference; more pieces than words make it negative. ``AL_words`` and the like take words
+    as heard, each at its end in playback. ``GapMean`` is 0 without gaps.
 
     Args:
         delays, elapsed, source_ms, reference_length: as for :func:`text_latency`; of the pieces of sound.
