@@ -154,8 +154,7 @@ class FakeWhisper:
         assert audio.dtype == np.float32 and audio.ndim == 1
         self.calls.append(options)
         seconds = range(int(np.ceil(len(audio) / 16000)))
-        ends = [min(s + 0.5, len(audio) / 16000) for s in seconds]
-        words = [SimpleNamespace(word=f" Word{s},", start=np.float64(s), end=end) for s, end in zip(seconds, ends)]
+        words = [SimpleNamespace(word=f" Word{s},", start=np.float64(s), end=s + 0.5) for s in seconds]
         segments = [SimpleNamespace(text="".join(w.word for w in part), words=part) for part in (words[:2], words[2:])]
         return iter(segments), SimpleNamespace(language="en")
 
@@ -182,6 +181,7 @@ def test_whisper_words_and_text(whisper: Path) -> None:
     found = check_interface(recogniser)
     assert found[2].text == "Word0, Word1, Word2, Word3,"
     assert found[2].words[1] == RecognisedWord("Word1,", 1.0, 1.5)
+    assert found[2].words[3] == RecognisedWord("Word3,", 3.0, 3.1)  # not 3.5: the sound ends before
     used = recogniser.model.calls[0]
     assert used["word_timestamps"] and used["language"] == "fr" and used["task"] == "transcribe"
     # No second tries by sampling, and nothing that an earlier window said.

@@ -9,6 +9,7 @@ from typing import Any
 
 from nast_s2x.evaluation.recognisers.base import (
     NOTHING,
+    SAMPLE_RATE,
     RecognisedWord,
     Transcript,
     Waveform,
@@ -97,12 +98,14 @@ class WhisperRecogniser:
             condition_on_previous_text=False,
             word_timestamps=True,
         )
+        # Whisper hears windows of 30 s, filled up with silence: its times may lie behind the end of the sound.
+        seconds = len(waveform) / SAMPLE_RATE
         texts, words = [], []
         for segment in segments:  # a generator: this is where the work is done
             texts.append(segment.text)
             for word in segment.words or ():
                 if word.word.strip():
-                    start, end = float(word.start), float(word.end)
+                    start, end = (min(seconds, float(time)) for time in (word.start, word.end))
                     words.append(RecognisedWord(word.word.strip(), start, max(start, end)))
         return Transcript(" ".join(" ".join(texts).split()), tuple(words))
 
