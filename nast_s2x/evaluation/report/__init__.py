@@ -26,13 +26,13 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         raise ValueError(f"the number of utterances to show must be 0 or more, got {shown}")
     folder = Path(folder)
     results = load_results(folder)
+    utterances = collect(results, spread(results.utterance_scores(results.main_chunk), shown))
     rows, target_type, label = results.rows, results.target_type, quality_label(results)
     pictures = {
         latency: curves.picture(curves.curves_of(rows, target_type, latency), latency, label)
         for latency in curves.pictures(rows, target_type)
     }
-    chosen = spread(results.utterance_scores(results.main_chunk), shown)
-    html = page(results, pictures, collect(results, chosen))
+    html = page(results, pictures, utterances)
     for old in folder.glob("quality_latency_*.png"):
         old.unlink()
     curves.write_csv(folder / "curves.csv", rows, target_type)

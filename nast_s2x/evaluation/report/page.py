@@ -154,7 +154,11 @@ def _utterances(results: Results, utterances: Sequence[Sequence[Shown]]) -> str:
         f"{len(utterances)} of {total}, evenly spread from the best to the worst by {ranking} at "
         f"{chunk_name(results.main_chunk)}. Times count from the start of the source; computing time is left out."
     )
-    articles = "".join(article(number, versions, results.main_chunk) for number, versions in enumerate(utterances, 1))
+    texts = results.source_texts()
+    articles = "".join(
+        article(number, versions, results.main_chunk, texts.get(versions[0].log.id))
+        for number, versions in enumerate(utterances, 1)
+    )
     return (
         f"<p>{escape(intro)}</p>{_empty(results)}"
         f'<fieldset class="chunks"><legend>Chunk size</legend><div class="options">{options}</div></fieldset>{articles}'

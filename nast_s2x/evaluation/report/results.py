@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nast_s2x.data.manifest import read_table
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
 
 FORMAT = 1
@@ -63,6 +64,14 @@ class Results:
     def log(self, chunk: str) -> list[Utterance]:
         """Utterances of a chunk size, in order of index."""
         return read_log(self.place(chunk))
+
+    def source_texts(self) -> dict[str, str]:
+        """Name of an utterance -> its transcript, where the sources came from a manifest that has transcripts."""
+        path = Path(str((self.settings.get("source") or {}).get("path", "")))
+        if path.suffix != ".tsv" or not path.is_file():
+            return {}
+        rows = [row.cells for row in read_table(path) if row.problem is None]
+        return {cells["id"]: cells["src_text"] for cells in rows if cells.get("id") and cells.get("src_text")}
 
     def utterance_scores(self, chunk: str) -> list[dict[str, Any]]:
         """Scores of each utterance of a chunk size, in order of index.

@@ -22,13 +22,14 @@ def tiles(results: Results) -> str:
     names = qualities(results.rows, results.target_type)
     items = []
     for row in results.rows:
-        quality = f"{shown(names[0], row['quality'].get(names[0]))} {describe(names[0]).label}" if names else "–"
+        value = shown(names[0], row["quality"].get(names[0])) if names else "–"
+        label = describe(names[0]).label if names else "quality not known"
         start = row["latency"].get("StartOffset")
         first = "no output" if start is None else f"first output after {start / 1000:.2f} s"
         empty = f'<p class="warning">{row["empty"]} of {row["utterances"]} outputs empty</p>' if row["empty"] else ""
         items.append(
             f'<li class="tile"><p class="tile-name">{escape(chunk_name(row["chunk"]))}</p>'
-            f'<p class="tile-value">{escape(quality)}</p><p>{escape(first)}</p>{empty}</li>'
+            f'<p class="tile-value">{escape(value)} <span>{escape(label)}</span></p><p>{escape(first)}</p>{empty}</li>'
         )
     return f'<ul class="tiles" aria-label="Result of each chunk size">{"".join(items)}</ul>'
 

@@ -75,6 +75,7 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
         FileNotFoundError: a log, scores of utterances, or speech output that is missing.
         ValueError: a chunk size whose log or scores lack one of the utterances.
     """
+    store = TranscriptStore(results.folder / TRANSCRIPTS)
     by_chunk = {}
     for chunk in results.chunks:
         log = {utterance.index: utterance for utterance in results.log(chunk)}
@@ -85,12 +86,12 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
                 raise ValueError(f"{where}: utterance {index} is not in both instances.log and utterances.jsonl")
         by_chunk[chunk] = (log, scores)
     return [
-        [_shown(results, chunk, log[index], scores[index]) for chunk, (log, scores) in by_chunk.items()]
+        [_shown(results, chunk, log[index], scores[index], store) for chunk, (log, scores) in by_chunk.items()]
         for index in indices
     ]
 
 
-def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any]) -> Shown:
+def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any], store: TranscriptStore) -> Shown:
     playback, available = None, []
     if results.target_type == "speech":
         playback = Playback()
@@ -102,17 +103,16 @@ def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any])
             for delay, piece in zip(log.delays, speech_of(log)):
                 if playback.add(delay, piece) is not None:
                     available.append(delay)
-    heard = _heard(results, playback) if playback is not None else ()
+    heard = _heard(results.scores.get("recogniser"), store, playback) if playback is not None else ()
     return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available), heard)
 
 
-def _heard(results: Results, playback: Playback) -> tuple[tuple[float, str], ...]:
+def _heard(identity: str | None, store: TranscriptStore, playback: Playback) -> tuple[tuple[float, str], ...]:
     """Words of the stored transcript of the speech, with the times at which they have been heard."""
-    identity, path = results.scores.get("recogniser"), results.folder / TRANSCRIPTS
-    if identity is None or not path.is_file():
+    if identity is None:
         return ()
     try:
-        (transcript,) = TranscriptStore(path).transcribe(StoredRecogniser(identity), [playback.speech()])
+        (transcript,) = store.transcribe(StoredRecogniser(identity), [playback.speech()])
     except NotHeardError:
         return ()
     words = transcript.words or ()
@@ -126,13 +126,14 @@ def _source(path: Path) -> NDArray[np.float32] | None:
     return load_audio(path) if path.is_file() else None
 
 
-def article(number: int, versions: Sequence[Shown], main_chunk: str) -> str:
+def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text: str | None = None) -> str:
     """An utterance with a part for each chunk size.
 
     Args:
         number: of the utterance, unique on the page.
         versions: the utterance at every chunk size.
         main_chunk: the chunk size whose score stands in the heading.
+        source_text: transcript of the source, if known.
     """
     main = next(version for version in versions if version.chunk == main_chunk)
     source = _source(main.log.audio)
@@ -144,12 +145,13 @@ def article(number: int, versions: Sequence[Shown], main_chunk: str) -> str:
         if source is not None
         else f'<p class="warning">The recording {escape(str(main.log.audio))} is no longer there.</p>'
     )
+    texts = [("Source", source_text)] * bool(source_text) + [("Reference", main.log.reference)]
     panels = "".join(_panel(number, place, version, source, total_ms) for place, version in enumerate(versions))
     return (
         f'<article class="utterance" aria-labelledby="utterance-{number}">'
         f'<h3 id="utterance-{number}">{escape(str(main.log.id or main.log.index))} '
         f'<span class="aside">{escape(scored)}</span></h3>'
-        f"{definitions([('Reference', main.log.reference)])}"
+        f"{definitions(texts)}"
         f'<div class="players">{heard}</div>{panels}</article>'
     )
 
@@ -214,22 +216,22 @@ def _times(version: Shown) -> str:
     where = chunk_name(version.chunk)
     tables = []
     if version.words:
-        rows = [(f"{time_ms / 1000:.2f} s", text) for time_ms, text in version.words]
+        rows = [(f"{time_ms / 1000:.3f} s", text) for time_ms, text in version.words]
         tables.append(table(f"Words at {where}", ("Source read", "Words written"), rows))
     if version.playback is not None and version.playback.pieces:
         gaps = {round(start + duration, 3): duration for start, duration in version.playback.gaps}
         rows = [
             (
-                f"{start / 1000:.2f} s",
-                f"{(start + _ms(piece)) / 1000:.2f} s",
-                f"{available / 1000:.2f} s",
+                f"{start / 1000:.3f} s",
+                f"{(start + _ms(piece)) / 1000:.3f} s",
+                f"{available / 1000:.3f} s",
                 f"{gaps[round(start, 3)]:.0f} ms" if round(start, 3) in gaps else "none",
             )
             for (start, piece), available in zip(version.playback.pieces, version.available_ms)
         ]
         tables.append(table(f"Speech at {where}", ("Heard from", "Heard until", "There at", "Gap before it"), rows))
     if version.heard:
-        rows = [(f"{time_ms / 1000:.2f} s", word) for time_ms, word in version.heard]
+        rows = [(f"{time_ms / 1000:.3f} s", word) for time_ms, word in version.heard]
         tables.append(table(f"Words heard at {where}", ("Heard until", "Word"), rows))
     if not tables:
         return ""
