@@ -196,7 +196,8 @@ def _by_workers(blocks: Mapping[Block, int], setup: Setup, workers: int, bar: tq
     stop = context.Event()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(setup, stop))
     try:
-        futures: list[Future[Block]] = [pool.submit(_work, block) for block in blocks]
+        with _interrupts_ignored():  # which the workers inherit: this process tells them when to stop
+            futures: list[Future[Block]] = [pool.submit(_work, block) for block in blocks]
         for future in as_completed(futures):
             block = future.result()
             bar.update(len(block.items) - blocks[block])
@@ -220,7 +221,6 @@ _engine: Engine | None = None  # of a worker process
 
 def _start_worker(setup: Setup, stop: Any) -> None:
     global _engine
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(setup.threads)
     _engine = Engine(setup, stop=stop.is_set)
@@ -236,6 +236,19 @@ def _end_with_parent() -> None:
     assert parent is not None, "only worker processes call this"
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C does nothing for a moment, nor ever to processes that are started in it."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may change signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
