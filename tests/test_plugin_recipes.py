@@ -84,7 +84,7 @@ def test_variants_of_the_ablation_differ_in_one_thing_each(data: Path, tmp_path:
         "single": {"task.chunk_ms": ("320,640,1280,offline", "320")},
         "nolook": {"task.lookahead_ms": ("None", "0")},
         # Up to where multi goes on from it, start is what single and nolook are.
-        "start": {"optimization.max_update": ("1200", "800")},
+        "start": {"optimization.max_update": ("900", "600")},
     }.items():
         places = {"checkpoint.save_dir", "checkpoint.finetune_from_model", "checkpoint.continue_once"}
         # The network's copies of the task's geometry are not counted.
@@ -98,7 +98,7 @@ def test_variants_of_the_ablation_differ_in_one_thing_each(data: Path, tmp_path:
         fork = name in ("multi", "nmla")
         assert values["checkpoint.finetune_from_model"] == ("None" if fork else asr), name
         assert values["checkpoint.continue_once"] == (str(tmp_path / "start/checkpoint_last.pt") if fork else "None")
-        assert values["lr_scheduler.total_num_update"] == "1200.0"
+        assert values["lr_scheduler.total_num_update"] == "900.0"
 
 
 def test_a_stage_is_not_continued_from_nothing(data: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ CHUNKS = ("320", "640", "1280", "offline")
 #: What each stage of the recipe that counts as a variant stands for; the first is what the others are held against.
 VARIANTS = {
     "multi": "one model for all chunk sizes, look-ahead as long as the chunk, CTC",
-    "nmla": "as multi, the last 400 updates with NMLA in place of CTC",
+    "nmla": "as multi, the last 300 updates with NMLA in place of CTC",
     "single": "as multi, trained with chunks of 320 ms alone",
     "nolook": "as multi, without look-ahead",
 }
@@ -39,7 +39,7 @@ Four small speech-to-text models of the synthetic corpus that differ in one thin
 {variants}
 
 All start from the same speech recognition (stage 0 of `configs/tiny_espeak.sh`, multi-chunk with look-ahead, 1000
-updates) and get {updates} updates with one seed, about a quarter of what the example's bundle got: figures say which
+updates) and get {updates} updates with one seed, about a fifth of what the example's bundle got: figures say which
 choice is better at this budget, not how good a model can become. {utterances} test sentences, SimulEval {simuleval},
 segments of {segment} ms; latencies are milliseconds of source audio, not computation-aware. ± is half of the 95 %
 interval; p is of the paired bootstrap ({samples} resamples) against {baseline} at the same chunk size, and knows
