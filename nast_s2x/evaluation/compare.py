@@ -84,11 +84,12 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     """
     parts = [Path(folder).resolve().parts for folder in folders]
     names = [path[-1] for path in parts]
+    if len(set(parts)) < len(parts):
+        parts = [path[-1:] for path in parts]  # the same folder twice: more of the path tells nothing
     for depth in range(2, max(map(len, parts)) + 1):
         if len(set(names)) == len(names):
             break
         names = ["/".join(path[-depth:]) if names.count(name) > 1 else name for path, name in zip(parts, names)]
-    # The same folder twice: nothing but a number tells them apart.
     return [
         name if names.count(name) == 1 else f"{name} ({names[: number + 1].count(name)})"
         for number, name in enumerate(names)
@@ -109,13 +110,20 @@ def _notes(systems: Sequence[_System]) -> list[str]:
         values = [system.results.settings.get(name) for system in systems]
         values = [value.get("sha256") if isinstance(value, dict) else value for value in values]
         if any(value != values[0] for value in values):
-            told = ", ".join(f"{system.name}: {value}" for system, value in zip(systems, values))
+            told = ", ".join(f"{system.name}: {_told(value)}" for system, value in zip(systems, values))
             notes.append(f"{name} differs ({told})")
     recognisers = {system.results.scores.get("recogniser") for system in systems}
     if len(recognisers) > 1:
         told = ", ".join(f"{system.name}: {system.results.scores.get('recogniser')}" for system in systems)
         notes.append(f"recogniser differs ({told}): ASR-BLEU is not tested")
     return notes
+
+
+def _told(value: Any) -> str:
+    """A setting as a note shows it: digests by their beginning."""
+    if value is None:
+        return "not recorded"
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def read_log(folder: Path) -> list[Utterance]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such log; is {folder} the folder of an evaluation?")
     utterances: dict[int, Utterance] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

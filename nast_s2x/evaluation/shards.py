@@ -91,4 +91,8 @@ def _index(line: bytes, path: Path) -> int:
     try:
         return int(json.loads(line)["index"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is damaged: a line is not an utterance's record: {line[:60]!r}") from None
+        shown = line[:60].decode("utf-8", "replace")
+        raise ValueError(
+            f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} its chunk size is "
+            "run again"
+        ) from None

@@ -43,6 +43,8 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
     """Kind, model and options of a line."""
     kind, colon, name = spec.partition(":")
     if kind not in KINDS:
+        if "/" in spec and not Path(spec).is_dir():
+            raise FileNotFoundError(f"recogniser {spec}: no such folder")
         if not spec or not Path(spec).is_dir():
             listed = ", ".join(f"{kind}:..." for kind in KINDS)
             raise ValueError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")

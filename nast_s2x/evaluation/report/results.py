@@ -84,7 +84,10 @@ class Results:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: score the evaluation again (nast-s2x score {self.folder})")
         found = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not line:
+                continue
             try:
                 entry = json.loads(line)
                 entry["index"]
