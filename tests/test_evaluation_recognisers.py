@@ -125,10 +125,15 @@ def test_missing_folders_are_named(kind: str, tmp_path: Path) -> None:
         open_recogniser(f"{kind}:{tmp_path / 'empty'}")
 
 
-@pytest.mark.parametrize("spec", ["", "whisper:small", "bundle:", "wav2vec2", "faster-whisper:", "/no/such/folder"])
+@pytest.mark.parametrize("spec", ["", "whisper:small", "bundle:", "wav2vec2", "faster-whisper:"])
 def test_unknown_specs_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="a recogniser .* got " + repr(spec)):
         open_recogniser(spec)
+
+
+def test_a_folder_that_is_not_there_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="/no/such/folder"):
+        open_recogniser("/no/such/folder")
 
 
 def test_devices_that_are_not_there_are_refused(folder: Path) -> None:

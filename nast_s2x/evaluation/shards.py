@@ -93,6 +93,6 @@ def _index(line: bytes, path: Path) -> int:
     except (ValueError, KeyError, TypeError):
         shown = line[:60].decode("utf-8", "replace")
         raise ValueError(
-            f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} its chunk size is "
-            "run again"
+            f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} its chunk size "
+            "is run again"
         ) from None
