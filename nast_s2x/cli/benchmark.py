@@ -13,7 +13,13 @@ _PARTS = {
     "nmla": ("nast_s2x.cli.benchmark_losses", "run_nmla", "NMLA by linear recurrence against all pairs of slots"),
     "alignment": ("nast_s2x.cli.benchmark_losses", "run_alignment", "batched Viterbi alignment against plain Python"),
     "attention": ("nast_s2x.cli.benchmark_streaming", "run_attention", "relative-position attention"),
+    "autoregressive": (
+        "nast_s2x.cli.benchmark_autoregressive",
+        "run_autoregressive",
+        "speech to units in one pass against fairseq's s2ut_transformer, unit by unit (needs fairseq)",
+    ),
 }
+_DEFAULT_SECONDS = 15.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,10 +33,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("part", choices=list(_PARTS), help="what to measure")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--preset", default="base", help="network size: base or tiny (default: %(default)s)")
-    parser.add_argument("--seconds", type=_positive(float), default=15.0, help="source length (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=_several(float),
+        metavar="S[,S...]",
+        help=f"source length (default: {_DEFAULT_SECONDS:g}); autoregressive takes several (default: 2,5,10,20)",
+    )
     parser.add_argument("--chunk-ms", default="320", help="chunk size in ms, or offline (default: %(default)s)")
     parser.add_argument("--threads", type=_positive(int), default=2, help="torch threads (default: %(default)s)")
-    parser.add_argument("--batch", type=_positive(int), help="sentences (default: 4 nmla, 16 alignment)")
+    parser.add_argument(
+        "--batch",
+        type=_several(int),
+        metavar="N[,N...]",
+        help="sentences (default: 4 nmla, 16 alignment); autoregressive takes several (default: 1,16)",
+    )
     parser.add_argument("--slots", type=_positive(int), help="slots per sentence (default: 600 nmla and alignment)")
     parser.add_argument("--vocab", type=_positive(int), help="labels (default: 1005 nmla, 1004 alignment)")
     parser.add_argument("--targets", type=_positive(int), help="target labels (default: 250 nmla, 200 alignment)")
@@ -41,7 +57,54 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="MS",
         help="voice: start delay to compare with none (default: %(default)s)",
     )
+    _add_autoregressive_flags(parser)
     parser.set_defaults(func=run)
+
+
+def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("autoregressive")
+    group.add_argument("--beams", type=_several(int), metavar="N[,N...]", help="beam sizes (default: 1,10)")
+    group.add_argument("--quick", action="store_true", help="defaults of 2 and 10 s at batch 1 alone")
+    group.add_argument(
+        "--units-per-second",
+        type=_positive(float),
+        default=25.0,
+        metavar="N",
+        help="units decoded a second of speech, runs collapsed (default: %(default)s; the example's have 24)",
+    )
+    group.add_argument(
+        "--decoder-layers",
+        type=_positive(int),
+        metavar="N",
+        help="of the autoregressive model (default: as many as our unit decoder has)",
+    )
+    group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="number type (default: fp32)")
+    group.add_argument(
+        "--autoregressive-dtype",
+        choices=("fp32", "bf16", "fp16"),
+        help="number type of the autoregressive model (default: the same)",
+    )
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+
+
+def _several(kind: type[int] | type[float]):
+    one = _positive(kind)
+
+    def convert(text: str) -> tuple[int | float, ...]:
+        return tuple(one(word) for word in text.split(","))
+
+    convert.__name__ = "list of numbers"
+    return convert
+
+
+def _take_one(args: argparse.Namespace) -> None:
+    """Only one length and one batch size for the parts that measure one case."""
+    for name in ("seconds", "batch"):
+        values = getattr(args, name)
+        if values and len(values) > 1:
+            raise ValueError(f"takes one --{name}, got {','.join(f'{value:g}' for value in values)}")
+        setattr(args, name, values[0] if values else None)
+    args.seconds = args.seconds or _DEFAULT_SECONDS
 
 
 def _positive(kind: type[int] | type[float]):
@@ -59,12 +122,16 @@ def run(args: argparse.Namespace) -> int:
     """Run one part and print its figures."""
     module, function, _ = _PARTS[args.part]
     try:
+        if args.part != "autoregressive":
+            _take_one(args)
         result = getattr(importlib.import_module(module), function)(args)
     except ValueError as error:
         raise SystemExit(f"nast-s2x benchmark {args.part}: {error}") from error
     if args.json:
         print(json.dumps(result))
     else:
+        for row in result.pop("rows", []):
+            print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         width = max(map(len, result))
         for name, value in result.items():
             print(f"{name:<{width}}  {value}")
