@@ -43,7 +43,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument(
         "--first-segment-ms", type=int, metavar="MS", help="length of the first one; published: 15 (default: the same)"
     )
-    group.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="number type (default: fp32)")
     group.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     group = parser.add_argument_group("results")
     group.add_argument("--output", "-o", required=True, metavar="DIR", help="folder of the results")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
-    """``--model --data --chunk-ms --lookahead-ms --wait-chunks --device --threads``."""
+    """``--model --data --chunk-ms --lookahead-ms --wait-chunks --device --dtype --threads``."""
     group = parser.add_argument_group("system")
     group.add_argument("--model", "-m", required=True, metavar="BUNDLE", help="bundle folder, or checkpoint file")
     group.add_argument(
@@ -24,6 +24,12 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
         "--wait-chunks", type=int, metavar="N", help="chunks the decoders stay behind (default: as in training)"
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    group.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="number type of the network (default: fp32); bf16 is faster where the device has bf16 matrix units",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
 
 
@@ -32,13 +38,14 @@ def open_system(args: argparse.Namespace, offline_default: bool) -> tuple[Bundle
     import torch
 
     from nast_s2x.inference.bundle import load_system
+    from nast_s2x.inference.dtypes import number_type
     from nast_s2x.inference.geometries import describe
 
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
-    bundle = load_system(args.model, args.data, args.device)
+    bundle = load_system(args.model, args.data, args.device, number_type(args.dtype))
     geometry = bundle.trained.choose(args.chunk_ms, args.lookahead_ms, args.wait_chunks, offline_default)
     if bundle.example:
         say(f"this is an example system that knows only its own small world: {bundle.example}")

@@ -148,13 +148,16 @@ class Bundle:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Bundle:
         """Move model and vocoder; ``gpu`` is accepted for ``cuda``. Returns the bundle itself.
 
-        The vocoder stays in float32: rounded durations must not depend on the model's number type.
+        Logits stay in float32 (:meth:`NastModel.compute_in`), and so does the vocoder: rounded durations must not
+        depend on the model's number type.
 
         Raises:
             ValueError: a device that does not exist, here or at all.
         """
         target = None if device is None else existing_device(device)
-        self.model.to(device=target, dtype=dtype)
+        self.model.to(device=target)
+        if dtype is not None:
+            self.model.compute_in(dtype)
         if self.vocoder is not None:
             self.vocoder.to(device=target)
         return self

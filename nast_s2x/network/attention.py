@@ -73,10 +73,11 @@ class RelativeSelfAttention(nn.Module):
         scores = query @ key.transpose(-1, -2) + by_relation.gather(-1, index)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+        # Softmax and sums over positions in float32 or better: many small weights meet in the two clipped relations.
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
-        summed = torch.zeros_like(by_relation).scatter_add(-1, index, weights)
-        out = weights @ value + summed @ self.relative_values_embedding.weight
+        summed = torch.zeros_like(by_relation, dtype=weights.dtype).scatter_add(-1, index, weights)
+        out = weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
         return self.out_proj(merge_heads(out))
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:

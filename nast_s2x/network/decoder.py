@@ -107,8 +107,8 @@ class SlotDecoder(nn.Module):
         return torch.where(mask[..., None], math.sqrt(self.dim) * self.embed_tokens(labels), copied)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, V)."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        """(B, N, D) -> (B, N, V), in the number type of the embedding (see :meth:`NastModel.compute_in`)."""
+        return F.linear(hidden.to(self.embed_tokens.weight.dtype), self.embed_tokens.weight)
 
     def forward(
         self,

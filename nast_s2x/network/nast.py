@@ -82,6 +82,17 @@ class NastModel(nn.Module):
         self.decoder = SlotDecoder(_sizes(config, unit=False), dropouts, "text")
         self.unit_decoder = SlotDecoder(_sizes(config, unit=True), dropouts, "unit") if config.unit_vocab else None
 
+    def compute_in(self, dtype: torch.dtype) -> NastModel:
+        """Convert the weights for inference in ``dtype``; returns the model itself.
+
+        The label embeddings, which give the logits, stay in float32 at least: among thousands of labels, half-precision
+        logits would often tie. Softmax and sums over attention weights are computed in float32 whatever ``dtype`` is.
+        """
+        self.to(dtype)
+        for decoder in filter(None, (self.decoder, self.unit_decoder)):
+            decoder.embed_tokens.to(torch.promote_types(dtype, torch.float32))
+        return self
+
     def init_state(self, geometry: ChunkGeometry) -> ModelState:
         """State of a stream of which nothing was heard yet."""
         unit = None if self.unit_decoder is None else self.unit_decoder.init_state()
