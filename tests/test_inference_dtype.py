@@ -1,4 +1,4 @@
-"""Inference in bf16: where asked for alone, with almost the same labels on the example, in float32 where it matters."""
+"""Inference in bf16 and int8: where asked for alone, with almost the same labels on the example's recordings."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import load_system
 from nast_s2x.inference.dtypes import number_type
 from nast_s2x.inference.offline import Translation, translate_batch
+from nast_s2x.network.linear import Linear
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
 RECORDINGS = sorted((EXAMPLE / "recordings").glob("*.flac"))
@@ -29,18 +30,69 @@ def agreement(ours: list[Translation], reference: list[Translation], name: str) 
 
 
 @pytest.mark.parametrize("chunk", ["offline", "320"])
-def test_bf16_agrees_with_fp32_on_the_example(chunk: str) -> None:
+def test_smaller_number_types_agree_with_fp32_on_the_example(chunk: str) -> None:
     features = [fbank(load_audio(path)) for path in RECORDINGS]
-    results = []
-    for dtype in (torch.float32, torch.bfloat16):
-        bundle = load_system(EXAMPLE / "speech_bundle", dtype=dtype)
-        assert bundle.dtype == dtype
-        results.append(translate_batch(bundle, features, bundle.geometry(chunk)))
-    reference, ours = results
-    assert agreement(ours, reference, "labels") >= 0.99
-    assert agreement(ours, reference, "unit_labels") >= 0.98
-    changed = [first.text for first, second in zip(reference, ours, strict=True) if first.text != second.text]
-    assert len(changed) <= 2, changed
+    bundle = load_system(EXAMPLE / "speech_bundle")
+    reference = translate_batch(bundle, features, bundle.geometry(chunk))
+    for name in ("int8", "bf16"):  # bf16 last: its weights are rounded for good
+        ours = translate_batch(bundle.to(dtype=number_type(name)), features, bundle.geometry(chunk))
+        assert agreement(ours, reference, "labels") >= 0.99
+        assert agreement(ours, reference, "unit_labels") >= 0.98
+        changed = [first.text for first, second in zip(reference, ours, strict=True) if first.text != second.text]
+        assert len(changed) <= 2, changed
+
+
+def test_batching_and_streaming_change_next_to_nothing_in_int8() -> None:
+    bundle = load_system(EXAMPLE / "speech_bundle", dtype=torch.int8)
+    features = [fbank(load_audio(path)) for path in RECORDINGS[:6]]
+    geometry = bundle.geometry(320)
+    together = translate_batch(bundle, features, geometry)
+    alone, streamed = [], []
+    for item in features:
+        alone += translate_batch(bundle, [item], geometry)
+        state, labels = bundle.model.init_state(geometry), []
+        pieces = bundle.normalise(item)[None].split(23, dim=1)
+        for number, piece in enumerate(pieces, start=1):
+            with torch.inference_mode():
+                output = bundle.model(piece, None, geometry, state=state, final=number == len(pieces))
+            labels += output.unit_logits[0].argmax(-1).tolist()
+        streamed.append(Translation(unit_labels=labels))
+    assert agreement(alone, together, "unit_labels") >= 0.99
+    assert agreement(streamed, together, "unit_labels") >= 0.99
+
+
+def test_rows_of_int8_products_do_not_depend_on_one_another() -> None:
+    torch.manual_seed(0)
+    layer = Linear(64, 32)
+    layer.set_int8(True)
+    x = torch.randn(40, 64)
+    with torch.inference_mode():
+        together = layer(x)
+        assert torch.equal(together, torch.cat([layer(piece) for piece in x.split([1, 2, 16, 21])]))
+
+
+def test_int8_products_are_near_and_exact_weights_come_back() -> None:
+    torch.manual_seed(0)
+    layer = Linear(64, 32)
+    x = torch.randn(3, 5, 64)
+    x[0, 0] = 0
+    x[1] *= 1000  # rows have scales of their own
+    with torch.inference_mode():
+        exact = layer(x)
+        layer.set_int8(True)
+        ours = layer(x)
+        assert torch.equal(ours[0, 0], layer.bias)
+        assert float(((ours - exact).norm(dim=-1) / exact.norm(dim=-1)).max()) < 0.02
+        assert not torch.equal(ours, exact)
+        layer.set_int8(False)
+        assert torch.equal(layer(x), exact)
+
+
+def test_int8_leaves_the_saved_bundle_as_it_is(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
+    files = [bundle.to(dtype=dtype).save(tmp_path / str(dtype)) for dtype in (torch.float32, torch.int8)]
+    first, second = ((folder / "model.safetensors").read_bytes() for folder in files)
+    assert first == second
 
 
 def test_logits_and_voice_stay_in_float32() -> None:
@@ -71,5 +123,5 @@ def test_the_flag_reaches_the_network(tmp_path: Path, capsys, monkeypatch) -> No
 
 
 def test_unknown_number_types_are_refused() -> None:
-    with pytest.raises(ValueError, match="one of fp32, bf16, fp16, got 'float'"):
+    with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'float'"):
         number_type("float")

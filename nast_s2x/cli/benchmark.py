@@ -78,11 +78,13 @@ def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the autoregressive model (default: as many as our unit decoder has)",
     )
-    group.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="number type (default: fp32)")
+    group.add_argument(
+        "--dtype", choices=("fp32", "bf16", "fp16", "int8"), default="fp32", help="number type (default: fp32)"
+    )
     group.add_argument(
         "--autoregressive-dtype",
         choices=("fp32", "bf16", "fp16"),
-        help="number type of the autoregressive model (default: the same)",
+        help="number type of the autoregressive model (default: the same; fp32 where that is int8)",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
 

@@ -47,14 +47,14 @@ def run_autoregressive(args: argparse.Namespace) -> dict[str, Any]:
     import fairseq
 
     device, dtype = existing_device(args.device), number_type(args.dtype)
-    other_dtype = number_type(args.autoregressive_dtype or args.dtype)
+    other_name = args.autoregressive_dtype or (args.dtype if args.dtype != "int8" else "fp32")
     torch.set_num_threads(args.threads)
     lengths, beams, batches = _sizes(args)
     geometry = ChunkGeometry(None)
     ours = random_model(args.preset, max(lengths), geometry)
     theirs = build_s2ut(ours.config, args.decoder_layers)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (ours, theirs)]
-    ours, theirs = ours.to(device).compute_in(dtype), theirs.to(device, other_dtype)
+    ours, theirs = ours.to(device).compute_in(dtype), theirs.to(device, number_type(other_name))
     rows = []
     cells = [(length, batch) for length in lengths for batch in batches]
     with torch.inference_mode(), tqdm(total=len(cells) * len(beams), desc="autoregressive", leave=False) as progress:
@@ -70,7 +70,7 @@ def run_autoregressive(args: argparse.Namespace) -> dict[str, Any]:
         "units_per_second": args.units_per_second,
         "preset": args.preset,
         "dtype": args.dtype,
-        "autoregressive_dtype": args.autoregressive_dtype or args.dtype,
+        "autoregressive_dtype": other_name,
         "parameters": counts[0],
         "autoregressive_parameters": counts[1],
         "autoregressive_decoder_layers": len(theirs.decoder.layers),

@@ -26,9 +26,10 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
         "--dtype",
-        choices=("fp32", "bf16", "fp16"),
+        choices=("fp32", "bf16", "fp16", "int8"),
         default="fp32",
-        help="number type of the network (default: fp32); bf16 is faster where the device has bf16 matrix units",
+        help="number type of the network (default: fp32); bf16 is faster where the device has bf16 matrix units, int8 "
+        "on other CPUs",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
 

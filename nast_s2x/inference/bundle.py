@@ -152,9 +152,11 @@ class Bundle:
         depend on the model's number type.
 
         Raises:
-            ValueError: a device that does not exist, here or at all.
+            ValueError: a device that does not exist, here or at all; int8 on another device than a CPU.
         """
         target = None if device is None else existing_device(device)
+        if target is not None and target.type != "cpu" and dtype is None and self.model.int8:
+            raise ValueError(f"int8 is for CPUs, not for {target}")
         self.model.to(device=target)
         if dtype is not None:
             self.model.compute_in(dtype)

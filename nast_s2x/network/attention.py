@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.network.cache import KeyValueCache
-from nast_s2x.network.linear import Linear, linear
+from nast_s2x.network.linear import Int8Weight, Linear, linear
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -26,6 +26,8 @@ class RelativeSelfAttention(nn.Module):
     No (T, T, head size) tensor exists: queries are scored against the ``2 * clip + 1`` relation rows and the scores
     gathered by relation; attention weights are summed by relation before they meet the value rows.
     """
+
+    int8: Int8Weight | None = None
 
     def __init__(self, dim: int, heads: int, clip: int, dropout: float) -> None:
         super().__init__()
@@ -80,7 +82,13 @@ class RelativeSelfAttention(nn.Module):
         out = weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
         return self.out_proj(merge_heads(out))
 
+    def set_int8(self, on: bool) -> None:
+        """As :meth:`Linear.set_int8`, for the projection to queries, keys and values."""
+        self.int8 = Int8Weight.of(self.in_proj_weight) if on else None
+
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.int8 is not None:
+            return self.int8.multiply(x, self.in_proj_bias).chunk(3, dim=-1)
         return linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
 
 

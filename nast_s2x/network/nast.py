@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.decoder import DecoderSizes, DecoderState, SlotDecoder, SlotGeometry
 from nast_s2x.network.encoder import ChunkEncoder, EncoderState
 from nast_s2x.network.layers import Dropouts
+from nast_s2x.network.linear import Linear
 from nast_s2x.network.subsampling import pool_frames
 
 Glancer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -82,15 +84,33 @@ class NastModel(nn.Module):
         self.decoder = SlotDecoder(_sizes(config, unit=False), dropouts, "text")
         self.unit_decoder = SlotDecoder(_sizes(config, unit=True), dropouts, "unit") if config.unit_vocab else None
 
+    @property
+    def int8(self) -> bool:
+        """True where the layers multiply in 8 bits."""
+        return any(isinstance(module, Linear) and module.int8 is not None for module in self.modules())
+
     def compute_in(self, dtype: torch.dtype) -> NastModel:
         """Convert the weights for inference in ``dtype``; returns the model itself.
 
         The label embeddings, which give the logits, stay in float32 at least: among thousands of labels, half-precision
         logits would often tie. Softmax and sums over attention weights are computed in float32 whatever ``dtype`` is.
+
+        ``torch.int8``: the layers' products alone, on a CPU (:class:`~nast_s2x.network.linear.Int8Weight`); the rest
+        is float32, and the weights stay as they are.
+
+        Raises:
+            ValueError: int8 on another device than a CPU.
         """
-        self.to(dtype)
+        device = self.encoder.layernorm_embedding.weight.device
+        if dtype == torch.int8 and device.type != "cpu":
+            raise ValueError(f"int8 is for CPUs, this model is on {device}")
+        floating = torch.float32 if dtype == torch.int8 else dtype
+        self.to(floating)
         for decoder in filter(None, (self.decoder, self.unit_decoder)):
-            decoder.embed_tokens.to(torch.promote_types(dtype, torch.float32))
+            decoder.embed_tokens.to(torch.promote_types(floating, torch.float32))
+        for module in self.modules():
+            if isinstance(module, Linear | RelativeSelfAttention):
+                module.set_int8(dtype == torch.int8)
         return self
 
     def init_state(self, geometry: ChunkGeometry) -> ModelState:
