@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pickle
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.json_object import read_json_object
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """File names of weights, any of which a folder must have."""
@@ -27,7 +27,7 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such model folder (models are read from local folders only)")
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     if config.get("model_type") != model_type:
         raise ValueError(f"{folder}: model_type must be {model_type}, not {config.get('model_type')!r}")
     if not any((folder / name).is_file() for name in WEIGHTS):
@@ -44,24 +44,11 @@ def normalizes(folder: Path) -> bool:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return False
-    settings = read_json(path)
+    settings = read_json_object(path)
     rate = settings.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
         raise ValueError(f"{path}: sampling_rate must be {SAMPLE_RATE}, not {rate}")
     return bool(settings.get("do_normalize", False))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The table of settings in a file; FileNotFoundError or ValueError name it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: must hold a table of settings, not {type(values).__name__}")
-    return values
 
 
 def load_model(name: str, folder: Path) -> Any:

@@ -354,7 +354,7 @@ def test_wav2vec2_identity_changes_with_the_folder_s_content(letters: Path, tmp_
         ("vocab.json", {"eng": {"a": 1}}, "must give each piece a label of its own, .* 'eng' is dict"),
         ("vocab.json", {"a": 1, "b": 1}, "label of its own"),
         ("vocab.json", {"a": 11}, "piece 'a' of vocab.json lies outside the 11 labels"),
-        ("vocab.json", ["a"], "must hold a table"),
+        ("vocab.json", ["a"], "must hold a JSON object"),
         ("preprocessor_config.json", {"sampling_rate": 8000}, "sampling_rate must be 16000, not 8000"),
         ("tokenizer_config.json", {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}, "that spells words is needed"),
         ("config.json", {"model_type": "hubert"}, "model_type must be wav2vec2, not 'hubert'"),

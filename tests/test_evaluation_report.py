@@ -337,7 +337,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="utterances.jsonl is missing"):
         write(folder)
     (folder / "scores.json").write_text("{")
-    with pytest.raises(ValueError, match="scores.json is not JSON"):
+    with pytest.raises(ValueError, match="scores.json is not valid JSON"):
         write(folder)
     assert not (folder / "report.html").exists()
 

@@ -171,7 +171,7 @@ def test_unusable_hubert_folders(hubert: Any, tmp_path: Path) -> None:
         tmp_path / "gone": "no such model folder",
         tmp_path / "bare": "config.json: no such file",
         tmp_path / "wrong rate": "sampling_rate must be 16000, not 8000",
-        tmp_path / "no json": "not a JSON file",
+        tmp_path / "no json": "not valid JSON",
         tmp_path / "no weights": "no weights, model.safetensors or",
         tmp_path / "cut": "the model does not load",
         changed("bert", {"model_type": "bert"}): "model_type must be hubert, not 'bert'",

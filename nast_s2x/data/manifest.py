@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nast_s2x.json_object import read_json_object
 
 RECORD_SUFFIX = ".units.json"
 # Names of the same columns in fairseq's speech-to-speech manifests.
@@ -127,13 +128,7 @@ def unit_record(manifest: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: not a JSON object.
     """
     path = Path(manifest).with_suffix(RECORD_SUFFIX)
-    try:
-        values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return values
+    return read_json_object(path) if path.is_file() else {}
 
 
 def read_split(path: str | os.PathLike[str], num_units: int | None = None) -> list[Example]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
+from nast_s2x.json_object import read_json_object
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
@@ -130,11 +131,8 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {SETTINGS} is missing")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict) or not isinstance(values.get("chunks"), list):
+    values = read_json_object(path)
+    if not isinstance(values.get("chunks"), list):
         raise ValueError(f"{path} does not describe an evaluation: it must be an object with a list 'chunks'")
     if values.get("format") != FORMAT:
         raise ValueError(f"{path} has format {values.get('format')!r}, this program reads format {FORMAT}")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nast_s2x.inert import load_inert
+from nast_s2x.json_object import read_json_object
 from nast_s2x.vocoder.config import VocoderConfig
 from nast_s2x.vocoder.generator import UnitVocoder
 
@@ -136,12 +137,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
 def _read_config(path: Path) -> VocoderConfig:
     if not path.is_file():
         raise FileNotFoundError(f"a vocoder needs its configuration: {path} not found")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object")
+    values = read_json_object(path)
     try:
         return VocoderConfig.from_dict(values)
     except (ValueError, TypeError) as error:

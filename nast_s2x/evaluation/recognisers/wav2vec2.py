@@ -23,6 +23,7 @@ from nast_s2x.evaluation.recognisers.base import (
     files_digest,
 )
 from nast_s2x.inference.bundle import existing_device
+from nast_s2x.json_object import read_json_object
 
 _TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer_config.json")
 _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -77,7 +78,7 @@ class Wav2Vec2Recogniser:
         folder, where = Path(folder), existing_device(device)
         config = huggingface.read_config(folder, "wav2vec2")
         # How samples are normalised decides what is understood, so a default would be a guess.
-        huggingface.read_json(folder / "preprocessor_config.json")
+        read_json_object(folder / "preprocessor_config.json")
         normalize = huggingface.normalizes(folder)
         vocabulary = read_vocabulary(folder, config)
         model = huggingface.load_model("Wav2Vec2ForCTC", folder).eval().requires_grad_(False).to(where)
@@ -140,7 +141,7 @@ def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
         ValueError: it is not a table of labels (several languages in one, say), or its pieces are no letters.
     """
     path = folder / "vocab.json"
-    table = huggingface.read_json(path)
+    table = read_json_object(path)
     wrong = [piece for piece, label in table.items() if not isinstance(label, int)]
     if wrong or not table or len(set(table.values())) < len(table):
         found = (
@@ -150,7 +151,7 @@ def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
     settings: dict[str, Any] = {}
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():
-            settings |= huggingface.read_json(folder / name)
+            settings |= read_json_object(folder / name)
     kind = settings.get("tokenizer_class") or "Wav2Vec2CTCTokenizer"
     if kind != "Wav2Vec2CTCTokenizer":
         raise ValueError(f"{folder}: a recogniser that spells words is needed, its tokenizer is {kind}")

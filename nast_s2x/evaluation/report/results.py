@@ -10,6 +10,7 @@ from typing import Any
 
 from nast_s2x.data.manifest import read_table
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
+from nast_s2x.json_object import read_json_object
 
 FORMAT = 1
 DEFAULT_CHUNK = "320"
@@ -109,13 +110,9 @@ def load_results(folder: Path) -> Results:
     path = Path(folder) / "scores.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(scores, dict) or scores.get("format") != FORMAT:
-        found = scores.get("format") if isinstance(scores, dict) else None
-        raise ValueError(f"{path} must have format {FORMAT}, got {found!r}")
+    scores = read_json_object(path)
+    if scores.get("format") != FORMAT:
+        raise ValueError(f"{path} must have format {FORMAT}, got {scores.get('format')!r}")
     missing = [key for key in ("target_type", "rows") if not scores.get(key)]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
