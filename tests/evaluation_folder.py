@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,3 +150,20 @@ def make_row(chunk: str, target_type: str, utterances: int, empty: int, recognis
 def write_lines(path: Path, entries: Sequence[dict]) -> None:
     """Write one JSON line an entry."""
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+
+
+def evaluator_flags(output: Path, segment_ms: int, target_type: str) -> Namespace:
+    """What SimulEval's evaluator wants to know for one utterance, scores aside."""
+    return Namespace(
+        output=str(output),
+        wavs=output / "wavs",
+        source_type="speech",
+        target_type=target_type,
+        source_segment_size=segment_ms,
+        eval_latency_unit="word",
+        continue_unfinished=False,
+        score_only=False,
+        no_scoring=True,
+        no_progress_bar=True,
+        end_index=1,
+    )

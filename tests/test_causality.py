@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from chunk_translator import ChunkTranslator
+from evaluation_folder import evaluator_flags
 from random_system import make_bundle, make_signal
 
 pytest.importorskip("simuleval")
@@ -115,24 +116,13 @@ def test_what_a_translator_was_given_is_what_the_log_says(
     samples = make_signal(1.5, seed=3)
     soundfile.write(path, samples, 16000, subtype="FLOAT")
     loader = UtteranceLoader([Item(0, "0", path, "a reference", None, "list:1")])
-    output = Namespace(
-        output=str(tmp_path / "log"),
-        wavs=tmp_path,
-        source_type="speech",
-        target_type=target_type,
-        source_segment_size=segment_ms,
-        eval_latency_unit="word",
-        continue_unfinished=False,
-        score_only=False,
-        no_scoring=True,
-        no_progress_bar=True,
-        end_index=1,
-    )
-    evaluator = SentenceLevelEvaluator(loader, {}, {}, output)
+    flags = evaluator_flags(tmp_path, segment_ms, target_type)
+    flags.wavs.mkdir()
+    evaluator = SentenceLevelEvaluator(loader, {}, {}, flags)
     evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first})
     translator = Recorder(ChunkGeometry(chunk_frames=8, lookahead_frames=4), 80 if target_type == "speech" else 0)
     evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_translator=lambda: translator)))
-    (line,) = map(json.loads, (tmp_path / "log" / LOG).read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
     given = [int(entry["text"].removeprefix("s")) for entry in line["emissions"]]
     assert [entry["written_ms"] for entry in line["emissions"]] == [count / 16 for count in given]
     if target_type == "text":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from chunk_translator import ChunkTranslator
+from evaluation_folder import evaluator_flags
 
 pytest.importorskip("simuleval")
 
@@ -38,22 +39,6 @@ def make_items(folder: Path, lengths: list[int], rate: int = 16000) -> list[Item
     return items
 
 
-def flags(output: Path, segment_ms: int, target_type: str) -> Namespace:
-    return Namespace(
-        output=str(output),
-        wavs=output / "wavs",
-        source_type="speech",
-        target_type=target_type,
-        source_segment_size=segment_ms,
-        eval_latency_unit="word",
-        continue_unfinished=False,
-        score_only=False,
-        no_scoring=True,
-        no_progress_bar=True,
-        end_index=1,
-    )
-
-
 def run(
     items: list[Item],
     translator: ChunkTranslator,
@@ -64,7 +49,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """Lines of the log that SimulEval's evaluator writes with our utterances."""
     (output / "wavs").mkdir(parents=True, exist_ok=True)
-    evaluator = SentenceLevelEvaluator(UtteranceLoader(items), {}, {}, flags(output, segment_ms, target_type))
+    evaluator = SentenceLevelEvaluator(UtteranceLoader(items), {}, {}, evaluator_flags(output, segment_ms, target_type))
     evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first_segment_ms})
     evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_translator=lambda: translator)))
     return [json.loads(line) for line in (output / "instances.log").read_text().splitlines()]
@@ -98,7 +83,7 @@ def test_the_published_protocol(
     # The same with SimulEval's own utterances, as its command line makes them.
     use_first_segment(first)
     loader = UtteranceLoader(items)
-    evaluator = SentenceLevelEvaluator(loader, {}, {}, flags(tmp_path / "theirs", segment, target_type))
+    evaluator = SentenceLevelEvaluator(loader, {}, {}, evaluator_flags(tmp_path / "theirs", segment, target_type))
     evaluator(AGENTS[target_type](Namespace(), make_translator=lambda: translator))
     (plain,) = map(json.loads, (tmp_path / "theirs" / "instances.log").read_text().splitlines())
     assert plain["delays"] == line["delays"]

@@ -171,7 +171,12 @@ def test_a_folder_with_something_else(tmp_path: Path) -> None:
     assert note.read_text() == "mine\n" and len(list(note.parent.iterdir())) == 1
     with pytest.raises(FileNotFoundError, match="used is not the folder of an evaluation"):
         read_settings(tmp_path / "used")
-    for content, message in (("{", "not valid JSON"), ("[]", "a JSON object, not list"), ("{}", "list 'chunks'"), ('{"chunks": []}', "format None")):
+    for content, message in (
+        ("{", "not valid JSON"),
+        ("[]", "a JSON object, not list"),
+        ("{}", "list 'chunks'"),
+        ('{"chunks": []}', "format None"),
+    ):
         (tmp_path / "used" / "settings.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             take_folder(tmp_path / "used", SETTINGS)
