@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# French recordings become English text and an English voice while they play; then text offline; then SimulEval scores
-# the bundled set.
+# French recordings become English text and an English voice while they play; then text offline; then an evaluation of
+# the bundled set, with a report.
 # Installs what it needs first (no fairseq; SimulEval needs one small package compiled). Can be repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +14,7 @@ mkdir -p "$output"
 step() { printf '\n== %s\n' "$*"; }
 
 step "Installation"
-bash scripts/install.sh simuleval
+bash scripts/install.sh evaluate
 nast=$VENV/bin/nast-s2x
 
 mapfile -t recordings < <(sed -n 1,3p "$example/recordings/source.txt")
@@ -33,15 +33,10 @@ step "What an English recogniser of the example hears in that voice"
 step "The text model again, offline"
 "$nast" translate "${recordings[@]}" --model "$model" --offline
 
-step "SimulEval on the bundled recordings, chunks of 320 ms"
-# SimulEval reads audio paths as they stand in its list, so the list is made for this folder.
-sed "s#^#$PWD/$example/recordings/#" "$example/recordings/source.txt" >"$output/source.txt"
-"$VENV/bin/simuleval" --agent-class nast_s2x.agents.speech_to_text.NastSpeechToTextAgent \
-    --model "$PWD/$model" --chunk-ms 320 --source "$output/source.txt" --target "$example/recordings/target.txt" \
-    --source-segment-size 40 --quality-metrics BLEU --latency-metrics AL LAAL StartOffset \
-    --output "$output/simuleval" >"$output/simuleval.log" 2>&1 ||
-    { tail -n 20 "$output/simuleval.log" >&2; exit 1; }
-cat "$output/simuleval/scores.tsv"
+step "Evaluation on the bundled recordings: SimulEval's evaluator, speech heard by the example's recogniser"
+"$nast" evaluate --model "$voice" --source "$example/recordings/source.txt" --target "$example/recordings/target.txt" \
+    --chunk-ms 320,offline --target-type speech --recogniser "$example/recogniser" --output "$output/evaluation"
 printf '\nTo listen (left: French; right: English when it was available; captions beside them as .srt):\n'
 printf '  %s\n' "$output"/speech/*.stereo.wav
-printf '\nLatencies are milliseconds of source audio. Logs and every translation: %s\n' "$output"
+printf '\nTo look at and listen to: %s\n' "$output/evaluation/report.html"
+printf 'Latencies are milliseconds of source audio. Logs and every translation: %s\n' "$output"
