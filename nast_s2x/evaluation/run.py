@@ -27,10 +27,10 @@ from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.settings import Setup
 from nast_s2x.evaluation.shards import WAVS, Block, blocks_of, is_complete, join
 from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.dtypes import DTYPES
 from nast_s2x.inference.streaming import SynthesisGeometry
 
 AGENTS: dict[str, type[StreamingAgent]] = {"text": NastSpeechToTextAgent, "speech": NastSpeechToSpeechAgent}
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class UtteranceError(ValueError):
