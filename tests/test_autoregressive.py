@@ -63,15 +63,22 @@ def test_units_and_transcripts_are_those_of_the_data_folder(data: Path) -> None:
         assert spelled == row["src_text"]
 
 
-def test_the_recipe_has_the_sizes_of_the_example_and_trains(data: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a checkpoint after two updates of the recipe, with fewer layers."""
     from fairseq_cli import train
 
-    monkeypatch.chdir(tmp_path)  # paths in the data must not depend on where the command is run
-    flags = recipe_flags(data, tmp_path)
+    folder = tmp_path_factory.mktemp("baseline")
     more = ["--max-update", "2", "--total-num-update", "2", "--max-tokens", "1000", "--encoder-layers", "1"]
-    cfg = settings(data, *flags, *more, "--decoder-layers", "1")
-    train.main(cfg)
-    state = torch.load(tmp_path / "s2ut" / "checkpoint_last.pt", weights_only=False)["model"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # paths in the data must not depend on where the command is run
+        train.main(settings(data, *recipe_flags(data, folder), *more, "--decoder-layers", "1"))
+    return folder / "s2ut"
+
+
+def test_the_recipe_has_the_sizes_of_the_example_and_trains(data: Path, trained: Path, tmp_path: Path) -> None:
+    flags = recipe_flags(data, tmp_path)
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=False)["model"]
     assert state["decoder.embed_tokens.weight"].shape == (UNITS + 4, 128)
     assert all(bool(value.isfinite().all()) for value in state.values())
 
@@ -80,6 +87,30 @@ def test_the_recipe_has_the_sizes_of_the_example_and_trains(data: Path, tmp_path
     assert model.encoder_embed_dim == model.decoder_embed_dim == ours.encoder_dim
     assert model.encoder_ffn_embed_dim == model.decoder_ffn_embed_dim == ours.encoder_ffn_dim
     assert model.encoder_attention_heads == model.decoder_attention_heads == ours.encoder_heads
+
+
+def test_the_trained_baseline_stands_beside_the_bundle(data: Path, trained: Path, tmp_path: Path, capsys) -> None:
+    sys.path.insert(0, str(ROOT / "examples"))
+    from espeak_fr_en import autoregressive
+
+    example = ROOT / "examples" / "espeak_fr_en"
+    rows = "".join(
+        f"{place}\t{example}/recordings/test_0000{place}.flac\ta text of words\t1 2 3\ttest\n" for place in range(2)
+    )
+    (tmp_path / "units.tsv").write_text(f"id\taudio\ttgt_text\ttgt_audio\tsplit\n{rows}")
+    flags = [str(tmp_path / "units.tsv"), "--data", str(data), "--bundle", str(example / "speech_bundle")]
+    more = ["--beams", "1,2", "--threads", "1", "--json", str(tmp_path / "table.json"), "--no-progress"]
+    assert autoregressive.main([*flags, *more, "--checkpoint", str(trained / "checkpoint_last.pt")]) == 0
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert [row["model"] for row in found] == ["one pass (bundle)", "autoregressive, beam 1", "autoregressive, beam 2"]
+    assert all(row["seconds"] > 0 for row in found) and [row["text_bleu"] is None for row in found] == [
+        False,
+        True,
+        True,
+    ]
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert autoregressive.main([*flags, *more, "--checkpoint", str(tmp_path / "none.pt")]) == 1
+    assert "none.pt: no such file" in capsys.readouterr().err
 
 
 def test_processes_on_cpus_can_gather_what_criterions_log() -> None:
