@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2153
 # Recipe of the autoregressive baseline: fairseq's own speech-to-unit transformer (Lee et al., 2022,
-# https://arxiv.org/abs/2107.05604) on the example's features and units, on two CPU cores in less than half an hour.
+# https://arxiv.org/abs/2107.05604) on the example's features and units, on two CPU cores in about a quarter of an hour.
 #
 #   python scripts/s2ut_data.py DATA --output S2UT_DATA      # DATA as for configs/tiny_espeak_s2s.sh
 #   bash scripts/train.sh tiny_espeak_s2ut --data S2UT_DATA --save SAVE
@@ -36,5 +36,5 @@ COMMON=(
 
 # The learning rate ends at 0.
 STAGE_s2ut=(
-    --lr-scheduler polynomial_decay --lr 2e-3 --warmup-updates 300 --total-num-update 3000 --max-update 3000
+    --lr-scheduler polynomial_decay --lr 2e-3 --warmup-updates 300 --total-num-update 2000 --max-update 2000
 )
