@@ -216,4 +216,4 @@ def test_a_missing_file_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["intelligibility.py", str(tmp_path), "--recogniser", str(tmp_path / "no")])
     assert intelligibility.main() == 1
-    assert "a recogniser is a bundle folder or one of" in capsys.readouterr().err
+    assert "no: no such folder" in capsys.readouterr().err
