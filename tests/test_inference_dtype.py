@@ -10,11 +10,12 @@ import torch
 from random_system import make_bundle
 
 from nast_s2x.cli.main import main
+from nast_s2x.cli.system import DTYPES as OFFERED
 from nast_s2x.cli.system import open_system
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.dtypes import number_type
+from nast_s2x.inference.dtypes import DTYPES, number_type
 from nast_s2x.inference.offline import Translation, translate_batch
 from nast_s2x.network.linear import Linear
 
@@ -125,3 +126,7 @@ def test_the_flag_reaches_the_network(tmp_path: Path, capsys, monkeypatch) -> No
 def test_unknown_number_types_are_refused() -> None:
     with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'float'"):
         number_type("float")
+
+
+def test_the_commands_offer_the_number_types_that_there_are() -> None:
+    assert tuple(DTYPES) == OFFERED

@@ -6,6 +6,8 @@ import argparse
 import importlib
 import json
 
+from nast_s2x.cli.system import DTYPES
+
 # part: (module, function, help); the modules are imported only when their part runs.
 _PARTS = {
     "streaming": ("nast_s2x.cli.benchmark_streaming", "run_streaming", "cached streaming against recomputed prefixes"),
@@ -78,9 +80,7 @@ def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the autoregressive model (default: as many as our unit decoder has)",
     )
-    group.add_argument(
-        "--dtype", choices=("fp32", "bf16", "fp16", "int8"), default="fp32", help="number type (default: fp32)"
-    )
+    group.add_argument("--dtype", choices=DTYPES, default="fp32", help="number type (default: fp32)")
     group.add_argument(
         "--autoregressive-dtype",
         choices=("fp32", "bf16", "fp16"),

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from nast_s2x.inference.bundle import Bundle
 
 
+DTYPES = ("fp32", "bf16", "fp16", "int8")
+"""Names of :data:`nast_s2x.inference.dtypes.DTYPES`, without loading torch."""
+
+
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
     """``--model --data --chunk-ms --lookahead-ms --wait-chunks --device --dtype --threads``."""
     group = parser.add_argument_group("system")
@@ -26,7 +30,7 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
         "--dtype",
-        choices=("fp32", "bf16", "fp16", "int8"),
+        choices=DTYPES,
         default="fp32",
         help="number type of the network (default: fp32); bf16 is faster where the device has bf16 matrix units, int8 "
         "on other CPUs",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nast_s2x.evaluation.quality import metric
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import Results, load_results
@@ -184,13 +185,10 @@ def _paired(
     figure: str, outputs: Sequence[Sequence[str]], references: Sequence[str], samples: int
 ) -> tuple[str, list[dict[str, float | None]]]:
     """sacrebleu's paired bootstrap: (signature, result of each system)."""
-    from sacrebleu.metrics import BLEU, CHRF
     from sacrebleu.significance import PairedTest
 
-    # The metrics of nast_s2x.evaluation.quality: transcripts are normalised, so their words are their tokens.
-    metric = CHRF() if figure == "chrF" else BLEU(tokenize="none" if figure == "ASR_BLEU" else "13a")
     named = [(str(number), list(texts)) for number, texts in enumerate(outputs)]
-    test = PairedTest(named, {figure: metric}, [list(references)], test_type="bs", n_samples=samples)
+    test = PairedTest(named, {figure: metric(figure)}, [list(references)], test_type="bs", n_samples=samples)
     signatures, scores = test()
     results = next(values for name, values in scores.items() if name != "System")
     found = []

@@ -1,12 +1,13 @@
 """Quality of translations: BLEU and chrF (sacreBLEU, with its signatures), BLEU of units, word error rate.
 
-sacreBLEU is loaded by the functions that need it; it is part of the extra ``eval``.
+sacreBLEU is loaded by the functions that need it; it is part of the extra ``evaluate``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nast_s2x.evaluation.text import normalise
 
@@ -24,35 +25,42 @@ class Score:
     signature: str
 
 
+_TOKENIZERS = {"BLEU": "13a", "ASR_BLEU": "none", "unit_BLEU": "none"}
+"""Normalised transcripts and units come as their tokens."""
+
+
+def metric(figure: str) -> Any:
+    """sacreBLEU's metric of a figure of ``scores.json``: BLEU, ASR_BLEU, unit_BLEU or chrF."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    if figure == "chrF":
+        return CHRF()
+    return BLEU(tokenize=_TOKENIZERS[figure], force=True)  # force: no advice on texts that look tokenized
+
+
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     """Corpus BLEU (Papineni et al., 2002) of texts as they stand, sacreBLEU's defaults (tokenizer 13a, mixed case).
 
     Raises:
         ValueError: lists of different lengths, or no texts; so for every function here.
     """
-    return _bleu(hypotheses, references, "13a")
+    return _corpus("BLEU", hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     """Corpus chrF (Popović, 2015) of texts as they stand, sacreBLEU's defaults (chrF2)."""
-    from sacrebleu.metrics import CHRF
-
-    _check("chrF", hypotheses, references)
-    metric = CHRF()
-    value = metric.corpus_score(list(hypotheses), [list(references)]).score
-    return Score(float(value), str(metric.get_signature()))
+    return _corpus("chrF", hypotheses, references)
 
 
 def asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> Score:
     """Corpus BLEU of what a recogniser heard, both sides after :func:`~nast_s2x.evaluation.text.normalise`."""
-    return _bleu([*map(normalise, transcripts)], [*map(normalise, references)], "none")
+    return _corpus("ASR_BLEU", [*map(normalise, transcripts)], [*map(normalise, references)])
 
 
 def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
     """Corpus BLEU of sequences of speech units, each unit a word."""
-    return _bleu(
-        [" ".join(map(str, row)) for row in hypotheses], [" ".join(map(str, row)) for row in references], "none"
-    )
+    lines = [[" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references)]
+    return _corpus("unit_BLEU", *lines)
 
 
 def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
@@ -93,13 +101,11 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
     return 100.0 * sum(edit_distance(hypothesis, reference) for hypothesis, reference in pairs) / words
 
 
-def _bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> Score:
-    from sacrebleu.metrics import BLEU
-
-    _check("BLEU", hypotheses, references)
-    metric = BLEU(tokenize=tokenizer, force=True)  # force: no advice on texts that look tokenized
-    value = metric.corpus_score(list(hypotheses), [list(references)]).score
-    return Score(float(value), str(metric.get_signature()))
+def _corpus(figure: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    _check(figure, hypotheses, references)
+    scorer = metric(figure)
+    value = scorer.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(float(value), str(scorer.get_signature()))
 
 
 def _sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> list[float]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nast_s2x.evaluation.items import Item
+from nast_s2x.evaluation.log import LOG_NAME as LOG
 from nast_s2x.evaluation.settings import write_atomically
 
-LOG, SHARDS, WAVS = "instances.log", "shards", "wavs"
+SHARDS, WAVS = "shards", "wavs"
 BLOCK_SIZE = 5
 """Utterances of a block: the work of a process between two reports."""
 

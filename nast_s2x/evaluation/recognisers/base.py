@@ -11,10 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SAMPLE_RATE = 16000
-"""Hz of everything that a recogniser hears."""
-
-Waveform = NDArray[np.float32]  # (n,) at SAMPLE_RATE
+Waveform = NDArray[np.float32]  # (n,) at 16 kHz, SAMPLE_RATE
 
 
 @dataclass(frozen=True)

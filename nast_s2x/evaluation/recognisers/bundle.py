@@ -9,7 +9,6 @@ from pathlib import Path
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.evaluation.recognisers.base import (
     NOTHING,
-    SAMPLE_RATE,
     RecognisedWord,
     Transcript,
     Waveform,
@@ -17,6 +16,7 @@ from nast_s2x.evaluation.recognisers.base import (
     checked_waveforms,
     files_digest,
 )
+from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS, Bundle, load_system
 from nast_s2x.inference.labels import text_collapser

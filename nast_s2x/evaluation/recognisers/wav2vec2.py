@@ -15,13 +15,13 @@ from nast_s2x import huggingface
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.evaluation.recognisers.base import (
     NOTHING,
-    SAMPLE_RATE,
     RecognisedWord,
     Transcript,
     Waveform,
     checked_waveforms,
     files_digest,
 )
+from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.inference.bundle import existing_device
 from nast_s2x.json_object import read_json_object
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from nast_s2x.evaluation.recognisers.base import (
     NOTHING,
-    SAMPLE_RATE,
     RecognisedWord,
     Transcript,
     Waveform,
     checked_waveforms,
     files_digest,
 )
+from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.inference.bundle import parse_device
 
 BEAM_SIZE = 5
