@@ -58,20 +58,25 @@ def stream(model: NastModel, fbank: torch.Tensor, geometry: ChunkGeometry, cuts:
     return torch.cat([*text, output.text_logits], 1), torch.cat([*unit, output.unit_logits], 1), state
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_streaming_equals_offline(geometry: ChunkGeometry) -> None:
+def check_streaming(model: NastModel, geometry: ChunkGeometry) -> None:
+    """Streams of many lengths, cut at random, give what the whole utterance gives; ``model`` is a small_model."""
     generator = torch.Generator().manual_seed(3)
     for frames in (0, 1, 3, 31, 32, 33, 65, 150, 203):
         fbank = torch.randn(2, frames, 80, generator=generator, dtype=torch.float64)
-        whole = MODEL(fbank, None, geometry)
+        whole = model(fbank, None, geometry)
         number = int(torch.randint(0, 6, (1,), generator=generator))
         cuts = sorted(torch.randint(0, frames + 1, (number,), generator=generator).tolist())
-        text, unit, _ = stream(MODEL, fbank, geometry, cuts)
+        text, unit, _ = stream(model, fbank, geometry, cuts)
         assert text.shape == whole.text_logits.shape == (2, geometry.text_slots(frames), 11)
         assert unit.shape == whole.unit_logits.shape == (2, geometry.unit_slots(frames), 13)
         torch.testing.assert_close(text, whole.text_logits, atol=1e-10, rtol=0)
         torch.testing.assert_close(unit, whole.unit_logits, atol=1e-10, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_streaming_equals_offline(geometry: ChunkGeometry) -> None:
+    check_streaming(MODEL, geometry)
 
 
 @torch.no_grad()

@@ -142,6 +142,81 @@ def test_a_unit_decoder_becomes_deeper(data: Path, ctc: Path, tmp_path: Path) ->
         train(data, tmp_path / "g", *flags, "--finetune-from-model", str(tmp_path / "gap.pt"))
 
 
+def make_text_bundle(data: Path, asr: Path, folder: Path) -> Path:
+    from nast_s2x.inference.bundle import bundle_from_checkpoints
+
+    return bundle_from_checkpoints([asr / "checkpoint_last.pt"], data).save(folder)
+
+
+def test_the_unit_decoder_learns_alone_on_top_of_a_bundle(data: Path, asr: Path, tmp_path: Path) -> None:
+    bundle = make_text_bundle(data, asr, tmp_path / "bundle")
+    flags = ["--arch", "nast_s2s_tiny", "--start-from", str(bundle), "--train-only", "units", "--unit-rotary"]
+    losses = ["--asr-weight", "0", "--text-weight", "0", "--text-glancing", "0", "--dropout", "0.3"]
+    run = train(data, tmp_path / "units", *flags, *losses, "--max-update", "2")
+    assert float(run.updates[0]["loss"]) == float(run.updates[0]["unit_loss"]) > 0
+    assert not {"text_loss", "asr_loss", "text_glancing"} & run.updates[0].keys()
+    start, trained = weights(asr / "checkpoint_last.pt"), weights(tmp_path / "units/checkpoint_last.pt")
+    assert all(torch.equal(trained[name], value) for name, value in start.items())
+    first = weights(tmp_path / "units/checkpoint_best.pt")
+    assert len(first["unit_decoder.embed_positions.weight"]) == 6 + 2  # rotary: one for each slot of a text slot
+    # And with the checkpoint itself, one more update later, the same training.
+    again = train(
+        data, tmp_path / "again", *flags, *losses, "--start-from", str(asr / "checkpoint_last.pt"), "--max-update", "2"
+    )
+    assert again.updates[1]["loss"] == run.updates[1]["loss"]
+
+
+def test_only_the_unit_decoder_is_trained(data: Path) -> None:
+    from fairseq import tasks
+
+    cfg = settings(data, *TINY, "--arch", "nast_s2s_tiny", "--train-only", "units", "--dropout", "0.3")
+    model = tasks.setup_task(cfg.task).build_model(cfg.model).train()
+    assert {name.split(".")[0] for name, value in model.named_parameters() if value.requires_grad} == {"unit_decoder"}
+    assert model.unit_decoder.training and not model.encoder.training and not model.decoder.training
+    cfg = settings(data, *TINY, "--arch", "nast_s2t_tiny", "--train-only", "units")
+    with pytest.raises(ValueError, match="needs a unit decoder"):
+        tasks.setup_task(cfg.task).build_model(cfg.model)
+
+
+def test_what_training_cannot_start_from_is_named(data: Path, asr: Path, tmp_path: Path) -> None:
+    from fairseq import tasks
+
+    def build(*flags: str) -> None:
+        cfg = settings(data, *TINY, "--arch", "nast_s2s_tiny", *flags)
+        tasks.setup_task(cfg.task).build_model(cfg.model)
+
+    bundle = make_text_bundle(data, asr, tmp_path / "bundle")
+    with pytest.raises(ValueError, match=r"bundle: .*encoder\.layers\.0\.fc1\.weight has shape"):
+        build("--start-from", str(bundle), "--encoder-ffn-dim", "24")
+    (bundle / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="not a readable safetensors"):
+        build("--start-from", str(bundle))
+    for missing in ("nothing", "bundle/vocoder"):
+        with pytest.raises(FileNotFoundError):
+            build("--start-from", str(tmp_path / missing))
+
+
+def test_bfloat16_is_close_to_float32(data: Path, ctc: Path, tmp_path: Path) -> None:
+    flags = ["--arch", "nast_s2s_tiny", "--finetune-from-model", str(ctc / "checkpoint_last.pt"), "--max-update", "1"]
+    exact = train(data, tmp_path / "exact", *flags, "--text-glancing", "0", "--unit-glancing", "0")
+    rough = train(data, tmp_path / "rough", *flags, "--text-glancing", "0", "--unit-glancing", "0", "--autocast-bf16")
+    names = ("text_loss", "asr_loss", "unit_loss", "gnorm")
+    assert any(rough.updates[0][name] != exact.updates[0][name] for name in names)
+    for name in names:
+        assert float(rough.updates[0][name]) == pytest.approx(float(exact.updates[0][name]), rel=2e-2)
+    assert all(value.dtype == torch.float32 for value in weights(tmp_path / "rough/checkpoint_last.pt").values())
+
+
+def test_some_loss_must_count(data: Path) -> None:
+    from fairseq import tasks
+
+    cfg = settings(
+        data, *TINY, "--arch", "nast_s2t_tiny", "--asr-weight", "0", "--text-weight", "0", "--unit-weight", "0"
+    )
+    with pytest.raises(ValueError, match="must be positive"):
+        tasks.setup_task(cfg.task).build_criterion(cfg.criterion)
+
+
 def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> None:
     checkpoint = ctc / "checkpoint_last.pt"
     allowed = set(torch.serialization.get_safe_globals())

@@ -268,13 +268,10 @@ def _load_bundle(folder: Path) -> Bundle:
     for name in (WEIGHTS, VOCABULARY, SENTENCEPIECE, CMVN if config["front_end"]["cmvn"] else None):
         if name is not None:
             _required(folder, name)
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from None
+    weights = read_weights(folder)
     trained, architecture = _described(folder, config)
     model = NastModel(architecture)
-    load_published_state(model, {name: value.float() for name, value in weights.items()})
+    load_published_state(model, weights)
     dictionary = LabelDictionary.load(folder / VOCABULARY)
     languages = config.get("languages") or {}
     card = folder / CARD
@@ -298,6 +295,19 @@ def _load_bundle(folder: Path) -> Bundle:
         vocoder=vocoder,
         vocoder_card=vocoder_card,
     )
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The parameters of a bundle, in float32.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder has none, or the file is damaged.
+    """
+    try:
+        weights = load_file(_required(folder, WEIGHTS))
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is not a readable safetensors file: {error}") from None
+    return {name: value.float() for name, value in weights.items()}
 
 
 def _required(folder: Path, name: str) -> Path:

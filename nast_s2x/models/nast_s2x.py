@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 from omegaconf import II, DictConfig
 from torch import Tensor
 
 from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.inference.bundle import read_weights
 from nast_s2x.inference.checkpoint import SAFE_CLASSES, load_checkpoint
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
-from nast_s2x.network.nast import IGNORED_SUFFIXES
+from nast_s2x.network.nast import IGNORED_SUFFIXES, load_published_state
 
 logger = logging.getLogger(__name__)
+TRAIN_ONLY_CHOICES = ChoiceEnum(["all", "units"])
 UNIT_PREFIX = "unit_decoder."
 # fairseq calls torch.load with its defaults, which are weights-only: with this list, resuming, fine-tuning and
 # generation read checkpoints that hold settings in these inert classes, and still never execute anything from one.
@@ -55,6 +57,9 @@ class NastModelConfig(FairseqDataclass):
         default=0.0,
         metadata={"help": "add sinusoids of this size to the unit decoder's learned positions (published: 0, none)"},
     )
+    unit_rotary: bool = field(
+        default=False, metadata={"help": "rotary positions in the unit decoder's attention (published: none)"}
+    )
     dropout: float = field(
         default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
     )
@@ -69,6 +74,17 @@ class NastModelConfig(FairseqDataclass):
             "help": "checkpoint whose encoder.* weights start this training (the encoder of an ASR stage); sizes must "
             "agree; ignored when a checkpoint is restored afterwards"
         },
+    )
+    start_from: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "bundle folder or checkpoint whose weights start this training; a unit decoder, or upper layers of "
+            "it, that it lacks begin as initialised; ignored when a checkpoint is restored afterwards"
+        },
+    )
+    train_only: TRAIN_ONLY_CHOICES = field(
+        default="all",
+        metadata={"help": "all, or units: encoder and text decoder stay as they are (--asr-weight 0 --text-weight 0)"},
     )
     # Copies of task flags, so that a checkpoint's model section describes the whole network and its geometry.
     max_source_seconds: float = II("task.max_source_seconds")
@@ -127,7 +143,7 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
         unit_vocab=unit_vocab if cfg.unit_decoder else 0,
         input_dim=input_dim,
         max_text_positions=text_positions,
-        max_unit_positions=unit_positions,
+        max_unit_positions=cfg.unit_upsample if cfg.unit_rotary else unit_positions,
         **{name: getattr(cfg, name) for name in _NETWORK_FIELDS},
     )
 
@@ -161,6 +177,7 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
     """:class:`nast_s2x.network.NastModel` with what fairseq asks of a model."""
 
     cfg: ModelSettings
+    text_kept = False
 
     @classmethod
     def build_model(cls, args: ModelSettings, task: Any) -> "NastFairseqModel":
@@ -171,6 +188,26 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
 
     def max_positions(self) -> None:
         """The task limits the source length, not the model."""
+
+    def keep_text(self) -> None:
+        """Leave encoder and text decoder as they are from now on: no gradients, no dropout (``--train-only units``).
+
+        Raises:
+            ValueError: there is no unit decoder to train.
+        """
+        if self.unit_decoder is None:
+            raise ValueError("--train-only units needs a unit decoder: an architecture nast_s2s, or --unit-decoder")
+        self.text_kept = True
+        for part in (self.encoder, self.decoder):
+            part.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "NastFairseqModel":
+        """As in torch; what :meth:`keep_text` keeps stays in evaluation mode."""
+        super().train(mode)
+        if self.text_kept:
+            self.encoder.eval()
+            self.decoder.eval()
+        return self
 
     def load_state_dict(
         self,
@@ -185,6 +222,23 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         own = self.state_dict()
         state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(state_dict), own), own)
         return super().load_state_dict(state, strict, model_cfg, args)
+
+
+def start_from(model: NastFairseqModel, path: str | Path) -> None:
+    """Start ``model`` from the weights of a bundle folder or of a checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is damaged, or does not fit; parameters are named.
+    """
+    path = Path(path)
+    weights = read_weights(path) if path.is_dir() else load_checkpoint(path)["model"]
+    own = model.state_dict()
+    state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(weights), own), own)
+    try:
+        load_published_state(model, state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    logger.info(f"weights started from {path} ({len(weights)} tensors)")
 
 
 def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:

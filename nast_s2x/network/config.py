@@ -32,6 +32,9 @@ class NastConfig:
         max_text_positions, max_unit_positions: slots for which the decoders have learned positions.
         unit_sinusoids: sinusoids of this size are added to the unit decoder's learned positions; 0 (published): none.
             Learned positions soon tell the slots of one text slot apart, but not near slots from far ones.
+        unit_rotary: rotary positions (Su et al., 2021) in the unit decoder's self- and cross-attention, with slots
+            and encoder frames on one time axis; the learned ones then repeat every ``max_unit_positions`` slots and set
+            no limit. Published: none. With learned ones alone, near slots take long to be told from far ones.
         max_position_shift: in training each sentence's encoder positions start at a random number below it.
     """
 
@@ -56,6 +59,7 @@ class NastConfig:
     max_unit_positions: int = 1200
     max_position_shift: int = 300
     unit_sinusoids: float = 0.0
+    unit_rotary: bool = False
 
     def __post_init__(self) -> None:
         if self.text_vocab < 5:

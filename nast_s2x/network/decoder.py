@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
+from nast_s2x.network.attention import Angles
 from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts
-from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
+from nast_s2x.network.positions import POSITION_OFFSET, rotary_angles, sinusoidal_positions
 
 INIT_STD = 0.02
 """Standard deviation of the BERT-style initialisation of the decoders' projections."""
@@ -22,7 +23,7 @@ class DecoderSizes:
     """Sizes of one decoder.
 
     ``max_positions`` counts slots, ``memory_dim`` is the width of the encoder, ``sinusoids`` the size of those that are
-    added to the learned positions.
+    added to the learned positions, ``rotary`` says whether attention has rotary positions.
     """
 
     vocab: int
@@ -33,6 +34,7 @@ class DecoderSizes:
     memory_dim: int
     max_positions: int
     sinusoids: float = 0.0
+    rotary: bool = False
 
 
 @dataclass
@@ -62,6 +64,7 @@ class SlotGeometry:
     frames_per_chunk: int | None
     wait_chunks: int
     seconds_per_slot: float
+    slots_per_frame: float
 
     @classmethod
     def text(cls, geometry: ChunkGeometry) -> SlotGeometry:
@@ -71,13 +74,15 @@ class SlotGeometry:
             geometry.chunk_encoder_frames,
             geometry.wait_chunks,
             geometry.seconds_of_text_slots(1),
+            geometry.text_upsample / geometry.pooling,
         )
 
     @classmethod
     def unit(cls, geometry: ChunkGeometry) -> SlotGeometry:
         """Slots of the unit decoder."""
         seconds = geometry.seconds_of_text_slots(1) / geometry.unit_upsample
-        return cls(geometry.chunk_unit_slots, geometry.chunk_encoder_frames, geometry.wait_chunks, seconds)
+        per_frame = geometry.text_upsample * geometry.unit_upsample / geometry.pooling
+        return cls(geometry.chunk_unit_slots, geometry.chunk_encoder_frames, geometry.wait_chunks, seconds, per_frame)
 
 
 class SlotDecoder(nn.Module):
@@ -89,7 +94,8 @@ class SlotDecoder(nn.Module):
     def __init__(self, sizes: DecoderSizes, dropouts: Dropouts, name: str) -> None:
         super().__init__()
         self.dim, self.max_positions, self.name = sizes.dim, sizes.max_positions, name
-        self.sinusoids = sizes.sinusoids
+        self.sinusoids, self.head_size = sizes.sinusoids, sizes.dim // sizes.heads
+        self.rotary = sizes.rotary
         self.input_dropout = dropouts.residual
         self.embed_tokens = nn.Embedding(sizes.vocab, sizes.dim, padding_idx=1)
         self.embed_positions = nn.Embedding(sizes.max_positions + POSITION_OFFSET, sizes.dim, padding_idx=1)
@@ -148,9 +154,22 @@ class SlotDecoder(nn.Module):
         key = SequenceLayout.plain(0, stop, slots.slots_per_chunk, lengths, x.device)
         frames = SequenceLayout.plain(0, seen, slots.frames_per_chunk, memory_lengths, x.device)
         self_mask, memory_mask = attention_mask(query, key), attention_mask(query, frames, slots.wait_chunks)
+        angles = self._angles(query.position, seen - memory.size(1), seen, slots)
         for number, layer in enumerate(self.layers):
-            x = layer(x, memory, self_mask, memory_mask, None if caches is None else caches[number])
+            x = layer(x, memory, self_mask, memory_mask, None if caches is None else caches[number], angles)
         return x
+
+    def _angles(self, slot: Tensor, first: int, last: int, slots: SlotGeometry) -> tuple[Angles, Angles]:
+        """Rotary positions of self- and cross-attention for new slots and the new encoder frames ``first .. last - 1``.
+
+        Both are counted in slots: an encoder frame stands in the middle of the slots that cover its time.
+        """
+        if not self.rotary:
+            return None, None
+        frame = torch.arange(first, last, device=slot.device)
+        query = rotary_angles(slot, self.head_size)
+        key = rotary_angles((frame + 0.5) * slots.slots_per_frame - 0.5, self.head_size)
+        return (query, query), (query, key)
 
     @staticmethod
     def _ready(slots: SlotGeometry, frames: int, start: int, pending: int) -> int:
@@ -162,7 +181,7 @@ class SlotDecoder(nn.Module):
 
     def check_positions(self, stop: int, slots: SlotGeometry) -> None:
         """Raise the ValueError of :meth:`forward` unless there are positions for ``stop`` slots."""
-        if stop > self.max_positions:
+        if stop > self.max_positions and not self.rotary:
             raise ValueError(
                 f"the {self.name} decoder has learned positions for {self.max_positions} slots, "
                 f"{self.max_positions * slots.seconds_per_slot:g} s of source speech; "
@@ -172,7 +191,9 @@ class SlotDecoder(nn.Module):
     def _embed(self, inputs: Tensor, start: int, slots: SlotGeometry) -> Tensor:
         stop = start + inputs.size(1)
         self.check_positions(stop, slots)
-        index = torch.arange(start, stop, device=inputs.device) + POSITION_OFFSET
+        slot = torch.arange(start, stop, device=inputs.device)
+        # Rotary positions tell where a slot stands; beside them the learned ones tell the slots of one state apart.
+        index = (slot % self.max_positions if self.rotary else slot) + POSITION_OFFSET
         positions = self.embed_positions(index)
         if self.sinusoids:
             positions = positions + self.sinusoids * sinusoidal_positions(index, self.dim, positions.dtype)

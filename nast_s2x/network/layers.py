@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nast_s2x.network.attention import Attention, RelativeSelfAttention
+from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Linear
 
@@ -94,9 +94,15 @@ class DecoderLayer(_PostNormLayer):
         self_mask: Tensor | None,
         memory_mask: Tensor | None,
         cache: DecoderLayerCache | None = None,
+        angles: tuple[Angles, Angles] = (None, None),
     ) -> Tensor:
-        """(B, N, D) slots and the new encoder frames (B, S, memory width) -> (B, N, D)."""
+        """(B, N, D) slots and the new encoder frames (B, S, memory width) -> (B, N, D).
+
+        ``angles``: rotary positions of self-attention and of cross-attention.
+        """
         slots, frames = (None, None) if cache is None else (cache.slots, cache.memory)
-        x = self._residual(x, self.self_attn(x, x, self_mask, slots), self.self_attn_layer_norm)
-        x = self._residual(x, self.encoder_attn(x, memory, memory_mask, frames), self.encoder_attn_layer_norm)
+        attended = self.self_attn(x, x, self_mask, slots, angles[0])
+        x = self._residual(x, attended, self.self_attn_layer_norm)
+        attended = self.encoder_attn(x, memory, memory_mask, frames, angles[1])
+        x = self._residual(x, attended, self.encoder_attn_layer_norm)
         return self._feed_forward(x)

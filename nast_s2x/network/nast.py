@@ -252,6 +252,7 @@ def _sizes(config: NastConfig, unit: bool) -> DecoderSizes:
         memory_dim=config.encoder_dim,
         max_positions=config.max_unit_positions if unit else config.max_text_positions,
         sinusoids=config.unit_sinusoids if unit else 0.0,
+        rotary=config.unit_rotary and unit,
     )
 
 

@@ -1,4 +1,4 @@
-"""Positions: sinusoids of the encoder, learned tables of the decoders, relations of relative attention."""
+"""Positions: sinusoids, relations of relative attention, rotary angles (the learned tables are the decoders')."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ def sinusoidal_positions(index: Tensor, dim: int, dtype: torch.dtype = torch.flo
     angle = index[..., None].to(exact) * frequency
     table = torch.cat([angle.sin(), angle.cos()], dim=-1)
     return nn.functional.pad(table, (0, dim - 2 * half)).to(dtype)
+
+
+def rotary_angles(position: Tensor, size: int) -> Tensor:
+    """Angles of rotary positions (Su et al., 2021, equation 15): (T,) positions -> (T, size), float32 or better.
+
+    Feature i of the first half and feature i of the second half are a pair, turned by position * 10000^(-2i / size).
+    Positions may be fractions.
+    """
+    half = torch.arange(0, size, 2, device=position.device, dtype=torch.float32) / size
+    exact = torch.promote_types(position.dtype, torch.float32) if position.is_floating_point() else torch.float32
+    angle = position[:, None].to(exact) * (10000.0**-half).to(exact)
+    return torch.cat([angle, angle], dim=-1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn queries or keys (..., T, size) by :func:`rotary_angles` (T, size), so that their products depend on the
+    distance between their positions; computed in float32 or better, returned in the number type of ``x``."""
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    first, second = exact.chunk(2, dim=-1)
+    turned = exact * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+    return turned.to(x.dtype)
 
 
 def relation_index(query: Tensor, key: Tensor, clip: int) -> Tensor:

@@ -21,7 +21,7 @@ from nast_s2x.data.config import DataConfig
 from nast_s2x.data.dictionary import BLANK, LabelDictionary
 from nast_s2x.data.manifest import read_split
 from nast_s2x.data.text import TextTokenizer
-from nast_s2x.models.nast_s2x import load_pretrained_encoder
+from nast_s2x.models.nast_s2x import load_pretrained_encoder, start_from
 from nast_s2x.network import NastOutput
 from nast_s2x.tasks.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.tasks.dataset import UNIT_OFFSET, NastDataset, unit_string
@@ -147,11 +147,15 @@ class NastTask(FairseqTask):
         logger.info(f"{split}: {len(self.datasets[split])} samples")
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """Build the model; a new one may start from the encoder of another training."""
+        """Build the model; a new one may start from the weights, or the encoder, of another."""
         model = super().build_model(cfg, from_checkpoint)
         self.trains_units = model.unit_decoder is not None
         if not from_checkpoint and cfg.load_pretrained_encoder_from:
             load_pretrained_encoder(model, cfg.load_pretrained_encoder_from)
+        if not from_checkpoint and cfg.start_from:
+            start_from(model, cfg.start_from)
+        if str(cfg.train_only) == "units":
+            model.keep_text()
         self._description = {
             "network": model.config.to_dict(),
             "geometries": [geometry.to_dict() for geometry in self.geometries],
