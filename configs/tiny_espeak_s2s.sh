@@ -18,7 +18,7 @@ TEXT=${TEXT:-$SAVE/nmla/checkpoint_best.pt}
 # slots from far ones. Four slots a text slot, 50 a second: this voice has 19 units a second.
 UNITS=(
     --arch nast_s2s_tiny --unit-layers 4 --unit-rotary --unit-upsample 4 --dropout 0 --best-checkpoint-metric unit_bleu
-    # bfloat16 halves the time on a CPU that has it (avx512_bf16); on one that has not, leave it out (-- cannot undo it).
+    # bfloat16 saves time on a CPU that has it (avx512_bf16); BF16= in the environment leaves it out.
     ${BF16---autocast-bf16}
 )
 
@@ -28,4 +28,13 @@ STAGE_units=(
     --max-tokens 7000 --required-batch-size-multiple 1
     "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 200 --max-update 6000
     --unit-loss ctc --unit-glancing 0.3:0.1@5000
+)
+
+# Stage 2, text and units with NMLA (bigrams), the whole model; the learning rate ends at 0.
+STAGE_speech=(
+    "${UNITS[@]}" --start-from "$SAVE/units/checkpoint_last.pt"
+    --max-tokens 7000 --required-batch-size-multiple 1 --save-interval-updates 250 --validate-interval-updates 250
+    --lr-scheduler polynomial_decay --total-num-update 1500 --lr 6e-4 --warmup-updates 50 --max-update 1500
+    --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch
+    --text-glancing 0.3 --unit-glancing 0.1
 )

@@ -6,7 +6,7 @@
 #   bash scripts/train.sh tiny_espeak_s2ut --data S2UT_DATA --save SAVE
 #
 # "Same width and depth" as nast_s2s_tiny: width 128, feed-forward 512, 4 heads, 4 encoder layers, and as many decoder
-# layers as its unit decoder has, 3. (Its text decoder, 3 more layers, has no counterpart: the choice that makes the
+# layers as its unit decoder has, 4. (Its text decoder, 3 more layers, has no counterpart: the choice that makes the
 # baseline faster.) In training alone a CTC loss of the transcript sits on the encoder, as the recognition loss does there.
 # fairseq's CTC needs a package of its own (editdistance) to validate: there is no validation, the last checkpoints are averaged.
 
@@ -21,7 +21,7 @@ COMMON=(
     --arch s2ut_transformer --share-decoder-input-output-embed
     --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 --encoder-layers 4
     --conv-channels 256 --conv-kernel-sizes 5,5
-    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 --decoder-layers 3
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 --decoder-layers 4
     --dropout 0.05 --attention-dropout 0 --activation-dropout 0
     # Feature frames in the batch of a process: 50 s of speech.
     --max-tokens 5000 --required-batch-size-multiple 1

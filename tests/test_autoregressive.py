@@ -21,6 +21,7 @@ from nast_s2x.chunking import ChunkGeometry  # noqa: E402
 from nast_s2x.cli import benchmark_autoregressive as benchmark  # noqa: E402
 from nast_s2x.cli.benchmark_streaming import random_model  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
+from nast_s2x.network import NastConfig  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -82,7 +83,8 @@ def test_the_recipe_has_the_sizes_of_the_example_and_trains(data: Path, trained:
     assert state["decoder.embed_tokens.weight"].shape == (UNITS + 4, 128)
     assert all(bool(value.isfinite().all()) for value in state.values())
 
-    model, ours = settings(data, *flags).model, random_model("tiny", 2.0, ChunkGeometry(None)).config
+    bundle = json.loads((ROOT / "examples/espeak_fr_en/speech_bundle/config.json").read_text(encoding="utf-8"))
+    model, ours = settings(data, *flags).model, NastConfig.from_dict(bundle["architecture"])
     assert (model.encoder_layers, model.decoder_layers) == (ours.encoder_layers, ours.unit_layers)
     assert model.encoder_embed_dim == model.decoder_embed_dim == ours.encoder_dim
     assert model.encoder_ffn_embed_dim == model.decoder_ffn_embed_dim == ours.encoder_ffn_dim

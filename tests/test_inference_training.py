@@ -29,6 +29,7 @@ ARCH = [
     "4",
     "--unit-sinusoids",
     "0.25",
+    "--unit-rotary",
 ]
 
 
@@ -65,7 +66,7 @@ def test_average_goes_on_training_and_exports(data: Path, checkpoints: list[Path
     for name, value in system.model.state_dict().items():
         assert torch.equal(averaged["model"][name], value), name
     assert system.num_units == UNITS and system.origin == {"checkpoint": "nast_s2x", "updates": 1, "averaged": 2}
-    assert system.model.config.unit_sinusoids == 0.25
+    assert system.model.config.unit_sinusoids == 0.25 and system.model.config.unit_rotary
     streaming = system.geometry(320)
     assert system.trained.knows(streaming) and system.trained.chunk_ms == (320, 640, None)
     assert (streaming.lookahead_ms, streaming.wait_chunks, streaming.unit_upsample) == (160, 1, 4)

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted({path.stem for path in (ROOT / "configs").glob("*.sh")} - {"tiny_espeak_s2ut"})
 # Stages of the recipes that do not follow the paper's three.
 STAGES = {
-    "tiny_recogniser": ["asr"],
-    "tiny_espeak_s2s": ["asr", "text", "units", "ctc", "positions", "nmla"],
+    "tiny_recogniser": ["asr", "anneal"],
+    "tiny_espeak_s2s": ["asr", "ctc", "nmla", "units", "speech"],
     "ablation": ["asr", "start", "multi", "nmla", "single", "nolook"],
 }
 # Stages that do not start from the one before them.
@@ -57,8 +57,8 @@ def test_recipes_are_understood(data: Path, tmp_path: Path, recipe: str) -> None
         cfgs[name] = settings(data, *flags[:at], *flags[at + 2 :])
         assert cfgs[name].checkpoint.save_dir == str(tmp_path / name)
         assert cfgs[name].checkpoint.maximize_best_checkpoint_metric
-        assert str(cfgs[name].task.target_text) == ("source" if name == "asr" else "target")
-        assert str(cfgs[name].criterion.text_loss) == ("nmla" if name == "nmla" else "ctc")
+        assert str(cfgs[name].task.target_text) == ("source" if name in ("asr", "anneal") else "target")
+        assert str(cfgs[name].criterion.text_loss) == ("nmla" if name in ("nmla", "speech") else "ctc")
     for before, name in zip(list(cfgs), list(cfgs)[1:]):
         origin = tmp_path / ORIGINS.get((recipe, name), before)
         checkpoint = cfgs[name].checkpoint
@@ -66,6 +66,7 @@ def test_recipes_are_understood(data: Path, tmp_path: Path, recipe: str) -> None
             checkpoint.finetune_from_model,
             checkpoint.continue_once,
             cfgs[name].model.load_pretrained_encoder_from,
+            cfgs[name].model.start_from,
         ]
         assert any(str(source).startswith(f"{origin}/") for source in sources), name
 
@@ -136,3 +137,14 @@ def test_mistakes_are_explained(
     monkeypatch.delenv("SAVE", raising=False)
     result = train_sh(*(str(data) if argument == "DATA" else argument for argument in arguments))
     assert result.returncode == 2 and message in result.stderr
+
+
+def test_bundles_and_number_types_of_the_voice_are_choices(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = commands(data, tmp_path, "tiny_espeak_s2s", "--stage", "units")
+    assert "--autocast-bf16" in stages["units"]
+    monkeypatch.setenv("TEXT", "some/bundle")
+    monkeypatch.setenv("BF16", "")
+    flags = commands(data, tmp_path, "tiny_espeak_s2s", "--stage", "units")["units"]
+    assert flags[flags.index("--start-from") + 1] == "some/bundle" and "--autocast-bf16" not in flags

@@ -79,8 +79,8 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
 
 
 def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NastConfig:
-    # Everything except the number of heads and the sinusoids, which the released format does not have, stands in the
-    # shapes of the weights.
+    # Everything except the number of heads and the unit decoder's sinusoids and rotary positions, which the released
+    # format does not have, stands in the shapes of the weights.
     released_names = {
         "encoder_attention_heads": flags["encoder_heads"],
         "decoder_attention_heads": flags["decoder_heads"],
@@ -88,4 +88,5 @@ def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
         **{name: flags[name] for name in ("dropout", "attention_dropout", "activation_dropout") if name in flags},
     }
     config = config_from_published(released_names, weights)[0]
-    return replace(config, unit_sinusoids=float(flags.get("unit_sinusoids") or 0.0))
+    sinusoids, rotary = float(flags.get("unit_sinusoids") or 0.0), bool(flags.get("unit_rotary"))
+    return replace(config, unit_sinusoids=sinusoids, unit_rotary=rotary)
