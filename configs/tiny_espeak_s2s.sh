@@ -26,7 +26,7 @@ UNITS=(
 STAGE_units=(
     "${UNITS[@]}" --start-from "$TEXT" --train-only units --asr-weight 0 --text-weight 0 --text-glancing 0
     --max-tokens 7000 --required-batch-size-multiple 1
-    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 200 --max-update 6000
+    "${INVERSE_SQRT[@]}" --lr 2e-3 --warmup-updates 200 --max-update 5000
     --unit-loss ctc --unit-glancing 0.3:0.1@5000
 )
 
@@ -34,7 +34,7 @@ STAGE_units=(
 STAGE_speech=(
     "${UNITS[@]}" --start-from "$SAVE/units/checkpoint_last.pt"
     --max-tokens 7000 --required-batch-size-multiple 1 --save-interval-updates 250 --validate-interval-updates 250
-    --lr-scheduler polynomial_decay --total-num-update 1500 --lr 6e-4 --warmup-updates 50 --max-update 1500
+    --lr-scheduler polynomial_decay --total-num-update 2000 --lr 8e-4 --warmup-updates 50 --max-update 2000
     --text-loss nmla --unit-loss nmla --nmla-order 2 --nmla-normalization batch
     --text-glancing 0.3 --unit-glancing 0.1
 )
