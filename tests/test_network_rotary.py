@@ -64,6 +64,11 @@ def test_learned_positions_repeat_and_set_no_limit() -> None:
     assert model(torch.randn(1, 400, 80, dtype=torch.float64), None, ChunkGeometry(None)).unit_logits.size(1) == 300
 
 
+def test_features_are_turned_in_pairs() -> None:
+    with pytest.raises(ValueError, match="even head size, got decoder_dim 18 / decoder_heads 6"):
+        small_model(unit_rotary=True, encoder_dim=18, decoder_dim=18, encoder_heads=6, decoder_heads=6)
+
+
 @torch.no_grad()
 def test_without_rotary_positions_nothing_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:

@@ -72,7 +72,7 @@ def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
         type=_positive(float),
         default=25.0,
         metavar="N",
-        help="units decoded a second of speech, runs collapsed (default: %(default)s; the example's have 24)",
+        help="units decoded a second of speech, runs collapsed (default: %(default)s; the example's have 18)",
     )
     group.add_argument(
         "--decoder-layers",

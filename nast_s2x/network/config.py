@@ -34,7 +34,7 @@ class NastConfig:
             Learned positions soon tell the slots of one text slot apart, but not near slots from far ones.
         unit_rotary: rotary positions (Su et al., 2021) in the unit decoder's self- and cross-attention, with slots
             and encoder frames on one time axis; the learned ones then repeat every ``max_unit_positions`` slots and set
-            no limit. Published: none. With learned ones alone, near slots take long to be told from far ones.
+            no limit. Published: none.
         max_position_shift: in training each sentence's encoder positions start at a random number below it.
     """
 
@@ -70,6 +70,12 @@ class NastConfig:
             raise ValueError(
                 "decoder_dim must equal encoder_dim (the text decoder starts from pooled encoder states and the "
                 f"recognition loss shares its embedding), got {self.decoder_dim} and {self.encoder_dim}"
+            )
+
+        if self.unit_rotary and self.decoder_dim // self.decoder_heads % 2:
+            raise ValueError(
+                "rotary positions turn pairs of features: unit_rotary needs an even head size, got "
+                f"decoder_dim {self.decoder_dim} / decoder_heads {self.decoder_heads}"
             )
 
     def to_dict(self) -> dict[str, Any]:
