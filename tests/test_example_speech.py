@@ -61,7 +61,7 @@ def test_seams_are_no_louder_than_one_window(bundle: Bundle, translations: list)
         stream = VocoderStream(bundle.voice(), SynthesisGeometry(lookahead_frames=5))
         pieces = [stream.push(chunk, final=chunk is chunks[-1]) for chunk in chunks]
         spoken = np.concatenate(pieces)
-        assert np.abs(spoken - whole).max() < 0.01  # the card says 0.002
+        assert np.abs(spoken - whole).max() < 0.01  # the card says 0.004
         seams = np.cumsum([len(piece) for piece in pieces if len(piece)])[:-1]
         jumps, expected = (np.abs(x[seams] - x[seams - 1]).max() for x in (spoken, whole))
         assert len(seams) >= 4 and jumps < 1.1 * expected + 0.005
@@ -71,7 +71,7 @@ def test_the_recogniser_understands_the_speech(translations: list) -> None:
     recogniser = open_recogniser(str(EXAMPLE / "recogniser"), language="en")
     references = (EXAMPLE / "recordings" / "target.txt").read_text(encoding="utf-8").splitlines()[: len(translations)]
     heard = recogniser.transcribe([translation.waveform for translation in translations])
-    assert word_error_rate([t.text for t in heard], references) < 50  # the card says 30 on 200 sentences
+    assert word_error_rate([t.text for t in heard], references) < 30  # the card says 16 on 200 sentences
     silence = 1e-3 * np.random.default_rng(1).standard_normal(48000).astype(np.float32)
     assert word_error_rate([recogniser.transcribe([silence])[0].text], references[:1]) > 60
 
