@@ -107,6 +107,11 @@ def test_bfloat16_training_on_a_cpu_takes_the_plain_form(monkeypatch: pytest.Mon
     with torch.autocast("cpu", torch.bfloat16):
         rough = model(fbank, None, ChunkGeometry(None)).unit_logits
     assert len(calls) == 2 * 2 + 1 * 2  # self- and cross-attention of 2 text and 1 unit layers
+    with torch.no_grad():  # 8 text and 48 unit slots are few
+        assert torch.equal(model(fbank, None, ChunkGeometry(None)).unit_logits, exact)
+        assert len(calls) == 6
+        model(torch.randn(1, 100, 80), None, ChunkGeometry(None))  # 78 unit slots are not
+    assert len(calls) == 8
     assert F.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.99
     rough.float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

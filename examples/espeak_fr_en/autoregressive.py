@@ -96,8 +96,9 @@ def load_baseline(checkpoint: Path, data: Path) -> nn.Module:
     Raises:
         FileNotFoundError: no such checkpoint or data folder.
     """
-    import nast_s2x.tasks  # noqa: F401  what fairseq's checkpoints hold is read as data from here on
+    from nast_s2x.tasks import register
 
+    register()  # what fairseq's checkpoints hold is read as data from here on
     for path in (checkpoint, data / "config.yaml"):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
