@@ -157,8 +157,8 @@ def _plain_is_faster(query: Tensor, key: Tensor) -> bool:
 def _plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Attention (B, H, T, head size) in plain operations.
 
-    In bfloat16 on CPUs the backward pass of torch's fused form alone takes 3 to 10 times as long: 39 and 55 ms against 13
-    and 5 for 24 x 4 heads of size 32, 210 slots, 210 and 70 keys, one thread.
+    In bfloat16 on CPUs the backward pass of torch's fused form alone takes 3 to 10 times as long: 39 and 55 ms against
+    13 and 5 for 24 x 4 heads of size 32, 210 slots, 210 and 70 keys, one thread.
     """
     scores = (query * query.size(-1) ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
