@@ -159,7 +159,7 @@ def test_the_unit_decoder_learns_alone_on_top_of_a_bundle(data: Path, asr: Path,
     assert all(torch.equal(trained[name], value) for name, value in start.items())
     first = weights(tmp_path / "units/checkpoint_best.pt")
     assert len(first["unit_decoder.embed_positions.weight"]) == 6 + 2  # rotary: one for each slot of a text slot
-    # And with the checkpoint itself, one more update later, the same training.
+    # From the checkpoint itself, the same training.
     again = train(
         data, tmp_path / "again", *flags, *losses, "--start-from", str(asr / "checkpoint_last.pt"), "--max-update", "2"
     )

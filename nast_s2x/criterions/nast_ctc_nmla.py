@@ -49,8 +49,8 @@ class NastCriterionConfig(FairseqDataclass):
     autocast_bf16: bool = field(
         default=False,
         metadata={
-            "help": "train with the network's products in bfloat16, weights and losses in float32: faster on GPUs "
-            "and on CPUs that have it (avx512_bf16, amx_bf16), slower on others"
+            "help": "train with the network's products in bfloat16, weights and losses in float32; for GPUs and CPUs "
+            "that have it (avx512_bf16, amx_bf16)"
         },
     )
 
