@@ -21,11 +21,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from nast_s2x.data.config import CONFIG_NAME, DataConfig  # noqa: E402
-from nast_s2x.data.dictionary import LabelDictionary  # noqa: E402
-from nast_s2x.data.features import split_segment  # noqa: E402
-from nast_s2x.data.manifest import Example, read_split  # noqa: E402
-from nast_s2x.data.text import TextTokenizer  # noqa: E402
+from nast_s2x.corpus.audio_ref import split_segment  # noqa: E402
+from nast_s2x.corpus.data_folder import CONFIG_NAME, DataConfig  # noqa: E402
+from nast_s2x.corpus.manifest import Example, read_split  # noqa: E402
+from nast_s2x.labels import (
+    LabelDictionary,  # noqa: E402
+    TextTokenizer,  # noqa: E402
+)
 
 UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 TEXT_HEADER = ("id", "tgt_text")

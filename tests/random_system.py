@@ -10,15 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.data.dictionary import LabelDictionary
-from nast_s2x.data.text import TextTokenizer
 from nast_s2x.frontend.cmvn import CmvnAccumulator
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.geometries import TrainedGeometries
+from nast_s2x.labels import LabelDictionary, TextTokenizer
 from nast_s2x.network import NastConfig, NastModel
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 SENTENCES = """the small house is red
 a big dog sleeps near the old house
@@ -139,7 +138,7 @@ def make_bundle(
     seed: int = 0,
     example: str | None = None,
     voice: bool = False,
-) -> Bundle:
+) -> System:
     """A bundle in memory, its vocabulary in ``folder``; a fixed recording makes its labels vary.
 
     With ``voice`` it holds a tiny random vocoder, and both name the same centroids.
@@ -150,7 +149,7 @@ def make_bundle(
     cmvn = CmvnAccumulator().add(features).result()
     model = make_model(len(dictionary), units, seed)
     centre_outputs(model, cmvn(features))
-    bundle = Bundle(
+    bundle = System(
         model=model,
         dictionary=dictionary,
         tokenizer=TextTokenizer(spm, dictionary),

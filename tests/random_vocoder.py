@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 NUM_UNITS = 20
 

@@ -17,9 +17,9 @@ pytest.importorskip("fairseq")
 from plugin_data import UNITS, make_data_folder  # noqa: E402
 from plugin_runs import settings  # noqa: E402
 
+from nast_s2x.benchmarks import autoregressive as benchmark  # noqa: E402
+from nast_s2x.benchmarks.streaming import random_model  # noqa: E402
 from nast_s2x.chunking import ChunkGeometry  # noqa: E402
-from nast_s2x.cli import benchmark_autoregressive as benchmark  # noqa: E402
-from nast_s2x.cli.benchmark_streaming import random_model  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
 from nast_s2x.network import NastConfig  # noqa: E402
 

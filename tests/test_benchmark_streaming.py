@@ -4,8 +4,8 @@ import argparse
 
 import torch
 
+from nast_s2x.benchmarks import streaming as benchmark
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.cli import benchmark_streaming as benchmark
 
 
 def arguments(**changes: object) -> argparse.Namespace:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from random_vocoder import make_vocoder
 
+from nast_s2x.benchmarks import speech as benchmark
+from nast_s2x.benchmarks.streaming import random_model
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.cli import benchmark_voice as benchmark
-from nast_s2x.cli.benchmark_streaming import random_model
 from nast_s2x.cli.main import build_parser, main
 from nast_s2x.frontend.fbank import num_frames
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig

@@ -25,7 +25,7 @@ from nast_s2x.evaluation.items import Item  # noqa: E402
 from nast_s2x.evaluation.run import AGENTS, Engine  # noqa: E402
 from nast_s2x.evaluation.settings import Setup  # noqa: E402
 from nast_s2x.evaluation.shards import LOG, blocks_of  # noqa: E402
-from nast_s2x.inference.bundle import Bundle  # noqa: E402
+from nast_s2x.inference.bundle import System  # noqa: E402
 from nast_s2x.inference.streaming import Emission, StreamingTranslator  # noqa: E402
 
 SECONDS = 2.4
@@ -34,7 +34,7 @@ TIMES_MS = (700, 1310, 1900)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
     """In float64, so that no label hangs on a rounding."""
     return make_bundle(tmp_path_factory.mktemp("causality"), voice=True, dtype=torch.float64)
 
@@ -53,7 +53,7 @@ def up_to(emissions: list[Emission], time_ms: float) -> list[tuple[str, list[int
 
 @pytest.mark.parametrize("rate", [16000, 44100])
 @pytest.mark.parametrize(("chunk_ms", "lookahead_ms"), [(160, 0), (320, 320), (160, 480), (640, 80)])
-def test_a_translator_does_not_know_the_future(bundle: Bundle, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
+def test_a_translator_does_not_know_the_future(bundle: System, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
     """All samples in one push: only the times of the geometry say what may depend on what."""
     geometry = bundle.geometry(chunk_ms, lookahead_ms)
     answers = []
@@ -72,7 +72,7 @@ def test_a_translator_does_not_know_the_future(bundle: Bundle, chunk_ms: int, lo
 
 
 def evaluate(
-    bundle: Bundle, folder: Path, recordings: list[np.ndarray], rate: int, **setup: Any
+    bundle: System, folder: Path, recordings: list[np.ndarray], rate: int, **setup: Any
 ) -> list[dict[str, Any]]:
     """The log of an evaluation of recordings at 320 ms."""
     items = []
@@ -88,7 +88,7 @@ def evaluate(
 @pytest.mark.parametrize(("rate", "first"), [(16000, None), (16000, 15), (22050, None)])
 @pytest.mark.parametrize("target_type", ["text", "speech"])
 def test_an_evaluation_does_not_know_the_future(
-    bundle: Bundle, tmp_path: Path, target_type: str, rate: int, first: int | None
+    bundle: System, tmp_path: Path, target_type: str, rate: int, first: int | None
 ) -> None:
     whole, *changed = evaluate(bundle, tmp_path, sources(rate), rate, target_type=target_type, first_segment_ms=first)
     for time, line in zip(TIMES_MS, changed, strict=True):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nast_s2x.cli.benchmark_losses import viterbi_one
+from nast_s2x.benchmarks.losses import viterbi_one
 from nast_s2x.ctc import CtcCollapser, aligned_labels, ctc_collapse, is_feasible, viterbi_align
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from nast_s2x.data.config import DataConfig
-from nast_s2x.data.dictionary import LabelDictionary
-from nast_s2x.data.features import load_features
-from nast_s2x.data.manifest import Example, parse_units, read_split, read_table, write_split
-from nast_s2x.data.specaugment import SpecAugment
-from nast_s2x.data.text import TextTokenizer
-from nast_s2x.data.vocabulary import train_vocabulary
+from nast_s2x.corpus.audio_ref import load_features
+from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.manifest import Example, parse_units, read_split, read_table, write_split
+from nast_s2x.corpus.vocabulary import train_vocabulary
 from nast_s2x.frontend.fbank import fbank
+from nast_s2x.frontend.specaugment import SpecAugment
+from nast_s2x.labels import LabelDictionary, TextTokenizer
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
 
@@ -173,7 +172,7 @@ def test_split_round_trip(tmp_path: Path) -> None:
 
 def test_split_of_another_origin(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_bytes(
-        "\ufeffid\tsrc_audio\tsrc_n_frames\tspeaker\ttgt_text\r\nu1\tu1.npy\t5\tspk\ta \" b\r\n\r\n".encode()
+        '\ufeffid\tsrc_audio\tsrc_n_frames\tspeaker\ttgt_text\r\nu1\tu1.npy\t5\tspk\ta " b\r\n\r\n'.encode()
     )
     assert read_split(tmp_path / "t.tsv") == [Example("u1", "u1.npy", 5, "", 'a " b')]
 
@@ -230,9 +229,7 @@ def test_features_from_every_place(tmp_path: Path) -> None:
         np.testing.assert_array_equal(load_features(place, tmp_path), expected)
     half = load_features("half.npy", tmp_path)
     assert half.dtype == np.float32 and np.abs(half - expected).max() < 0.01
-    np.testing.assert_array_equal(
-        load_features("a.wav:160:4000", tmp_path), fbank(waveform[160:4160]).numpy()
-    )
+    np.testing.assert_array_equal(load_features("a.wav:160:4000", tmp_path), fbank(waveform[160:4160]).numpy())
 
 
 def test_feature_errors_name_the_place(tmp_path: Path) -> None:

@@ -11,15 +11,14 @@ import pytest
 import soundfile
 
 from nast_s2x.cli.main import main
-from nast_s2x.data import packing
-from nast_s2x.data.config import DataConfig
-from nast_s2x.data.dictionary import LabelDictionary
-from nast_s2x.data.features import load_features
-from nast_s2x.data.manifest import read_split
-from nast_s2x.data.prepare import PrepareError, PrepareOptions, prepare
-from nast_s2x.data.text import TextTokenizer
+from nast_s2x.corpus import packing
+from nast_s2x.corpus.audio_ref import load_features
+from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.manifest import read_split
+from nast_s2x.corpus.prepare import ManifestError, PrepareOptions, prepare
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.fbank import fbank
+from nast_s2x.labels import LabelDictionary, TextTokenizer
 
 SMALL = PrepareOptions(vocab_size=60, source_lang="fr", target_lang="en")
 TEXTS = [
@@ -150,7 +149,7 @@ def test_a_text_where_a_path_should_be(tmp_path: Path) -> None:
 def test_strict_finds_unreadable_audio_before_writing(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
     (tmp_path / "sound/1.wav").write_bytes(b"RIFF" + bytes(50))
-    with pytest.raises(PrepareError) as error:
+    with pytest.raises(ManifestError) as error:
         prepare(manifest, tmp_path / "out", SMALL, strict=True)
     assert len(error.value.problems) == 1 and "m.tsv:3: " in error.value.problems[0]
     assert not (tmp_path / "out").exists()
@@ -216,12 +215,12 @@ def test_settings_are_never_mixed(tmp_path: Path) -> None:
     prepare(manifest, tmp_path / "out", SMALL, jobs=1)
     other = PrepareOptions(vocab_size=50, source_lang="fr", target_lang="en")
     before = (tmp_path / "out/spm.model").read_bytes()
-    with pytest.raises(PrepareError, match=r"other settings \(vocab_size\)"):
+    with pytest.raises(ManifestError, match=r"other settings \(vocab_size\)"):
         prepare(manifest, tmp_path / "out", other, jobs=1)
     assert (tmp_path / "out/spm.model").read_bytes() == before
     assert prepare(manifest, tmp_path / "out", SMALL, jobs=1).already_complete
     manifest.write_text(manifest.read_text("utf-8").replace("\tdev", "\ttest"), encoding="utf-8")
-    with pytest.raises(PrepareError, match=r"\(manifest\)"):
+    with pytest.raises(ManifestError, match=r"\(manifest\)"):
         prepare(manifest, tmp_path / "out", SMALL, jobs=1)
     prepare(manifest, tmp_path / "out", other, jobs=1, overwrite=True)
     assert (tmp_path / "out/test.tsv").exists() and not (tmp_path / "out/dev.tsv").exists()
@@ -232,10 +231,10 @@ def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/config.yaml").write_text("mine")
-    with pytest.raises(PrepareError, match=r"config\.yaml that was not made here"):
+    with pytest.raises(ManifestError, match=r"config\.yaml that was not made here"):
         prepare(manifest, tmp_path / "out", SMALL, jobs=1)
     own = manifest.rename(tmp_path / "train.tsv")
-    with pytest.raises(PrepareError, match="would be overwritten"):
+    with pytest.raises(ManifestError, match="would be overwritten"):
         prepare(own, tmp_path, SMALL, jobs=1, overwrite=True)
 
 
@@ -255,7 +254,7 @@ def test_units_pass_through(tmp_path: Path) -> None:
 def test_more_test_data_with_an_old_vocabulary(tmp_path: Path) -> None:
     prepare(write_manifest(tmp_path / "a"), tmp_path / "old", SMALL, jobs=1)
     manifest = write_manifest(tmp_path / "b", rows=2)  # no training rows
-    with pytest.raises(PrepareError, match="no usable row in a split named train"):
+    with pytest.raises(ManifestError, match="no usable row in a split named train"):
         prepare(manifest, tmp_path / "new", SMALL, jobs=1)
     prepare(manifest, tmp_path / "new", PrepareOptions(vocabulary_from=tmp_path / "old"), jobs=1)
     for name in ("spm.model", "spm.txt", "gcmvn.npz"):

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from nast_s2x.evaluation import latency
 from nast_s2x.evaluation.log import Utterance, heard_of, read_log, speech_of
 from nast_s2x.evaluation.scoring import score
+from nast_s2x.metrics import latency
 
 pytest.importorskip("simuleval")
 

@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from nast_s2x.cli.main import main
 from nast_s2x.evaluation.compare import compare, table, told, unique_names, write
-from nast_s2x.evaluation.quality import asr_bleu
+from nast_s2x.metrics.quality import asr_bleu
 
 WORSE = ("the bridge is old today", "my brother buys apples", "we meet at a station", "")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nast_s2x.evaluation import latency
-from nast_s2x.evaluation.latency import (
+from nast_s2x.metrics import latency
+from nast_s2x.metrics.latency import (
     average_lagging,
     average_proportion,
     average_token_delay,

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from nast_s2x.evaluation import quality
-from nast_s2x.evaluation.quality import (
+from nast_s2x.metrics import quality
+from nast_s2x.metrics.quality import (
     asr_bleu,
     bleu,
     chrf,
@@ -17,7 +17,7 @@ from nast_s2x.evaluation.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.evaluation.text import normalise
+from nast_s2x.metrics.text import normalise
 
 pytest.importorskip("sacrebleu")
 

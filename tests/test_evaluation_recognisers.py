@@ -15,16 +15,16 @@ import pytest
 import torch
 from random_system import make_bundle, make_signal
 
-from nast_s2x import huggingface
+from nast_s2x.checkpoints import huggingface
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.cli.main import main
-from nast_s2x.evaluation.recognisers import NOTHING, RecognisedWord, Recogniser, Transcript, open_recogniser
-from nast_s2x.evaluation.recognisers.bundle import BundleRecogniser, timed_words
-from nast_s2x.evaluation.recognisers.wav2vec2 import Vocabulary, Wav2Vec2Recogniser, read_vocabulary
-from nast_s2x.evaluation.recognisers.wav2vec2 import timed_words as label_words
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.offline import translate_batch
+from nast_s2x.recognisers import NOTHING, RecognisedWord, Recogniser, Transcript, open_recogniser
+from nast_s2x.recognisers.bundle import BundleRecogniser, timed_words
+from nast_s2x.recognisers.wav2vec2 import Vocabulary, Wav2Vec2Recogniser, read_vocabulary
+from nast_s2x.recognisers.wav2vec2 import timed_words as label_words
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcde'"]
 CONVOLUTIONS = {"conv_dim": [8] * 7, "conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path) -> Bundle:
+def bundle(folder: Path) -> System:
     return BundleRecogniser.load(folder).bundle
 
 
@@ -69,7 +69,7 @@ def test_a_bundle_says_what_offline_translation_says(folder: Path) -> None:
     assert found[2].text == translation.text
 
 
-def test_words_of_a_bundle_lie_where_their_slots_are(bundle: Bundle) -> None:
+def test_words_of_a_bundle_lie_where_their_slots_are(bundle: System) -> None:
     blank = bundle.dictionary.blank
     labels, expected = [blank], []
     for text in ("the", "blueberries", "is"):
@@ -102,7 +102,7 @@ def test_the_identity_changes_with_weights_and_not_with_the_place(folder: Path, 
     assert changed != identity and changed.split()[:2] == identity.split()[:2] == ["bundle", folder.name]
 
 
-def test_a_bundle_that_translates_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+def test_a_bundle_that_translates_is_refused(tmp_path: Path, bundle: System) -> None:
     translating = dataclasses.replace(bundle, target_lang="en").save(tmp_path / "translates")
     with pytest.raises(ValueError, match="translates from fr to en: a recogniser is needed"):
         open_recogniser(f"bundle:{translating}")

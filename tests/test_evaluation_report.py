@@ -268,8 +268,8 @@ def test_figures_that_the_page_does_not_know_are_shown_too(tmp_path: Path) -> No
 
 
 def test_every_figure_of_the_scores_is_explained() -> None:
-    from nast_s2x.evaluation.latency import speech_latency, text_latency
     from nast_s2x.evaluation.scoring import COST_FIGURES
+    from nast_s2x.metrics.latency import speech_latency, text_latency
 
     names = [*QUALITY_FIGURES, *COST_FIGURES]
     names += text_latency([500.0, 900.0], [510.0, 920.0], 1000.0, 2)

@@ -28,7 +28,7 @@ from nast_s2x.evaluation.items import TestSet, read_lists  # noqa: E402
 from nast_s2x.evaluation.run import UtteranceError, evaluate, locked  # noqa: E402
 from nast_s2x.evaluation.settings import Setup  # noqa: E402
 from nast_s2x.evaluation.shards import BLOCK_SIZE, LOG, blocks_of  # noqa: E402
-from nast_s2x.inference.bundle import Bundle, load_system  # noqa: E402
+from nast_s2x.inference.bundle import System, load_system  # noqa: E402
 
 COUNT = BLOCK_SIZE + 2
 """Utterances: a whole block and the beginning of another."""
@@ -50,7 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(corpus: Path) -> Bundle:
+def bundle(corpus: Path) -> System:
     return load_system(corpus / "bundle")
 
 
@@ -73,7 +73,7 @@ def untimed(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def texts(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def texts(corpus: Path, bundle: System, test_set: TestSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation of text at two chunk sizes."""
     folder = tmp_path_factory.mktemp("texts")
     evaluate(folder, test_set.items, setup(corpus), ["320", "offline"], bundle=bundle)
@@ -100,7 +100,7 @@ def plain_segments() -> Iterator[None]:
 @pytest.mark.parametrize("target_type", ["text", "speech"])
 def test_agreement_with_simuleval_alone(
     corpus: Path,
-    bundle: Bundle,
+    bundle: System,
     test_set: TestSet,
     tmp_path: Path,
     target_type: str,
@@ -159,7 +159,7 @@ def breaking_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseExceptio
 def test_an_interrupted_run_goes_on(
     texts: Path,
     corpus: Path,
-    bundle: Bundle,
+    bundle: System,
     test_set: TestSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -183,7 +183,7 @@ def test_an_interrupted_run_goes_on(
 
 
 def test_what_is_finished_is_not_run_again(
-    texts: Path, corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: Path, corpus: Path, bundle: System, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(texts / "320", tmp_path / "320")
     before = (tmp_path / "320" / LOG).read_bytes()
@@ -198,7 +198,7 @@ def test_what_is_finished_is_not_run_again(
 
 
 def test_an_error_names_the_utterance(
-    corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, bundle: System, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaking_at(monkeypatch, 2, Broken())
     with pytest.raises(UtteranceError, match=f"source:3: 2 \\({corpus}/2.wav\\), chunk size 320: Broken") as caught:
@@ -215,7 +215,7 @@ def test_an_error_in_a_worker_names_the_utterance(corpus: Path, test_set: TestSe
     assert blocks_of(tmp_path / "320", "320", test_set.items)[0].done() == 1
 
 
-def test_a_damaged_shard_is_not_used(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_not_used(corpus: Path, bundle: System, test_set: TestSet, tmp_path: Path) -> None:
     log = blocks_of(tmp_path / "320", "320", test_set.items)[0].folder / LOG
     log.parent.mkdir(parents=True)
     for content, message in (('{"index": 4}\n', r"holds utterances \[4\]"), ("[1]\n", "is damaged: a line is not")):
@@ -224,7 +224,7 @@ def test_a_damaged_shard_is_not_used(corpus: Path, bundle: Bundle, test_set: Tes
             evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
 
 
-def test_two_runs_do_not_share_a_folder(corpus: Path, bundle: Bundle, test_set: TestSet, tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_folder(corpus: Path, bundle: System, test_set: TestSet, tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ValueError, match=f"another run is at work in {tmp_path}"):
         evaluate(tmp_path, test_set.items, setup(corpus), ["320"], bundle=bundle)
     assert not (tmp_path / "320").exists()

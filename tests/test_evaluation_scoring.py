@@ -15,10 +15,10 @@ import pytest
 import soundfile
 
 from nast_s2x.cli.main import main
-from nast_s2x.evaluation import latency
-from nast_s2x.evaluation.quality import bleu, chrf, unit_bleu
-from nast_s2x.evaluation.recognisers import RecognisedWord, Transcript
 from nast_s2x.evaluation.scoring import score, table
+from nast_s2x.metrics import latency
+from nast_s2x.metrics.quality import bleu, chrf, unit_bleu
+from nast_s2x.recognisers import RecognisedWord, Transcript
 
 pytest.importorskip("sacrebleu")
 REPOSITORY = Path(__file__).parent.parent

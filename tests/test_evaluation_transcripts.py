@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nast_s2x.evaluation.recognisers import NOTHING, RecognisedWord, Transcript
 from nast_s2x.evaluation.transcripts import GROUP, TranscriptStore, audio_hash
+from nast_s2x.recognisers import NOTHING, RecognisedWord, Transcript
 
 
 class FakeRecogniser:

@@ -18,11 +18,11 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from espeak_fr_en import intelligibility  # noqa: E402
 
-from nast_s2x.evaluation import quality  # noqa: E402
-from nast_s2x.evaluation.recognisers import open_recogniser  # noqa: E402
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
 from nast_s2x.inference.offline import translate_samples  # noqa: E402
+from nast_s2x.metrics import quality  # noqa: E402
+from nast_s2x.recognisers import open_recogniser  # noqa: E402
 from nast_s2x.vocoder.checkpoint import save_vocoder  # noqa: E402
 
 TEXTS = ("the small house is red", "a big dog sleeps", "birds sing")

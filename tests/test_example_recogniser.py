@@ -15,9 +15,9 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from espeak_fr_en import recogniser, speech  # noqa: E402
 
-from nast_s2x.evaluation.quality import word_error_rate  # noqa: E402
-from nast_s2x.evaluation.recognisers import open_recogniser  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.metrics.quality import word_error_rate  # noqa: E402
+from nast_s2x.recognisers import open_recogniser  # noqa: E402
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 HEADER = "id\taudio\tsrc_text\ttgt_text\tsplit\ttgt_speech"

@@ -5,20 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nast_s2x.evaluation.quality import word_error_rate
-from nast_s2x.evaluation.recognisers import open_recogniser
 from nast_s2x.frontend.audio import load_audio
-from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.bundle import System, load_system
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.metrics.quality import word_error_rate
+from nast_s2x.recognisers import open_recogniser
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
+def bundle() -> System:
     return load_system(EXAMPLE / "speech_bundle")
 
 
@@ -29,12 +29,12 @@ def recordings() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def translations(bundle: Bundle, recordings: list[np.ndarray]) -> list:
+def translations(bundle: System, recordings: list[np.ndarray]) -> list:
     geometry = bundle.geometry(320)
     return [translate_samples(bundle, samples, geometry=geometry, with_speech=True) for samples in recordings[:8]]
 
 
-def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: Bundle) -> None:
+def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: System) -> None:
     folders = ("bundle", "speech_bundle", "recogniser")
     assert sum(file.stat().st_size for name in folders for file in (EXAMPLE / name).rglob("*")) < 30e6
     centroids = Centroids.load(EXAMPLE / "speech_bundle" / "centroids.safetensors")
@@ -43,7 +43,7 @@ def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: Bundle) -> N
     assert bundle.num_units == bundle.vocoder.config.num_embeddings == centroids.num_units == 100
 
 
-def test_any_cut_gives_the_same_speech(bundle: Bundle, recordings: list[np.ndarray], translations: list) -> None:
+def test_any_cut_gives_the_same_speech(bundle: System, recordings: list[np.ndarray], translations: list) -> None:
     generator = np.random.default_rng(5)
     for samples, expected in zip(recordings[:3], translations):
         translator = StreamingTranslator(bundle, bundle.geometry(320), with_speech=True)
@@ -54,11 +54,11 @@ def test_any_cut_gives_the_same_speech(bundle: Bundle, recordings: list[np.ndarr
         assert [unit for emission in emissions for unit in emission.units] == expected.units
 
 
-def test_seams_are_no_louder_than_one_window(bundle: Bundle, translations: list) -> None:
+def test_seams_are_no_louder_than_one_window(bundle: System, translations: list) -> None:
     for translation in translations[:4]:
         (whole,) = synthesize(bundle.voice(), [translation.units])
         chunks = [translation.units[start : start + 8] for start in range(0, len(translation.units), 8)]
-        stream = VocoderStream(bundle.voice(), SynthesisGeometry(lookahead_frames=5))
+        stream = VocoderStream(bundle.voice(), SynthesisWindow(lookahead_frames=5))
         pieces = [stream.push(chunk, final=chunk is chunks[-1]) for chunk in chunks]
         spoken = np.concatenate(pieces)
         assert np.abs(spoken - whole).max() < 0.01  # the card says 0.004

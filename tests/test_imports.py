@@ -12,41 +12,59 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
 
 BASE = {"torch", "numpy"}
-#: room -> (rooms of this package, libraries); the standard library, json_object and the room itself always count.
+#: Rooms that every room may import.
+GROUND = {"errors", "files", "progress", "device"}
+_MODEL = {"batches", "chunking", "ctc", "labels", "network"}
+_SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
+#: room -> (rooms of this package, libraries); the standard library, numpy, GROUND and the room itself always count.
+#: Optional libraries are listed too: only functions that need one import it.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
-    "chunking": (set(), {"torch"}),
-    "ctc": (set(), {"torch"}),
-    "inert": (set(), BASE),
-    "json_object": (set(), set()),
-    "network": ({"chunking", "ctc"}, {"torch"}),
-    "losses": ({"chunking", "ctc"}, {"torch"}),
-    "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank"}),
-    "huggingface": ({"frontend"}, {"safetensors", "transformers"}),
-    # sklearn, transformers and fairseq are optional: only the function that needs one imports it.
+    "errors": (set(), set()),
+    "files": (set(), set()),
+    "progress": (set(), {"tqdm"}),
+    "device": (set(), {"torch"}),
+    "batches": (set(), {"torch"}),
+    "chunking": ({"batches"}, {"torch"}),
+    "ctc": ({"batches"}, {"torch", "triton"}),
+    "labels": ({"ctc", "inference"}, {"sentencepiece"}),
+    "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank", "sounddevice"}),
+    "network": ({"batches", "chunking", "labels", "ctc"}, {"torch"}),
+    "losses": ({"batches", "ctc", "chunking"}, {"torch"}),
+    "checkpoints": (
+        {"chunking", "network", "frontend", "inference", "units"},
+        BASE | {"safetensors", "transformers", "huggingface_hub"},
+    ),
+    "corpus": ({"labels", "frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm", "pyarrow"}),
     "units": (
-        {"inert", "huggingface", "frontend", "data"},
+        {"checkpoints", "frontend", "corpus"},
         BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
     ),
-    # tensorboard is optional; sound files and units manifests are the training's.
-    "vocoder": ({"inert", "frontend", "data"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
-    "data": ({"frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm"}),
-    "inference": (
-        {"inert", "frontend", "network", "vocoder", "data", "chunking", "ctc"},
-        BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"},
+    "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
+    "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
+    "metrics": (set(), {"sacrebleu"}),
+    "training": (set(), {"yaml"}),
+    "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
+    "recognisers": (
+        {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},
+        BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},
     ),
-    "agents": ({"inference"}, BASE | {"simuleval"}),
-    # matplotlib and the recognisers' libraries are optional: only the function that needs one imports it.
     "evaluation": (
-        {"inference", "agents", "frontend", "data", "chunking", "ctc", "huggingface"},
-        BASE | {"simuleval", "sacrebleu", "matplotlib", "yaml", "tqdm", "faster_whisper", "transformers"},
+        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking", "agents"},
+        BASE | {"simuleval", "sacrebleu", "jinja2", "matplotlib", "yaml", "tqdm"},
+    ),
+    "benchmarks": (
+        _SYSTEM | {"losses", "inference", "metrics", "recognisers", "evaluation", "cli"},
+        BASE | {"fairseq", "tqdm"},
     ),
 }
-_BELOW_FAIRSEQ = {"chunking", "ctc", "network", "losses", "frontend", "vocoder", "data", "inference"}
+_BELOW_FAIRSEQ = {"batches", "chunking", "ctc", "labels", "network", "losses", "frontend", "corpus", "checkpoints"}
 for _room in ("models", "criterions", "tasks"):
     ROOMS[_room] = (
-        _BELOW_FAIRSEQ | {"models", "criterions", "tasks"},
+        _BELOW_FAIRSEQ | {"models", "criterions", "tasks", "metrics", "inference"},
         BASE | {"fairseq", "omegaconf", "sacrebleu", "sentencepiece", "tqdm", "yaml"},
     )
+#: Rooms of the table that are not built yet.
+PLANNED = {"batches", "training"}
 
 
 def room_files(room: str) -> list[Path]:
@@ -78,15 +96,15 @@ def violations(room: str, names: set[str]) -> list[str]:
         top, _, rest = name.partition(".")
         if top == "nast_s2x":
             target = rest.split(".")[0]
-            allowed = target in rooms or target in {room, "json_object", "__version__", ""}
+            allowed = target in rooms | GROUND or target in {room, "__version__", ""}
         else:
-            allowed = top in libraries or top in sys.stdlib_module_names
+            allowed = top in libraries or top == "numpy" or top in sys.stdlib_module_names
         if not allowed:
             wrong.append(name)
     return wrong
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
+@pytest.mark.parametrize("room", sorted(ROOMS.keys() - PLANNED))
 def test_room_imports_only_what_is_below(room: str) -> None:
     wrong = {}
     for file in room_files(room):
@@ -105,9 +123,9 @@ def test_every_room_has_a_line_in_the_table() -> None:
 
 def test_the_check_sees_all_kinds_of_imports() -> None:
     source = "import fairseq.data\ndef f():\n    from ..cli import main\n    from nast_s2x import tasks\nimport os\n"
-    names = imports(source, "nast_s2x.data.features")
+    names = imports(source, "nast_s2x.corpus.audio_ref")
     assert names == {"fairseq.data", "nast_s2x.cli", "nast_s2x.tasks", "os"}
-    assert violations("data", names) == ["fairseq.data", "nast_s2x.cli", "nast_s2x.tasks"]
+    assert violations("corpus", names) == ["fairseq.data", "nast_s2x.cli", "nast_s2x.tasks"]
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -123,9 +141,21 @@ def test_package_import_is_light_and_silent() -> None:
 
 
 def test_inference_needs_neither_fairseq_nor_simuleval() -> None:
+    rooms = (
+        "chunking",
+        "ctc",
+        "labels",
+        "network",
+        "losses",
+        "frontend",
+        "checkpoints",
+        "corpus",
+        "inference",
+        "vocoder",
+    )
     modules = [
         ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
-        for room in ("chunking", "ctc", "network", "losses", "frontend", "data", "inference", "vocoder")
+        for room in rooms
         for file in room_files(room)
     ]
     # None in sys.modules makes an import of that name fail, as if it were not installed.

@@ -13,13 +13,13 @@ import pytest
 import torch
 from random_system import make_model
 
+from nast_s2x.checkpoints.fairseq import average_checkpoints, load_checkpoint, num_updates, settings
+from nast_s2x.checkpoints.trained import read_trained_model
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.cli.main import main
 from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.checkpoint import average_checkpoints, load_checkpoint, num_updates, settings
 from nast_s2x.inference.geometries import TrainedGeometries
 from nast_s2x.inference.offline import translate_batch
-from nast_s2x.inference.trained import read_trained_model
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
 

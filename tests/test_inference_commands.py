@@ -14,10 +14,10 @@ import soundfile
 from random_system import make_bundle, make_signal
 
 from nast_s2x.cli.main import main
-from nast_s2x.data.manifest import Example, write_split
+from nast_s2x.corpus.manifest import Example, write_split
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.bundle import System, load_system
 from nast_s2x.inference.generation import SourceRow, generate, make_batches, rows_of_manifest, shard_rows
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.streaming import StreamingTranslator
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path) -> Bundle:
+def bundle(folder: Path) -> System:
     return load_system(folder / "bundle")
 
 
@@ -56,13 +56,13 @@ def read_json(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def expected_texts(folder: Path, bundle: Bundle, chunk: str) -> list[str]:
+def expected_texts(folder: Path, bundle: System, chunk: str) -> list[str]:
     files = sorted((folder / "audio").iterdir(), key=lambda path: path.stem)
     geometry = bundle.geometry(chunk)
     return [translate_samples(bundle, load_audio(path), geometry=geometry).text for path in files]
 
 
-def test_generate_lines(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_lines(folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("generate", "--manifest", folder / "manifest.tsv", "--split", "test", "-m", folder / "bundle") == 0
     out, err = capsys.readouterr()
     table = {line.split("\t")[0]: line.split("\t")[1:] for line in out.splitlines()}
@@ -81,7 +81,7 @@ def test_generate_lines(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixt
     assert "BLEU on 4 utterances" in err and "translated 4 of 4 utterances, 3.6 s of speech" in err
 
 
-def test_generate_files_with_a_missing_one(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_files_with_a_missing_one(folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]) -> None:
     files = [folder / "audio" / "4.wav", folder / "audio" / "gone.wav", folder / "audio" / "1.flac"]
     out_file = folder / "out" / "lines.txt"
     status = run("generate", *files, "-m", folder / "bundle", "--chunk-ms", 160, "--json", "-", "-o", out_file)
@@ -108,7 +108,7 @@ def test_shards_are_the_whole(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert parts == whole and len(whole) == 6 and "units" not in whole[0]
 
 
-def test_generate_from_a_data_folder(folder: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_generate_from_a_data_folder(folder: Path, bundle: System, tmp_path: Path) -> None:
     features = fbank(load_audio(folder / "audio" / "1.flac")).numpy()
     np.save(tmp_path / "a.npy", features)
     np.save(tmp_path / "nan.npy", np.full((50, 80), np.nan, np.float32))
@@ -181,7 +181,7 @@ def test_the_script_does_the_same(folder: Path) -> None:
     assert done.stdout.startswith("H-0\t") and "translated 1 of 1" in done.stderr
 
 
-def test_translate_json(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_translate_json(folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "audio" / "1.flac"
     assert (
         run("translate", path, "-m", folder / "bundle", "--json", "--units", "--chunk-ms", 160, "--piece-ms", 33) == 0
@@ -200,7 +200,7 @@ def test_translate_json(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixt
 
 
 def test_translate_prints_words_with_their_time(
-    folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "audio" / "4.wav"
     assert run("translate", path, "-m", folder / "bundle") == 0
@@ -212,7 +212,7 @@ def test_translate_prints_words_with_their_time(
     assert times == sorted(times) and times[0] >= 0.65 and times[-1] == pytest.approx(1.7, abs=0.01)
 
 
-def test_translate_offline_and_bad_files(folder: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_translate_offline_and_bad_files(folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "junk.wav").write_bytes(b"RIFF junk")
     files = [folder / "nope.wav", folder / "junk.wav", folder / "audio" / "0.wav"]
     assert run("translate", *files, "-m", folder / "bundle", "--offline", "--json") == 1

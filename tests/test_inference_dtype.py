@@ -12,10 +12,10 @@ from random_system import make_bundle
 from nast_s2x.cli.main import main
 from nast_s2x.cli.system import DTYPES as OFFERED
 from nast_s2x.cli.system import open_system
+from nast_s2x.device import DTYPES, parse_dtype
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.dtypes import DTYPES, number_type
 from nast_s2x.inference.offline import Translation, translate_batch
 from nast_s2x.network.linear import Linear
 
@@ -36,7 +36,7 @@ def test_smaller_number_types_agree_with_fp32_on_the_example(chunk: str) -> None
     bundle = load_system(EXAMPLE / "speech_bundle")
     reference = translate_batch(bundle, features, bundle.geometry(chunk))
     for name in ("int8", "bf16"):  # bf16 last: its weights are rounded for good
-        ours = translate_batch(bundle.to(dtype=number_type(name)), features, bundle.geometry(chunk))
+        ours = translate_batch(bundle.to(dtype=parse_dtype(name)), features, bundle.geometry(chunk))
         assert agreement(ours, reference, "labels") >= 0.99
         assert agreement(ours, reference, "unit_labels") >= 0.98
         changed = [first.text for first, second in zip(reference, ours, strict=True) if first.text != second.text]
@@ -125,7 +125,7 @@ def test_the_flag_reaches_the_network(tmp_path: Path, capsys, monkeypatch) -> No
 
 def test_unknown_number_types_are_refused() -> None:
     with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'float'"):
-        number_type("float")
+        parse_dtype("float")
 
 
 def test_the_commands_offer_the_number_types_that_there_are() -> None:

@@ -10,9 +10,9 @@ import torch
 from random_system import make_bundle, make_signal
 
 from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.labels import RepeatFilter
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.labels import RepeatFilter
 
 
 def drop_at_once(units: list[int], longest: int) -> list[int]:

@@ -12,9 +12,9 @@ pytest.importorskip("fairseq")
 from plugin_data import UNITS, make_data_folder  # noqa: E402
 from plugin_runs import generate, train  # noqa: E402
 
+from nast_s2x.checkpoints.fairseq import SAFE_CLASSES, load_checkpoint  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
 from nast_s2x.inference.bundle import load_system  # noqa: E402
-from nast_s2x.inference.checkpoint import SAFE_CLASSES, load_checkpoint  # noqa: E402
 
 ARCH = [
     "--arch",

@@ -13,17 +13,17 @@ from random_system import NUM_UNITS, UNIT_HASH, make_bundle, make_voice
 from test_inference_checkpoint import PUBLISHED
 
 from nast_s2x.cli.main import main
-from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.bundle import System, load_system
 from nast_s2x.vocoder.checkpoint import save_vocoder
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("system"), voice=True)
 
 
 @pytest.fixture
-def folder(bundle: Bundle, tmp_path: Path) -> Path:
+def folder(bundle: System, tmp_path: Path) -> Path:
     return bundle.save(tmp_path / "bundle")
 
 
@@ -34,7 +34,7 @@ def edit(path: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_a_saved_voice_is_the_same_voice(bundle: Bundle, tmp_path: Path, half: bool) -> None:
+def test_a_saved_voice_is_the_same_voice(bundle: System, tmp_path: Path, half: bool) -> None:
     bundle.vocoder_card = "# The voice\n"
     read = load_system(bundle.save(tmp_path / "b", half=half))
     assert bundle.vocoder is not None and read.vocoder is not None
@@ -115,7 +115,7 @@ def test_a_damaged_voice_configuration(folder: Path, changes: dict[str, object],
         load_system(folder)
 
 
-def test_voices_for_other_units(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+def test_voices_for_other_units(bundle: System, folder: Path, tmp_path: Path) -> None:
     small = save_vocoder(make_voice(NUM_UNITS - 1), tmp_path / "small")
     with pytest.raises(ValueError, match=f"small: the model has {NUM_UNITS} units, the vocoder knows {NUM_UNITS - 1}"):
         bundle.take_voice(small)

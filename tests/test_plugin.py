@@ -18,8 +18,8 @@ pytest.importorskip("fairseq")
 from plugin_data import UNITS, make_data_folder  # noqa: E402
 from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
-from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
-from nast_s2x.tasks.bleu import bleu_counts, bleu_of_counts  # noqa: E402
+from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
+from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import build_specaugment, slots_needed  # noqa: E402
 from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries  # noqa: E402
 
@@ -111,7 +111,7 @@ def test_augmentation_follows_seed_epoch_and_index(data: Path) -> None:
 
 
 def test_specaugment_flag(data: Path) -> None:
-    from nast_s2x.data.config import DataConfig
+    from nast_s2x.corpus.data_folder import DataConfig
 
     config = DataConfig.load(data)
     assert build_specaugment("off", config, ["specaugment"]) is None

@@ -16,7 +16,7 @@ pytest.importorskip("fairseq")
 from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import TINY, settings  # noqa: E402
 
-from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
+from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 # Plain gradient descent with a step of 1: the change of a weight is its gradient.

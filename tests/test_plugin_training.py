@@ -13,7 +13,7 @@ pytest.importorskip("fairseq")
 from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
-from nast_s2x.inference.checkpoint import load_checkpoint  # noqa: E402
+from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def test_a_unit_decoder_becomes_deeper(data: Path, ctc: Path, tmp_path: Path) ->
 
 
 def make_text_bundle(data: Path, asr: Path, folder: Path) -> Path:
-    from nast_s2x.inference.bundle import bundle_from_checkpoints
+    from nast_s2x.inference.bundle import system_from_checkpoints
 
-    return bundle_from_checkpoints([asr / "checkpoint_last.pt"], data).save(folder)
+    return system_from_checkpoints([asr / "checkpoint_last.pt"], data).save(folder)
 
 
 def test_the_unit_decoder_learns_alone_on_top_of_a_bundle(data: Path, asr: Path, tmp_path: Path) -> None:
@@ -232,10 +232,10 @@ def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> N
 
 
 def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Path) -> None:
+    from nast_s2x.checkpoints.fairseq import load_checkpoint
     from nast_s2x.chunking import ChunkGeometry
+    from nast_s2x.corpus.audio_ref import load_features
     from nast_s2x.ctc import ctc_collapse
-    from nast_s2x.data.features import load_features
-    from nast_s2x.inference.checkpoint import load_checkpoint
     from nast_s2x.network import NastConfig, NastModel
 
     lines = generate(

@@ -14,12 +14,12 @@ from random_system import NUM_UNITS, make_bundle, make_signal, make_voice
 from nast_s2x.cli.main import main
 from nast_s2x.cli.speech import file_names
 from nast_s2x.frontend.audio import load_audio
-from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.bundle import System, load_system
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.playback import Playback
 from nast_s2x.inference.streaming import Emission, StreamingTranslator
 from nast_s2x.vocoder.checkpoint import save_vocoder
-from nast_s2x.vocoder.synthesis import SynthesisGeometry
+from nast_s2x.vocoder.streaming import SynthesisWindow
 
 STEP = 1 / 32767  # of 16-bit samples
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path) -> Bundle:
+def bundle(folder: Path) -> System:
     return load_system(folder / "bundle")
 
 
@@ -52,9 +52,9 @@ def run(*arguments: Any) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def emissions_of(bundle: Bundle, path: Path, chunk_ms: int, lookahead_frames: int = 5) -> list[Emission]:
+def emissions_of(bundle: System, path: Path, chunk_ms: int, lookahead_frames: int = 5) -> list[Emission]:
     samples, rate = soundfile.read(path, dtype="float32")
-    synthesis = SynthesisGeometry(lookahead_frames)
+    synthesis = SynthesisWindow(lookahead_frames)
     translator = StreamingTranslator(bundle, bundle.geometry(chunk_ms), with_speech=True, synthesis=synthesis)
     return translator.push(samples, rate) + translator.finish()
 
@@ -67,7 +67,7 @@ def played(emissions: list[Emission], buffer_ms: float = 0.0) -> Playback:
 
 
 def test_translate_writes_what_a_listener_hears(
-    folder: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--speech", "-o", tmp_path / "out", "--chunk-ms", 160, "--json"]
     assert run("translate", folder / "plain.wav", "-m", folder / "bundle", *flags) == 0
@@ -100,7 +100,7 @@ def test_translate_writes_what_a_listener_hears(
 
 
 def test_buffer_lookahead_and_people(
-    folder: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--speech", "--output", tmp_path, "--playback-buffer-ms", 250, "--synthesis-lookahead", 0]
     assert run("translate", folder / "two.flac", "-m", folder / "bundle", *flags) == 0
@@ -127,7 +127,7 @@ def test_computing_time_makes_pieces_later(folder: Path, tmp_path: Path, capsys:
 
 
 def test_translate_all_kinds_of_recordings(
-    folder: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["eight.wav", "fast.wav", "packed.mp3", "empty.wav", "nan.wav", "gone.wav", "plain.wav"]
     files = [folder / name for name in names]
@@ -231,7 +231,7 @@ def manifest(folder: Path) -> Path:
 
 
 def test_generate_speaks_a_corpus(
-    folder: Path, bundle: Bundle, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--speech", "--output-wav", tmp_path / "all", "--json", "-", "--batch-size", 4]
     assert run("generate", "--manifest", manifest, "-m", folder / "bundle", *flags) == 1
@@ -259,7 +259,7 @@ def test_generate_speaks_a_corpus(
 
 
 def test_generate_in_shards_and_chunks(
-    folder: Path, bundle: Bundle, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, bundle: System, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--manifest", manifest, "-m", folder / "bundle", "--speech", "--output-wav", tmp_path]
     for shard in range(2):

@@ -14,7 +14,7 @@ from random_system import NUM_UNITS, make_bundle, make_signal
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.frontend.audio import StreamResampler
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.streaming import Emission, StreamingTranslator
@@ -27,17 +27,17 @@ SIGNAL = make_signal(15.0, seed=7)
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def exact(tmp_path_factory: pytest.TempPathFactory) -> System:
     """Labels are compared in float64, where no near-tie flips."""
     return make_bundle(tmp_path_factory.mktemp("exact"), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def single(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("single"))
 
 
-def geometry_of(bundle: Bundle, chunk_ms: int, lookahead: str, wait: int) -> ChunkGeometry:
+def geometry_of(bundle: System, chunk_ms: int, lookahead: str, wait: int) -> ChunkGeometry:
     milliseconds = {"none": 0, "half": chunk_ms // 2, "full": chunk_ms, "longer": 2 * chunk_ms + 40, "odd": 120}
     return bundle.geometry(chunk_ms, milliseconds[lookahead], wait)
 
@@ -64,7 +64,7 @@ def stream(
 
 
 @contextmanager
-def recorded(bundle: Bundle) -> Iterator[list]:
+def recorded(bundle: System) -> Iterator[list]:
     """The model's outputs, as they come."""
     outputs: list = []
     hook = bundle.model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
@@ -74,7 +74,7 @@ def recorded(bundle: Bundle) -> Iterator[list]:
         hook.remove()
 
 
-def check_contents(bundle: Bundle, samples: np.ndarray, geometry: ChunkGeometry, emissions: list[Emission]) -> None:
+def check_contents(bundle: System, samples: np.ndarray, geometry: ChunkGeometry, emissions: list[Emission]) -> None:
     """Concatenated emissions are the offline translation of the same geometry, and look as emissions should."""
     offline = translate_batch(bundle, [fbank(samples)], geometry)[0]
     assert [token for emission in emissions for token in emission.tokens] == offline.tokens
@@ -112,7 +112,7 @@ CASES = [
 
 @pytest.mark.parametrize(("chunk_ms", "lookahead", "wait", "first", "second"), CASES)
 def test_any_cut_gives_the_offline_translation(
-    exact: Bundle, chunk_ms: int, lookahead: str, wait: int, first: int, second: int
+    exact: System, chunk_ms: int, lookahead: str, wait: int, first: int, second: int
 ) -> None:
     geometry = geometry_of(exact, chunk_ms, lookahead, wait)
     translator = StreamingTranslator(exact, geometry)
@@ -126,7 +126,7 @@ def test_any_cut_gives_the_offline_translation(
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_every_length_at_the_usual_chunk_and_offline(exact: Bundle, length: int) -> None:
+def test_every_length_at_the_usual_chunk_and_offline(exact: System, length: int) -> None:
     samples = SIGNAL[:length]
     for geometry in (exact.geometry(320), exact.geometry("offline")):
         at_once = stream(StreamingTranslator(exact, geometry), samples, [length])
@@ -142,7 +142,7 @@ def test_every_length_at_the_usual_chunk_and_offline(exact: Bundle, length: int)
     ("chunk_ms", "lookahead", "wait"),
     [(160, "longer", 1), (320, "full", 0), (640, "odd", 2), (1280, "half", 0)],
 )
-def test_fifteen_seconds(exact: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+def test_fifteen_seconds(exact: System, chunk_ms: int, lookahead: str, wait: int) -> None:
     geometry = geometry_of(exact, chunk_ms, lookahead, wait)
     emissions = stream(StreamingTranslator(exact, geometry), SIGNAL, [*range(1280, len(SIGNAL), 1280), len(SIGNAL)])
     check_contents(exact, SIGNAL, geometry, [emission for _, emission in emissions])
@@ -154,7 +154,7 @@ def test_fifteen_seconds(exact: Bundle, chunk_ms: int, lookahead: str, wait: int
 
 
 @pytest.mark.parametrize("chunk_ms", [160, 320, 1280])
-def test_emissions_come_as_soon_as_the_geometry_permits(exact: Bundle, chunk_ms: int) -> None:
+def test_emissions_come_as_soon_as_the_geometry_permits(exact: System, chunk_ms: int) -> None:
     geometry = geometry_of(exact, chunk_ms, "half", 1)
     translator = StreamingTranslator(exact, geometry)
     emitted = 0
@@ -169,7 +169,7 @@ def test_emissions_come_as_soon_as_the_geometry_permits(exact: Bundle, chunk_ms:
 @pytest.mark.parametrize(
     ("chunk_ms", "lookahead", "wait"), [(160, "none", 0), (320, "full", 0), (320, "longer", 2), (640, "odd", 1)]
 )
-def test_log_probabilities_in_float32(single: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+def test_log_probabilities_in_float32(single: System, chunk_ms: int, lookahead: str, wait: int) -> None:
     geometry = geometry_of(single, chunk_ms, lookahead, wait)
     samples = SIGNAL[:80000]
     with recorded(single) as pieces:
@@ -186,7 +186,7 @@ def test_log_probabilities_in_float32(single: Bundle, chunk_ms: int, lookahead: 
         assert (streamed - expected).abs().max() < 1e-4
 
 
-def test_offline_pieces_equal_the_whole_in_float32(single: Bundle) -> None:
+def test_offline_pieces_equal_the_whole_in_float32(single: System) -> None:
     samples = SIGNAL[:50000]
     with recorded(single) as outputs:
         stream(StreamingTranslator(single, single.geometry("offline")), samples, [1000, 30000, 50000])
@@ -195,7 +195,7 @@ def test_offline_pieces_equal_the_whole_in_float32(single: Bundle) -> None:
     assert (streamed - outputs[-1].text_logits.log_softmax(-1)).abs().max() < 1e-4
 
 
-def test_two_interleaved_streams_share_one_model(exact: Bundle) -> None:
+def test_two_interleaved_streams_share_one_model(exact: System) -> None:
     sources = [SIGNAL[:50000], make_signal(2.7, seed=3)]
     translators = [
         StreamingTranslator(exact, exact.geometry(160)),
@@ -212,7 +212,7 @@ def test_two_interleaved_streams_share_one_model(exact: Bundle) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
 @pytest.mark.parametrize("chunk_ms", [160, 640])
-def test_other_rates_and_stereo(exact: Bundle, rate: int, chunk_ms: int) -> None:
+def test_other_rates_and_stereo(exact: System, rate: int, chunk_ms: int) -> None:
     mono = make_signal(2.3, seed=rate, rate=rate)
     stereo = np.stack([mono, 0.5 * np.roll(mono, 50)], axis=1)
     geometry = exact.geometry(chunk_ms)
@@ -225,7 +225,7 @@ def test_other_rates_and_stereo(exact: Bundle, rate: int, chunk_ms: int) -> None
         assert min(geometry.emission_ms(emission.chunk), end_ms) <= emission.source_ms <= 1000 * heard / rate + 1e-6
 
 
-def test_times_of_a_resampled_stream_hardly_depend_on_the_cut(exact: Bundle) -> None:
+def test_times_of_a_resampled_stream_hardly_depend_on_the_cut(exact: System) -> None:
     samples = make_signal(3.0, seed=5, rate=44100)
     runs = [
         [emission for _, emission in stream(StreamingTranslator(exact), samples, ends, 44100)]
@@ -239,7 +239,7 @@ def test_times_of_a_resampled_stream_hardly_depend_on_the_cut(exact: Bundle) -> 
 
 
 @pytest.mark.parametrize(("chunk_ms", "lookahead", "wait"), [(160, "half", 0), (320, "longer", 1), (640, "none", 2)])
-def test_nothing_depends_on_what_comes_later(exact: Bundle, chunk_ms: int, lookahead: str, wait: int) -> None:
+def test_nothing_depends_on_what_comes_later(exact: System, chunk_ms: int, lookahead: str, wait: int) -> None:
     geometry = geometry_of(exact, chunk_ms, lookahead, wait)
     other = SIGNAL.copy()
     shared = 40000
@@ -251,7 +251,7 @@ def test_nothing_depends_on_what_comes_later(exact: Bundle, chunk_ms: int, looka
     assert runs[0] == runs[1] and runs[0]
 
 
-def test_silence_noise_and_full_scale(exact: Bundle) -> None:
+def test_silence_noise_and_full_scale(exact: System) -> None:
     geometry = exact.geometry(320)
     for samples in (
         np.zeros(20000, np.float32),

@@ -7,18 +7,18 @@ import pytest
 import torch
 from random_system import make_bundle, make_signal
 
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, detokenize, join_words
 from nast_s2x.inference.offline import Translation, translate_batch, translate_samples
 from nast_s2x.inference.streaming import StreamingTranslator
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("system"))
 
 
-def test_whole_words_come_with_the_next_word(bundle: Bundle) -> None:
+def test_whole_words_come_with_the_next_word(bundle: System) -> None:
     tokenizer = bundle.tokenizer
     tokens = tokenizer.encode("the small house is red")
     stream = StreamingDetokenizer(tokenizer)
@@ -29,7 +29,7 @@ def test_whole_words_come_with_the_next_word(bundle: Bundle) -> None:
     assert join_words(seen) == "the small house is"
 
 
-def test_any_cut_of_random_tokens_gives_the_offline_text(bundle: Bundle) -> None:
+def test_any_cut_of_random_tokens_gives_the_offline_text(bundle: System) -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
         tokens = rng.integers(3, bundle.dictionary.blank, size=rng.integers(0, 30)).tolist()
@@ -63,7 +63,7 @@ def test_lone_word_starts_and_inner_spaces() -> None:
     assert stream.finish() == ""
 
 
-def test_reset_begins_another_stream(bundle: Bundle) -> None:
+def test_reset_begins_another_stream(bundle: System) -> None:
     first, second = make_signal(1.5, seed=1), make_signal(2.0, seed=2, rate=8000)
     translator = StreamingTranslator(bundle)
     expected = StreamingTranslator(bundle)
@@ -75,7 +75,7 @@ def test_reset_begins_another_stream(bundle: Bundle) -> None:
     assert translator.push(first) + translator.finish() != results
 
 
-def test_push_and_finish_after_finish(bundle: Bundle) -> None:
+def test_push_and_finish_after_finish(bundle: System) -> None:
     translator = StreamingTranslator(bundle)
     assert translator.finish() == [] and translator.finished
     with pytest.raises(ValueError, match="push after finish"):
@@ -101,7 +101,7 @@ def test_push_and_finish_after_finish(bundle: Bundle) -> None:
     ],
 )
 def test_bad_pieces_are_refused_and_change_nothing(
-    bundle: Bundle, samples: np.ndarray, rate: int | None, message: str
+    bundle: System, samples: np.ndarray, rate: int | None, message: str
 ) -> None:
     signal = make_signal(1.0)
     expected = translate_samples(bundle, signal, geometry=bundle.geometry())
@@ -112,7 +112,7 @@ def test_bad_pieces_are_refused_and_change_nothing(
     assert join_words(emission.text for emission in emissions) == expected.text
 
 
-def test_rate_and_channels_stay(bundle: Bundle) -> None:
+def test_rate_and_channels_stay(bundle: System) -> None:
     translator = StreamingTranslator(bundle)
     translator.push(np.zeros((100, 2)), 44100)
     with pytest.raises(ValueError, match="began at 44100 Hz, this piece has 16000 Hz"):
@@ -123,7 +123,7 @@ def test_rate_and_channels_stay(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("kind", ["list", "int16", "float64", "torch", "two channels"])
-def test_kinds_of_samples(bundle: Bundle, kind: str) -> None:
+def test_kinds_of_samples(bundle: System, kind: str) -> None:
     signal = (make_signal(1.2, seed=4) * 32767).astype(np.int16)
     floats = signal.astype(np.float32) / 32768
     pieces = {
@@ -138,7 +138,7 @@ def test_kinds_of_samples(bundle: Bundle, kind: str) -> None:
     assert translator.finish() == expected.finish()
 
 
-def test_pushed_samples_may_be_overwritten(bundle: Bundle) -> None:
+def test_pushed_samples_may_be_overwritten(bundle: System) -> None:
     """Sound libraries reuse their buffers: a translator must not look at a piece after push has returned."""
     signal = make_signal(1.5, seed=6)
     translator, buffer = StreamingTranslator(bundle), np.zeros(100, np.float32)
@@ -151,7 +151,7 @@ def test_pushed_samples_may_be_overwritten(bundle: Bundle) -> None:
     assert [e.tokens for e in translator.finish()] == [e.tokens for e in expected.finish()]
 
 
-def test_without_units(bundle: Bundle) -> None:
+def test_without_units(bundle: System) -> None:
     signal = make_signal(1.5, seed=3)
     plain, full = StreamingTranslator(bundle, with_units=False), StreamingTranslator(bundle)
     without, with_units = plain.push(signal) + plain.finish(), full.push(signal) + full.finish()
@@ -159,7 +159,7 @@ def test_without_units(bundle: Bundle) -> None:
     assert [emission.tokens for emission in without] == [emission.tokens for emission in with_units]
 
 
-def test_a_stream_longer_than_the_position_tables(bundle: Bundle) -> None:
+def test_a_stream_longer_than_the_position_tables(bundle: System) -> None:
     translator = StreamingTranslator(bundle)
     seconds = bundle.model.config.max_text_positions * 0.08
     with pytest.raises(ValueError, match=f"{seconds:g} s"):
@@ -169,7 +169,7 @@ def test_a_stream_longer_than_the_position_tables(bundle: Bundle) -> None:
     assert translator.push(make_signal(1.0))
 
 
-def test_batches_padding_and_empty_utterances(bundle: Bundle) -> None:
+def test_batches_padding_and_empty_utterances(bundle: System) -> None:
     from nast_s2x.frontend.fbank import fbank
 
     features = [fbank(make_signal(seconds, seed=int(10 * seconds))) for seconds in (0.0, 2.1, 0.3, 1.0)]

@@ -11,20 +11,20 @@ from test_streaming_contract import SIGNAL, check_contents, random_cuts, stream
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.frontend.audio import StreamResampler
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.offline import Translation, speak_chunks, translate_batch, translate_samples
 from nast_s2x.inference.streaming import Emission, StreamingTranslator
-from nast_s2x.vocoder.synthesis import SynthesisGeometry, synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def exact(tmp_path_factory: pytest.TempPathFactory) -> System:
     """A model in float64, where no near-tie of labels flips; its voice is float32 as always."""
     return make_bundle(tmp_path_factory.mktemp("exact"), dtype=torch.float64, voice=True)
 
 
-def speaker(bundle: Bundle, geometry: ChunkGeometry, lookahead_frames: int = 5) -> StreamingTranslator:
-    return StreamingTranslator(bundle, geometry, with_speech=True, synthesis=SynthesisGeometry(lookahead_frames))
+def speaker(bundle: System, geometry: ChunkGeometry, lookahead_frames: int = 5) -> StreamingTranslator:
+    return StreamingTranslator(bundle, geometry, with_speech=True, synthesis=SynthesisWindow(lookahead_frames))
 
 
 def waveform(emissions: list[Emission]) -> np.ndarray:
@@ -32,9 +32,9 @@ def waveform(emissions: list[Emission]) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *(emission.waveform for emission in emissions)])
 
 
-def offline(bundle: Bundle, samples: np.ndarray, geometry: ChunkGeometry, lookahead_frames: int = 5) -> Translation:
+def offline(bundle: System, samples: np.ndarray, geometry: ChunkGeometry, lookahead_frames: int = 5) -> Translation:
     return translate_batch(
-        bundle, [fbank(samples)], geometry, with_speech=True, synthesis=SynthesisGeometry(lookahead_frames)
+        bundle, [fbank(samples)], geometry, with_speech=True, synthesis=SynthesisWindow(lookahead_frames)
     )[0]
 
 
@@ -56,7 +56,7 @@ def offline(bundle: Bundle, samples: np.ndarray, geometry: ChunkGeometry, lookah
     ],
 )
 def test_any_cut_says_the_same(
-    exact: Bundle, chunk_ms: int, lookahead_ms: int, wait: int, lookahead_frames: int, length: int
+    exact: System, chunk_ms: int, lookahead_ms: int, wait: int, lookahead_frames: int, length: int
 ) -> None:
     geometry, samples = exact.geometry(chunk_ms, lookahead_ms, wait), SIGNAL[:length]
     expected = offline(exact, samples, geometry, lookahead_frames)
@@ -76,7 +76,7 @@ def test_any_cut_says_the_same(
         assert len(expected.units) > 10 and expected.waveform.std() > 0.05
 
 
-def test_offline_is_one_window_and_batches_change_nothing(exact: Bundle) -> None:
+def test_offline_is_one_window_and_batches_change_nothing(exact: System) -> None:
     geometry = exact.geometry("offline")
     sources = [SIGNAL[:20000], SIGNAL[:0], SIGNAL[40000:52000], SIGNAL[:300]]
     together = translate_batch(exact, [fbank(source) for source in sources], geometry, with_speech=True)
@@ -91,15 +91,15 @@ def test_offline_is_one_window_and_batches_change_nothing(exact: Bundle) -> None
     assert [len(one.waveform) > 0 for one in together] == [True, False, True, False]
 
 
-def test_a_long_lookahead_is_one_window(exact: Bundle) -> None:
+def test_a_long_lookahead_is_one_window(exact: System) -> None:
     reach = exact.voice().receptive_frames
     one = offline(exact, SIGNAL[:61234], exact.geometry(320), lookahead_frames=reach)
     # Durations fixed at the end of a chunk may differ from the utterance's, so compare with the same frames.
-    chunked = speak_chunks(exact.voice(), one.unit_chunks, exact.geometry(320), SynthesisGeometry(reach, reach))
+    chunked = speak_chunks(exact.voice(), one.unit_chunks, exact.geometry(320), SynthesisWindow(reach, reach))
     assert np.allclose(chunked, offline(exact, SIGNAL[:61234], exact.geometry(320), reach).waveform, atol=1e-4)
 
 
-def test_a_chunk_without_units_lets_everything_out(exact: Bundle) -> None:
+def test_a_chunk_without_units_lets_everything_out(exact: System) -> None:
     """While chunks bring units, sound is held back; in a pause of the source, nothing is."""
     geometry = exact.geometry(160)
     source = np.concatenate([SIGNAL[:24000], np.zeros(16000, np.float32), SIGNAL[24000:28000]])
@@ -116,7 +116,7 @@ def test_a_chunk_without_units_lets_everything_out(exact: Bundle) -> None:
     assert len(emissions[pause].waveform) == held[pause - 1]
 
 
-def test_other_rates_and_stereo(exact: Bundle) -> None:
+def test_other_rates_and_stereo(exact: System) -> None:
     mono = make_signal(2.3, seed=5, rate=44100)
     both, geometry = np.stack([mono, mono / 2], axis=1), exact.geometry(320)
     expected = offline(exact, StreamResampler(44100).push(both, final=True), geometry).waveform
@@ -125,7 +125,7 @@ def test_other_rates_and_stereo(exact: Bundle) -> None:
         assert np.array_equal(said, expected)
 
 
-def test_two_streams_share_one_voice(exact: Bundle) -> None:
+def test_two_streams_share_one_voice(exact: System) -> None:
     sources, geometry = [SIGNAL[:40000], make_signal(2.5, seed=3)], exact.geometry(320)
     translators = [speaker(exact, geometry), speaker(exact, geometry, 0)]
     emissions: list[list[Emission]] = [[], []]
@@ -137,7 +137,7 @@ def test_two_streams_share_one_voice(exact: Bundle) -> None:
         assert np.array_equal(waveform(out), offline(exact, source, geometry, frames).waveform)
 
 
-def test_a_reset_in_the_middle_forgets_the_voice(exact: Bundle) -> None:
+def test_a_reset_in_the_middle_forgets_the_voice(exact: System) -> None:
     translator, geometry = speaker(exact, exact.geometry(320)), exact.geometry(320)
     translator.push(SIGNAL[:40000])
     translator.reset()
@@ -145,7 +145,7 @@ def test_a_reset_in_the_middle_forgets_the_voice(exact: Bundle) -> None:
     assert np.array_equal(said, offline(exact, SIGNAL[50000:70000], geometry).waveform)
 
 
-def test_speech_brings_units_even_if_they_were_not_asked_for(exact: Bundle) -> None:
+def test_speech_brings_units_even_if_they_were_not_asked_for(exact: System) -> None:
     translator = StreamingTranslator(exact, with_units=False, with_speech=True)
     emissions = translator.push(SIGNAL[:30000]) + translator.finish()
     assert any(emission.units for emission in emissions) and len(waveform(emissions)) > 0
@@ -154,7 +154,7 @@ def test_speech_brings_units_even_if_they_were_not_asked_for(exact: Bundle) -> N
     assert translate_samples(exact, SIGNAL[:30000]).waveform is None
 
 
-def test_no_voice_no_speech(exact: Bundle, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_voice_no_speech(exact: System, tmp_path_factory: pytest.TempPathFactory) -> None:
     mute = make_bundle(tmp_path_factory.mktemp("mute"))
     text = make_bundle(tmp_path_factory.mktemp("text"), units=False)
     for bundle, message in ((mute, "has no voice: give a unit vocoder"), (text, "writes text only")):
@@ -167,7 +167,7 @@ def test_no_voice_no_speech(exact: Bundle, tmp_path_factory: pytest.TempPathFact
         translate_samples(mute, SIGNAL[:30000], with_speech=True)
 
 
-def test_bad_samples_leave_the_voice_alone(exact: Bundle) -> None:
+def test_bad_samples_leave_the_voice_alone(exact: System) -> None:
     translator = speaker(exact, exact.geometry(320))
     emissions = translator.push(SIGNAL[:30000])
     with pytest.raises(ValueError, match="NaN"):

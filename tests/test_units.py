@@ -14,7 +14,7 @@ from nast_s2x.frontend.fbank import fbank
 from nast_s2x.units import centroids as centroids_module
 from nast_s2x.units.backends import BackEnd, back_end_of, check_fits
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.features import LogMel, Mfcc
+from nast_s2x.units.features import MelSpectrogram, Mfcc
 from nast_s2x.units.fit import fit, take_frames
 from nast_s2x.units.recordings import runs
 from nast_s2x.units.windows import windowed
@@ -96,19 +96,19 @@ def test_runs() -> None:
 def test_features_are_frames_of_20_ms() -> None:
     samples = signal(1.0)
     frames = fbank(samples).numpy()
-    energies = LogMel()(samples)
+    energies = MelSpectrogram()(samples)
     np.testing.assert_allclose(energies[3], (frames[6] + frames[7]) / 2, rtol=1e-6)
     assert len(energies) == (len(samples) - 240) // 320
-    assert len(LogMel()(samples[:560])) == 1 and len(LogMel()(samples[:559])) == 0
+    assert len(MelSpectrogram()(samples[:560])) == 1 and len(MelSpectrogram()(samples[:559])) == 0
     # A vector's own samples decide: those before 320 u change nothing.
-    np.testing.assert_array_equal(LogMel()(samples[320 * 5 :]), energies[5:])
+    np.testing.assert_array_equal(MelSpectrogram()(samples[320 * 5 :]), energies[5:])
     scaled = Mfcc(loudness=0.25)(samples)[:, 0] * 2
     np.testing.assert_allclose(scaled, Mfcc(loudness=0.5)(samples)[:, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("features", [LogMel(), Mfcc()], ids=lambda features: features.name)
+@pytest.mark.parametrize("features", [MelSpectrogram(), Mfcc()], ids=lambda features: features.name)
 @pytest.mark.parametrize("window", [0.06, 0.1, 0.5, 1.99, 2.2])
-def test_windows_of_plain_features_leave_no_trace(features: LogMel, window: float) -> None:
+def test_windows_of_plain_features_leave_no_trace(features: MelSpectrogram, window: float) -> None:
     for samples in (signal(2.0), signal(2.0)[:-133], signal(2.0)[:-319]):
         np.testing.assert_array_equal(windowed(features, samples, window), features(samples))
 

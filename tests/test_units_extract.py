@@ -12,14 +12,15 @@ import soundfile
 from unit_corpus import add_row, read_rows, signal, units, write_corpus
 
 from nast_s2x.cli.main import main
-from nast_s2x.data.config import DataConfig
-from nast_s2x.data.manifest import read_split
-from nast_s2x.data.prepare import PrepareError, PrepareOptions, prepare
+from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.manifest import read_split
+from nast_s2x.corpus.prepare import PrepareOptions, prepare
+from nast_s2x.errors import ManifestError
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.units import extract as extract_module
 from nast_s2x.units.backends import back_end_of
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.extract import ExtractError, extract, sidecar
+from nast_s2x.units.extract import extract, sidecar
 from nast_s2x.units.features import Mfcc
 from nast_s2x.units.fit import fit, sample_order
 from nast_s2x.units.recordings import Windows, runs
@@ -113,7 +114,7 @@ def test_smoothed_units(manifest: Path, centroids: Path, tmp_path: Path) -> None
     counts = [sum(int(row["tgt_n_frames"]) for row in read_rows(tmp_path / f"{n}.tsv")) for n in ("plain", "smooth")]
     assert counts[1] < counts[0]
     assert json.loads(sidecar(tmp_path / "smooth.tsv").read_text("utf-8"))["change_cost"] == 60
-    with pytest.raises(ExtractError, match="made with another change_cost"):
+    with pytest.raises(ManifestError, match="made with another change_cost"):
         make(manifest, centroids, tmp_path / "smooth.tsv")
     for cost in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="cost of a change"):
@@ -199,19 +200,19 @@ def test_a_finished_table_is_never_replaced_unasked(manifest: Path, centroids: P
     make(manifest, centroids, output)
     Centroids(Centroids.load(centroids).centers[:5], Mfcc().describe()).save(other)
     first = output.read_bytes()
-    with pytest.raises(ExtractError, match="made with another hash; take another output"):
+    with pytest.raises(ManifestError, match="made with another hash; take another output"):
         make(manifest, other, output)
     soundfile.write(manifest.parent / "sound/1.wav", signal(0.9, seed=77), 16000, subtype="FLOAT")
-    with pytest.raises(ExtractError, match="made from other input"):
+    with pytest.raises(ManifestError, match="made from other input"):
         make(manifest, centroids, output)
     assert output.read_bytes() == first
     make(manifest, other, output, overwrite=True)
     assert {row["unit_hash"] for row in read_rows(output)} == {Centroids.load(other).hash}
     output.write_text("mine", "utf-8")
-    with pytest.raises(ExtractError, match="changed since"):
+    with pytest.raises(ManifestError, match="changed since"):
         make(manifest, other, output)
     sidecar(output).write_text("{", "utf-8")
-    with pytest.raises(ExtractError, match="was not made here"):
+    with pytest.raises(ManifestError, match="was not made here"):
         make(manifest, other, output)
     assert output.read_text("utf-8") == "mine"
 
@@ -263,7 +264,7 @@ def test_bad_rows_are_listed_and_left_out(
 
 def test_strict_stops_at_bad_audio_and_keeps_the_work(manifest: Path, centroids: Path, tmp_path: Path) -> None:
     add_row(manifest, "sound/missing.wav")
-    with pytest.raises(ExtractError, match="1 bad rows, no table was written") as error:
+    with pytest.raises(ManifestError, match="1 bad rows, no table was written") as error:
         make(manifest, centroids, tmp_path / "units.tsv", strict=True)
     assert "missing.wav" in error.value.problems[0] and not (tmp_path / "units.tsv").exists()
     soundfile.write(manifest.parent / "sound/missing.wav", signal(0.4), 16000)
@@ -341,7 +342,7 @@ def test_prepare_refuses_units_of_several_sets(manifest: Path, centroids: Path, 
     head, _, tail = (tmp_path / "units.tsv").read_text("utf-8").rpartition(hash_)
     (tmp_path / "units.tsv").write_text(head + other + tail, "utf-8")
     small = PrepareOptions(vocab_size=20, features="audio")
-    with pytest.raises(PrepareError, match=rf"unit_hash {hash_} \(line 2\), {other or 'none'} \(line 6\)"):
+    with pytest.raises(ManifestError, match=rf"unit_hash {hash_} \(line 2\), {other or 'none'} \(line 6\)"):
         prepare(tmp_path / "units.tsv", tmp_path / "data", small, jobs=1)
     assert not (tmp_path / "data").exists()
 
@@ -352,5 +353,5 @@ def test_prepare_with_the_vocabulary_of_other_units(manifest: Path, centroids: P
     text = (tmp_path / "units.tsv").read_text("utf-8")
     (tmp_path / "test.tsv").write_text(text.replace(Centroids.load(centroids).hash, "f" * 16), "utf-8")
     shared = PrepareOptions(features="audio", vocabulary_from=tmp_path / "data")
-    with pytest.raises(PrepareError, match=f"units of centroids {'f' * 16}, but "):
+    with pytest.raises(ManifestError, match=f"units of centroids {'f' * 16}, but "):
         prepare(tmp_path / "test.tsv", tmp_path / "more", shared, jobs=1)

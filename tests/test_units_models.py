@@ -36,7 +36,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def hubert(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny random ``HubertModel`` in evaluation mode, and the folder that it was saved in."""
     pytest.importorskip("transformers")
-    from nast_s2x.huggingface import without_torchaudio
+    from nast_s2x.checkpoints.huggingface import without_torchaudio
 
     with without_torchaudio():
         from transformers import HubertConfig, HubertModel
@@ -219,7 +219,7 @@ def fairseq_checkpoint(path: Path, **task: object) -> Any:
     from fairseq.data import Dictionary
     from fairseq.models.hubert.hubert import HubertConfig, HubertModel
 
-    from nast_s2x.units.fairseq_hubert import _defaults
+    from nast_s2x.units.speech_models.fairseq import _defaults
 
     torch.manual_seed(0)
     cfg = {
@@ -276,7 +276,7 @@ def test_fairseq_windows(tmp_path: Path) -> None:
 
 def test_unusable_fairseq_checkpoints(tmp_path: Path) -> None:
     fairseq_checkpoint(tmp_path / "good.pt")
-    from nast_s2x.units.fairseq_hubert import SAFE_CLASSES
+    from nast_s2x.units.speech_models.fairseq import SAFE_CLASSES
 
     with torch.serialization.safe_globals(list(SAFE_CLASSES)):
         state = torch.load(tmp_path / "good.pt", weights_only=True)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from unit_corpus import units
 
+from nast_s2x.checkpoints.kmeans import centers_of_pickle
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.pickles import centers_of_pickle
 
 CENTERS = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
 

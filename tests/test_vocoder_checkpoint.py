@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder, save_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 
 def with_weight_norm(model: UnitVocoder) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ import torch
 from random_vocoder import make_vocoder
 
 from nast_s2x.cli.main import main
-from nast_s2x.data.manifest import read_table
+from nast_s2x.corpus.manifest import read_table
 from nast_s2x.vocoder.checkpoint import load_vocoder, save_vocoder
-from nast_s2x.vocoder.synthesis import synthesize
+from nast_s2x.vocoder.streaming import synthesize
 from nast_s2x.vocoder.utterances import read_utterances
 
 HASH = "0123456789abcdef"

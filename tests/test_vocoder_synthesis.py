@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from random_vocoder import NUM_UNITS, make_smooth_vocoder, make_vocoder
 
-from nast_s2x.vocoder import synthesis
+from nast_s2x.vocoder import streaming as synthesis
 from nast_s2x.vocoder.checkpoint import load_vocoder
 from nast_s2x.vocoder.config import UNIT_SAMPLES
-from nast_s2x.vocoder.generator import UnitVocoder
-from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream, synthesize, synthesize_chunks
+from nast_s2x.vocoder.network import UnitVocoder
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize, synthesize_chunks
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "espeak_fr_en" / "speech_bundle" / "vocoder"
 LOOKAHEADS = [0, 2, 5, 10, 20]
@@ -38,7 +38,7 @@ SIZES = [0, 3, 1, 0, 0, 4, 5, 1, 1, 1, 0, 1, 0, 12, 2, 0]
 
 
 def pieces_of(
-    vocoder: UnitVocoder, chunks: Chunks, geometry: SynthesisGeometry | None = None
+    vocoder: UnitVocoder, chunks: Chunks, geometry: SynthesisWindow | None = None
 ) -> list[NDArray[np.float32]]:
     stream = VocoderStream(vocoder, geometry)
     pieces = [stream.push(units, final=index == len(chunks) - 1) for index, units in enumerate(chunks)]
@@ -62,7 +62,7 @@ def durations_by_the_rule(vocoder: UnitVocoder, chunks: Chunks) -> list[int]:
 @pytest.mark.parametrize("sizes", [SIZES, [1] * 8, [0, 0, 1], [2, 0, 2, 0, 2], [30, 3]])
 def test_every_unit_is_heard_for_its_duration(vocoder: UnitVocoder, lookahead: int, sizes: list[int]) -> None:
     chunks = random_chunks(sizes)
-    pieces = pieces_of(vocoder, chunks, SynthesisGeometry(lookahead))
+    pieces = pieces_of(vocoder, chunks, SynthesisWindow(lookahead))
     durations = durations_by_the_rule(vocoder, chunks)
     assert len(durations) == sum(sizes)
     assert sum(map(len, pieces)) == UNIT_SAMPLES * sum(durations)
@@ -71,7 +71,7 @@ def test_every_unit_is_heard_for_its_duration(vocoder: UnitVocoder, lookahead: i
 
 def test_nothing_is_held_through_a_pause_and_the_lookahead_otherwise(vocoder: UnitVocoder) -> None:
     chunks = random_chunks(SIZES)
-    stream, fixed = VocoderStream(vocoder, SynthesisGeometry(lookahead_frames=3)), 0
+    stream, fixed = VocoderStream(vocoder, SynthesisWindow(lookahead_frames=3)), 0
     for index, units in enumerate(chunks[:-1]):
         stream.push(units)
         known = chunks[: index + 1]
@@ -87,7 +87,7 @@ def test_nothing_is_held_through_a_pause_and_the_lookahead_otherwise(vocoder: Un
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
 def test_the_offline_form_is_the_stream(vocoder: UnitVocoder, lookahead: int) -> None:
-    chunks, geometry = random_chunks(SIZES), SynthesisGeometry(lookahead)
+    chunks, geometry = random_chunks(SIZES), SynthesisWindow(lookahead)
     pieces = pieces_of(vocoder, chunks, geometry)
     assert np.array_equal(synthesize_chunks(vocoder, chunks, geometry), np.concatenate(pieces))
 
@@ -108,11 +108,11 @@ def test_streams_that_share_a_vocoder_do_not_meet(vocoder: UnitVocoder) -> None:
 def test_a_long_lookahead_equals_one_window(vocoder: UnitVocoder, sizes: list[int], lookahead: int, left: int) -> None:
     chunks = random_chunks(sizes)
     if 0 in sizes:  # a pause lets everything out: only what comes behind it can be compared
-        before = VocoderStream(vocoder, SynthesisGeometry(lookahead, left))
+        before = VocoderStream(vocoder, SynthesisWindow(lookahead, left))
         edge = sum(len(before.push(units)) for units in chunks[:2]) + 21 * UNIT_SAMPLES
     else:
         edge = 0
-    found = synthesize_chunks(vocoder, chunks, SynthesisGeometry(lookahead, left))
+    found = synthesize_chunks(vocoder, chunks, SynthesisWindow(lookahead, left))
     units = list(chain(*chunks))
     (expected,) = synthesize(vocoder, [units], [durations_by_the_rule(vocoder, chunks)])
     np.testing.assert_allclose(found[edge:], expected[edge:], rtol=0, atol=1e-4)
@@ -123,7 +123,7 @@ def test_a_long_lookahead_equals_one_window(vocoder: UnitVocoder, sizes: list[in
 def test_the_error_of_a_seam_falls_with_the_lookahead(vocoder: UnitVocoder) -> None:
     chunks = random_chunks([4] * 12)
     (expected,) = synthesize(vocoder, [list(chain(*chunks))])
-    found = {n: synthesize_chunks(vocoder, chunks, SynthesisGeometry(n)) for n in LOOKAHEADS}
+    found = {n: synthesize_chunks(vocoder, chunks, SynthesisWindow(n)) for n in LOOKAHEADS}
     errors = [np.abs(found[n] - expected).max() for n in LOOKAHEADS]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1 > errors[2] > 1e-4 and errors[3] < 1e-2 and errors[4] < 1e-5
@@ -139,7 +139,7 @@ def test_seams_do_not_click(lookahead: int) -> None:
 
     def jumps(crossfade: int) -> tuple[float, float]:
         """The largest step at a seam, and anywhere."""
-        pieces = pieces_of(vocoder, chunks, SynthesisGeometry(lookahead, 20, crossfade))
+        pieces = pieces_of(vocoder, chunks, SynthesisWindow(lookahead, 20, crossfade))
         samples = np.concatenate(pieces)
         steps, seams = np.abs(np.diff(samples)), np.cumsum([len(piece) for piece in pieces])
         return steps[[edge - 1 for edge in set(seams) if 0 < edge < len(samples)]].max(), steps.max()
@@ -157,7 +157,7 @@ def test_seams_of_the_trained_example_voice(lookahead: int, decibels: float) -> 
     units = [int(unit) for unit in rng.permutation(vocoder.config.num_embeddings)[:60]]
     cuts = [0, *sorted(rng.choice(np.arange(1, 60), 14, replace=False).tolist()), 60]
     chunks = [units[start:stop] for start, stop in zip(cuts, cuts[1:])]
-    pieces = pieces_of(vocoder, chunks, SynthesisGeometry(lookahead))
+    pieces = pieces_of(vocoder, chunks, SynthesisWindow(lookahead))
     samples, (whole,) = np.concatenate(pieces), synthesize(vocoder, [units])
     error = np.square(samples - whole).sum() / np.square(whole).sum()
     assert -10 * np.log10(error + 1e-20) > decibels
@@ -166,9 +166,9 @@ def test_seams_of_the_trained_example_voice(lookahead: int, decibels: float) -> 
     assert steps[seams - 1].max() < natural and steps.max() < 1.2 * natural
 
 
-@pytest.mark.parametrize("geometry", [SynthesisGeometry(0), SynthesisGeometry(5), SynthesisGeometry(20)])
+@pytest.mark.parametrize("geometry", [SynthesisWindow(0), SynthesisWindow(5), SynthesisWindow(20)])
 def test_a_chunk_costs_the_same_however_long_the_stream(
-    vocoder: UnitVocoder, geometry: SynthesisGeometry, monkeypatch: pytest.MonkeyPatch
+    vocoder: UnitVocoder, geometry: SynthesisWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fed: list[int] = []
     hook = vocoder.dict.register_forward_hook(lambda module, inputs, output: fed.append(inputs[0].shape[1]))
@@ -222,10 +222,10 @@ def test_an_empty_stream(vocoder: UnitVocoder) -> None:
 @pytest.mark.parametrize("name", ["lookahead_frames", "left_frames", "crossfade_samples"])
 def test_a_geometry_has_sizes(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be negative, but is -1"):
-        SynthesisGeometry(**{name: -1})
+        SynthesisWindow(**{name: -1})
     with pytest.raises(ValueError, match=r"at most one unit frame \(320\), not 321"):
-        SynthesisGeometry(crossfade_samples=321)
-    assert SynthesisGeometry().lookahead_ms == 100
+        SynthesisWindow(crossfade_samples=321)
+    assert SynthesisWindow().lookahead_ms == 100
 
 
 def test_a_batch_equals_its_utterances_one_by_one(vocoder: UnitVocoder) -> None:

@@ -16,10 +16,10 @@ from vocoder_data import HASH, NUM_UNITS, TINY, edit_row, write_config, write_vo
 from nast_s2x.cli import vocoder_train
 from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
-from nast_s2x.vocoder.dataset import CropBatch, CropDataset, StepBatches, collate, read_units_manifest
-from nast_s2x.vocoder.run import CHECKPOINT, RunOptions, train
-from nast_s2x.vocoder.settings import TrainingSettings, read_configuration
-from nast_s2x.vocoder.training import VocoderTrainer, build_generator, crop_waveform, learning_rate
+from nast_s2x.vocoder.training.data import CropBatch, CropDataset, StepBatches, collate, read_units_manifest
+from nast_s2x.vocoder.training.run import CHECKPOINT, RunOptions, train
+from nast_s2x.vocoder.training.settings import TrainingSettings, read_configuration
+from nast_s2x.vocoder.training.trainer import VocoderTrainer, build_generator, crop_waveform, learning_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 ADVERSARIAL = {"adversarial_from": 0}
@@ -290,9 +290,9 @@ import sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 from nast_s2x.vocoder import parallel
-from nast_s2x.vocoder.dataset import read_units_manifest
-from nast_s2x.vocoder.run import RunOptions, train
-from nast_s2x.vocoder.settings import read_configuration
+from nast_s2x.vocoder.training.data import read_units_manifest
+from nast_s2x.vocoder.training.run import RunOptions, train
+from nast_s2x.vocoder.training.settings import read_configuration
 torch.set_num_threads(1)
 manifest, output = Path(sys.argv[1]), Path(sys.argv[2])
 ranks = parallel.join(torch.device("cpu"))
@@ -334,7 +334,7 @@ def test_two_processes_train_what_one_would(voice: Path, tmp_path: Path) -> None
 
 
 def test_a_batch_must_be_shareable(voice: Path, tmp_path: Path) -> None:
-    from nast_s2x.vocoder.parallel import Ranks
+    from nast_s2x.vocoder.training.parallel import Ranks
 
     config, settings = read_configuration(write_config(tmp_path / "c.json"))
     with pytest.raises(ValueError, match="batch_size 4 cannot be shared out among 3 processes"):

@@ -12,7 +12,7 @@ import torch
 from vocoder_data import HASH, NUM_UNITS, edit_row, tones, write_config, write_voice
 
 from nast_s2x.frontend.audio import AudioError
-from nast_s2x.vocoder.dataset import (
+from nast_s2x.vocoder.training.data import (
     CropDataset,
     StepBatches,
     UnitRecording,
@@ -21,7 +21,7 @@ from nast_s2x.vocoder.dataset import (
     load_recording,
     read_units_manifest,
 )
-from nast_s2x.vocoder.settings import TrainingSettings, read_configuration
+from nast_s2x.vocoder.training.settings import TrainingSettings, read_configuration
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

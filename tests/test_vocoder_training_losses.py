@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nast_s2x.vocoder.discriminators import Discriminators, PeriodDiscriminator, ScaleDiscriminator
-from nast_s2x.vocoder.losses import (
+from nast_s2x.vocoder.training.discriminators import Discriminators, PeriodDiscriminator, ScaleDiscriminator
+from nast_s2x.vocoder.training.losses import (
     MelLoss,
     StftLoss,
     discriminator_loss,
@@ -18,7 +18,7 @@ from nast_s2x.vocoder.losses import (
     feature_matching_loss,
     generator_adversarial_loss,
 )
-from nast_s2x.vocoder.mel import LogMel, magnitudes, mel_filters
+from nast_s2x.vocoder.training.mel import MelSpectrogram, magnitudes, mel_filters
 
 
 def brute_force_magnitudes(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def brute_force_magnitudes(samples: np.ndarray, n_fft: int, hop: int) -> np.ndar
 
 def test_magnitudes_and_mel_against_brute_force() -> None:
     samples = np.random.default_rng(0).normal(0, 0.3, (2, 640)).astype(np.float32)
-    mel = LogMel(n_fft=256, hop=64, bins=12)
+    mel = MelSpectrogram(n_fft=256, hop=64, bins=12)
     wanted = np.stack([brute_force_magnitudes(row, 256, 64) for row in samples])
     result = magnitudes(torch.from_numpy(samples), mel.window, 256, 64)
     assert result.shape == (2, 129, 10)  # n / hop frames
@@ -67,7 +67,7 @@ def test_mel_of_silence_has_a_gradient() -> None:
 
 def test_spectrogram_refuses_too_few_samples() -> None:
     with pytest.raises(ValueError, match="n_fft 1024 needs more than 384 samples, got 320"):
-        LogMel()(torch.zeros(1, 320))
+        MelSpectrogram()(torch.zeros(1, 320))
 
 
 def test_spectral_losses_of_a_scaled_waveform() -> None:

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from espeak_fr_en import intelligibility  # noqa: E402
-from nast_s2x.cli.benchmark_autoregressive import autoregressive_units, one_pass_units  # noqa: E402
+from nast_s2x.benchmarks.autoregressive import autoregressive_units, one_pass_units  # noqa: E402
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
 
 MAX_UNITS = 300
 """No sentence of the corpus has so many: a hypothesis that does not end is cut there."""
@@ -118,9 +118,9 @@ def baseline_decoder(model: nn.Module, beam: int) -> Decoder:
     return lambda fbank: autoregressive_units(model, generator, fbank)[0]
 
 
-def bundle_decoder(bundle: Bundle) -> Decoder:
+def bundle_decoder(bundle: System) -> Decoder:
     """Units by one offline pass."""
-    from nast_s2x.inference.labels import RepeatFilter
+    from nast_s2x.labels import RepeatFilter
 
     geometry = bundle.geometry("offline")
 
@@ -130,7 +130,7 @@ def bundle_decoder(bundle: Bundle) -> Decoder:
     return decode
 
 
-def decode_all(systems: Sequence[System], bundle: Bundle, sentences: Sequence[Any], progress: Any) -> None:
+def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[Any], progress: Any) -> None:
     """Every system over every sentence, in turn."""
     from nast_s2x.frontend.audio import load_audio
     from nast_s2x.frontend.fbank import fbank
@@ -146,8 +146,8 @@ def decode_all(systems: Sequence[System], bundle: Bundle, sentences: Sequence[An
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
     """The table's lines: the bundle, then the baseline at each beam size."""
-    from nast_s2x.evaluation.recognisers import open_recogniser
-    from nast_s2x.vocoder.synthesis import synthesize
+    from nast_s2x.recognisers import open_recogniser
+    from nast_s2x.vocoder.streaming import synthesize
 
     torch.set_num_threads(arguments.threads)
     recogniser = open_recogniser(arguments.recogniser, language="en")

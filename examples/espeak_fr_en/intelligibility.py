@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nast_s2x.evaluation import quality
-from nast_s2x.evaluation.recognisers import Recogniser, open_recogniser
-from nast_s2x.evaluation.text import normalise
+from nast_s2x.metrics import quality
+from nast_s2x.metrics.text import normalise
+from nast_s2x.recognisers import Recogniser, open_recogniser
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import Bundle
-    from nast_s2x.vocoder.generator import UnitVocoder
+    from nast_s2x.inference.bundle import System
+    from nast_s2x.vocoder.network import UnitVocoder
 
 RECOGNISER = Path(__file__).resolve().parent / "recogniser"
 CHUNKS = "offline,320,640,1280"
@@ -114,7 +114,7 @@ def read_sentences(manifest: Path, split: str, limit: int | None = None) -> tupl
     Raises:
         FileNotFoundError, ValueError: no such manifest, split or column, or a broken line; names it.
     """
-    from nast_s2x.data.manifest import parse_units, read_table
+    from nast_s2x.corpus.manifest import parse_units, read_table
 
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
@@ -180,7 +180,7 @@ def copy_synthesis(
     vocoder: UnitVocoder, sentences: Sequence[Sentence], progress: Progress, true_durations: bool
 ) -> Waveforms:
     """The vocoder's waveform of the sentences' units, with durations that it predicts or with the true ones."""
-    from nast_s2x.vocoder.synthesis import synthesize
+    from nast_s2x.vocoder.streaming import synthesize
 
     waveforms: Waveforms = []
     for start in progress.steps(range(0, len(sentences), BATCH), "copying"):
@@ -190,7 +190,7 @@ def copy_synthesis(
     return waveforms
 
 
-def speak(bundle: Bundle, sentences: Sequence[Sentence], chunk: str, progress: Progress) -> Speech:
+def speak(bundle: System, sentences: Sequence[Sentence], chunk: str, progress: Progress) -> Speech:
     """What the bundle says to each recording at a chunk size (milliseconds or "offline")."""
     from nast_s2x.frontend.audio import load_audio
     from nast_s2x.inference.streaming import StreamingTranslator
@@ -241,7 +241,7 @@ def check_hashes(**hashes: str | None) -> None:
         raise ValueError(f"units of different centroids do not belong together ({listed})")
 
 
-def load_speakers(arguments: argparse.Namespace, unit_hash: str | None) -> tuple[UnitVocoder | None, Bundle | None]:
+def load_speakers(arguments: argparse.Namespace, unit_hash: str | None) -> tuple[UnitVocoder | None, System | None]:
     """Vocoder and bundle, as far as asked for; the bundle speaks with --vocoder if that is given."""
     from nast_s2x.inference.bundle import load_system
     from nast_s2x.vocoder.checkpoint import load_vocoder

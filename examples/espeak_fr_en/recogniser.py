@@ -64,7 +64,7 @@ def plan(identity: str, text: str, path: str, seed: int) -> speech.Utterance:
 
 def read_corpus(corpus: Path) -> list[Row]:
     """Rows of a corpus that has English recordings; raises where a tested sentence would be trained on."""
-    from nast_s2x.data.manifest import read_table
+    from nast_s2x.corpus.manifest import read_table
 
     path = corpus / "manifest.tsv"
     rows = []

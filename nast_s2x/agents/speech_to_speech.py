@@ -21,8 +21,8 @@ from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import SpeechSegment
 
 from nast_s2x.agents.streams import StreamingAgent, StreamStates, Translator
-from nast_s2x.inference.bundle import Bundle
-from nast_s2x.inference.streaming import SPEECH_RATE, StreamingTranslator, SynthesisGeometry
+from nast_s2x.inference.bundle import System
+from nast_s2x.inference.streaming import SPEECH_RATE, StreamingTranslator, SynthesisWindow
 
 
 class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
@@ -39,15 +39,15 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
         parser.add_argument(
             "--synthesis-lookahead",
             type=int,
-            default=SynthesisGeometry.lookahead_frames,
+            default=SynthesisWindow.lookahead_frames,
             help="unit frames of 20 ms that the voice holds back as right context (default: %(default)s)",
         )
 
     @staticmethod
-    def translator_maker(bundle: Bundle, args: Namespace) -> Callable[[], Translator]:
+    def translator_maker(bundle: System, args: Namespace) -> Callable[[], Translator]:
         """What makes the streams of a system, with a voice, as ``args`` say."""
         geometry = bundle.geometry(args.chunk_ms, args.lookahead_ms, args.wait_chunks)
-        synthesis = SynthesisGeometry(args.synthesis_lookahead)
+        synthesis = SynthesisWindow(args.synthesis_lookahead)
         if args.vocoder is not None:
             bundle.take_voice(args.vocoder)
         return lambda: StreamingTranslator(bundle, geometry, with_speech=True, synthesis=synthesis)

@@ -17,7 +17,7 @@ from simuleval.agents import AgentStates, GenericAgent
 from simuleval.data.segments import Segment
 
 from nast_s2x.agents.segments import use_first_segment
-from nast_s2x.inference.bundle import Bundle, load_system
+from nast_s2x.inference.bundle import System, load_system
 from nast_s2x.inference.streaming import Emission, StreamingTranslator
 
 
@@ -108,7 +108,7 @@ class StreamingAgent(GenericAgent):
     """
 
     def __init__(self, args: Namespace, make_translator: Callable[[], Translator] | None = None) -> None:
-        self.bundle: Bundle | None = None
+        self.bundle: System | None = None
         if make_translator is None:
             self.bundle = load_system(args.model, args.data_dir)
             make_translator = self.translator_maker(self.bundle, args)
@@ -116,7 +116,7 @@ class StreamingAgent(GenericAgent):
         super().__init__(args)
 
     @staticmethod
-    def translator_maker(bundle: Bundle, args: Namespace) -> Callable[[], Translator]:
+    def translator_maker(bundle: System, args: Namespace) -> Callable[[], Translator]:
         """What makes the streams of a system, as ``args`` say."""
         geometry = bundle.geometry(args.chunk_ms, args.lookahead_ms, args.wait_chunks)
         return lambda: StreamingTranslator(bundle, geometry, with_units=False)

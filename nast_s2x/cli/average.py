@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Average and write; returns the exit status."""
-    from nast_s2x.inference.checkpoint import average_checkpoints
+    from nast_s2x.checkpoints.fairseq import average_checkpoints
 
     average_checkpoints(args.checkpoints, args.output)
     print(f"averaged {len(args.checkpoints)} checkpoints into {args.output}", file=sys.stderr)

@@ -10,13 +10,13 @@ from nast_s2x.cli.system import DTYPES
 
 # part: (module, function, help); the modules are imported only when their part runs.
 _PARTS = {
-    "streaming": ("nast_s2x.cli.benchmark_streaming", "run_streaming", "cached streaming against recomputed prefixes"),
-    "voice": ("nast_s2x.cli.benchmark_voice", "run_voice", "streaming speech to speech, stage by stage"),
-    "nmla": ("nast_s2x.cli.benchmark_losses", "run_nmla", "NMLA by linear recurrence against all pairs of slots"),
-    "alignment": ("nast_s2x.cli.benchmark_losses", "run_alignment", "batched Viterbi alignment against plain Python"),
-    "attention": ("nast_s2x.cli.benchmark_streaming", "run_attention", "relative-position attention"),
+    "streaming": ("nast_s2x.benchmarks.streaming", "run_streaming", "cached streaming against recomputed prefixes"),
+    "voice": ("nast_s2x.benchmarks.speech", "run_voice", "streaming speech to speech, stage by stage"),
+    "nmla": ("nast_s2x.benchmarks.losses", "run_nmla", "NMLA by linear recurrence against all pairs of slots"),
+    "alignment": ("nast_s2x.benchmarks.losses", "run_alignment", "batched Viterbi alignment against plain Python"),
+    "attention": ("nast_s2x.benchmarks.streaming", "run_attention", "relative-position attention"),
     "autoregressive": (
-        "nast_s2x.cli.benchmark_autoregressive",
+        "nast_s2x.benchmarks.autoregressive",
         "run_autoregressive",
         "speech to units in one pass against fairseq's s2ut_transformer, unit by unit (needs fairseq)",
     ),

@@ -13,9 +13,9 @@ from nast_s2x.cli.system import add_system_flags, say
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
-    from nast_s2x.evaluation.recognisers import Recogniser
     from nast_s2x.evaluation.settings import Setup
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
+    from nast_s2x.recognisers import Recogniser
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -110,7 +110,7 @@ def _setup(args: argparse.Namespace) -> Setup:
     import torch
 
     from nast_s2x.evaluation.settings import Setup
-    from nast_s2x.vocoder.synthesis import SynthesisGeometry
+    from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
     if threads is None:  # processes must not compete for the same cores
@@ -128,11 +128,11 @@ def _setup(args: argparse.Namespace) -> Setup:
         dtype=args.dtype,
         threads=threads,
         vocoder=args.vocoder,
-        synthesis_lookahead=SynthesisGeometry.lookahead_frames if lookahead is None else lookahead,
+        synthesis_lookahead=SynthesisWindow.lookahead_frames if lookahead is None else lookahead,
     )
 
 
-def _chunks(args: argparse.Namespace, bundle: Bundle) -> list[str]:
+def _chunks(args: argparse.Namespace, bundle: System) -> list[str]:
     """Names of the chunk sizes, each checked against the model."""
     from nast_s2x.evaluation.settings import sort_chunks
 
@@ -157,7 +157,7 @@ def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | 
         if args.target_type == "speech":
             say("note: without --recogniser there is no ASR-BLEU; `nast-s2x score` can add it later")
         return None
-    from nast_s2x.evaluation.recognisers import open_recogniser
+    from nast_s2x.recognisers import open_recogniser
 
     return open_recogniser(args.recogniser, args.device, language)
 

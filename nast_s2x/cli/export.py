@@ -46,15 +46,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status."""
-    from nast_s2x.inference.bundle import bundle_from_checkpoints
-    from nast_s2x.inference.labels import RepeatFilter
+    from nast_s2x.inference.bundle import system_from_checkpoints
+    from nast_s2x.labels import RepeatFilter
 
     card = ""
     if args.card is not None:
         if not Path(args.card).is_file():
             raise FileNotFoundError(f"--card: no such file {args.card}")
         card = Path(args.card).read_text(encoding="utf-8")
-    bundle = bundle_from_checkpoints(args.checkpoints, args.data)
+    bundle = system_from_checkpoints(args.checkpoints, args.data)
     if args.vocoder is not None:
         bundle.take_voice(args.vocoder)
     bundle.card, bundle.example = card, args.example

@@ -18,9 +18,9 @@ from nast_s2x.cli.system import add_system_flags, open_system, say
 
 if TYPE_CHECKING:
     from nast_s2x.cli.sound_folder import SoundFolder
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
     from nast_s2x.inference.generation import GeneratedRow, SourceRow
-    from nast_s2x.vocoder.synthesis import SynthesisGeometry
+    from nast_s2x.vocoder.streaming import SynthesisWindow
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -108,10 +108,10 @@ def _open(stack: contextlib.ExitStack, name: str | None) -> IO[str]:
 
 def _generated(
     args: argparse.Namespace,
-    bundle: Bundle,
+    bundle: System,
     geometry: Any,
     rows: list[SourceRow],
-    synthesis: SynthesisGeometry | None,
+    synthesis: SynthesisWindow | None,
 ) -> Iterable[GeneratedRow]:
     from tqdm import tqdm
 
@@ -133,7 +133,7 @@ def _generated(
 
 def _write(
     results: Iterable[GeneratedRow],
-    bundle: Bundle,
+    bundle: System,
     with_units: bool,
     lines: IO[str] | None,
     json_file: IO[str] | None,
@@ -171,7 +171,7 @@ def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> 
     return "\n".join(lines) + "\n"
 
 
-def as_json(result: GeneratedRow, bundle: Bundle, with_units: bool) -> dict[str, Any]:
+def as_json(result: GeneratedRow, bundle: System, with_units: bool) -> dict[str, Any]:
     """One row as a JSON object; with ``error`` instead of a translation where there is none."""
     row, translation = result.row, result.translation
     entry: dict[str, Any] = {"index": row.index, "id": row.id, "audio": row.audio}

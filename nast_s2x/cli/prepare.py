@@ -60,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, list bad rows on stderr, and say what was made."""
-    from nast_s2x.data.prepare import PrepareError, PrepareOptions, prepare
+    from nast_s2x.corpus.prepare import ManifestError, PrepareOptions, prepare
 
     options = PrepareOptions(
         vocab_size=args.vocab_size,
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             args.manifest, args.output, options,
             jobs=args.jobs, strict=args.strict, overwrite=args.overwrite, progress=not args.quiet,
         )  # fmt: skip
-    except PrepareError as error:
+    except ManifestError as error:
         _list_problems(error.problems)
         raise
     _list_problems(report.problems)

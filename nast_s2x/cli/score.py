@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nast_s2x.cli.system import say
 
 if TYPE_CHECKING:
-    from nast_s2x.evaluation.recognisers import Recogniser
+    from nast_s2x.recognisers import Recogniser
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 def _recogniser(args: argparse.Namespace) -> Recogniser | None:
     if args.recogniser is None:
         return None
-    from nast_s2x.evaluation.recognisers import open_recogniser
     from nast_s2x.evaluation.settings import SETTINGS, read_settings
+    from nast_s2x.recognisers import open_recogniser
 
     language = None
     if (Path(args.folder) / SETTINGS).is_file():

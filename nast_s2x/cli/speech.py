@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import Bundle
-    from nast_s2x.vocoder.synthesis import SynthesisGeometry
+    from nast_s2x.inference.bundle import System
+    from nast_s2x.vocoder.streaming import SynthesisWindow
 
 DEFAULT_FOLDER = "translated"
 
@@ -45,13 +45,13 @@ def check_speech_flags(args: argparse.Namespace, flags: Sequence[str]) -> None:
             raise ValueError(f"{flag} needs --speech")
 
 
-def open_voice(args: argparse.Namespace, bundle: Bundle) -> SynthesisGeometry | None:
+def open_voice(args: argparse.Namespace, bundle: System) -> SynthesisWindow | None:
     """How to speak, and the voice of ``--vocoder`` in the bundle; ``None`` without ``--speech``.
 
     Raises:
         FileNotFoundError, ValueError: there is no voice, or it is one for other units.
     """
-    from nast_s2x.vocoder.synthesis import SynthesisGeometry
+    from nast_s2x.vocoder.streaming import SynthesisWindow
 
     if not args.speech:
         return None
@@ -59,7 +59,7 @@ def open_voice(args: argparse.Namespace, bundle: Bundle) -> SynthesisGeometry | 
         bundle.take_voice(args.vocoder)
     bundle.voice()
     frames = args.synthesis_lookahead
-    return SynthesisGeometry() if frames is None else SynthesisGeometry(lookahead_frames=frames)
+    return SynthesisWindow() if frames is None else SynthesisWindow(lookahead_frames=frames)
 
 
 def file_names(names: Sequence[str]) -> list[str]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkGeometry
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
 
 
 DTYPES = ("fp32", "bf16", "fp16", "int8")
-"""Names of :data:`nast_s2x.inference.dtypes.DTYPES`, without loading torch."""
+"""Names of :data:`nast_s2x.device.DTYPES`, without loading torch."""
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
@@ -38,19 +38,19 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
 
 
-def open_system(args: argparse.Namespace, offline_default: bool) -> tuple[Bundle, ChunkGeometry]:
+def open_system(args: argparse.Namespace, offline_default: bool) -> tuple[System, ChunkGeometry]:
     """Load the system that the flags name, and the geometry; tells on stderr what users should know about it."""
     import torch
 
+    from nast_s2x.device import parse_dtype
     from nast_s2x.inference.bundle import load_system
-    from nast_s2x.inference.dtypes import number_type
     from nast_s2x.inference.geometries import describe
 
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
-    bundle = load_system(args.model, args.data, args.device, number_type(args.dtype))
+    bundle = load_system(args.model, args.data, args.device, parse_dtype(args.dtype))
     geometry = bundle.trained.choose(args.chunk_ms, args.lookahead_ms, args.wait_chunks, offline_default)
     if bundle.example:
         say(f"this is an example system that knows only its own small world: {bundle.example}")

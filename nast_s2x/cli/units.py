@@ -153,7 +153,7 @@ def run_extract(args: argparse.Namespace) -> int:
     """Extract units, list bad rows on stderr, and say what was made."""
     from nast_s2x.units.backends import back_end_of
     from nast_s2x.units.centroids import Centroids
-    from nast_s2x.units.extract import ExtractError, extract
+    from nast_s2x.units.extract import ManifestError, extract
 
     centroids = Centroids.load(args.centroids)
     try:
@@ -166,7 +166,7 @@ def run_extract(args: argparse.Namespace) -> int:
             windows=_windows(args), jobs=_jobs(args), strict=args.strict, overwrite=args.overwrite,
             progress=not args.quiet,
         )  # fmt: skip
-    except ExtractError as error:
+    except ManifestError as error:
         _list(error.problems)
         raise
     _list(report.problems)
@@ -188,7 +188,7 @@ def run_convert(args: argparse.Namespace) -> int:
             f"{args.pickle}: is a pickle, a program rather than data, which can do anything when it is loaded; its "
             "centres are read here without executing it, but say --trust-pickle if you know where it comes from"
         )
-    from nast_s2x.units.pickles import centers_of_pickle
+    from nast_s2x.checkpoints.kmeans import centers_of_pickle
 
     centroids = centers_of_pickle(args.pickle)
     centroids.save(args.output)

@@ -63,10 +63,10 @@ def synthesize(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from nast_s2x.inference.bundle import existing_device
+    from nast_s2x.device import find_device
     from nast_s2x.vocoder.checkpoint import load_vocoder
     from nast_s2x.vocoder.config import SAMPLE_RATE
-    from nast_s2x.vocoder.sound_files import LIST, synthesize_files
+    from nast_s2x.vocoder.files import LIST, synthesize_files
     from nast_s2x.vocoder.utterances import read_utterances
 
     for flag, value in (("--threads", args.threads), ("--batch-size", args.batch_size)):
@@ -74,7 +74,7 @@ def synthesize(args: argparse.Namespace) -> int:
             raise ValueError(f"{flag} must be at least 1, got {value}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    vocoder = load_vocoder(args.vocoder, existing_device(args.device))
+    vocoder = load_vocoder(args.vocoder, find_device(args.device))
     config = vocoder.config
     found = read_utterances(args.units, config.num_embeddings, config.unit_hash, args.durations, args.split)
     for problem in found.problems:

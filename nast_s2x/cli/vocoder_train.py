@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from nast_s2x.vocoder import parallel
-    from nast_s2x.vocoder.dataset import read_units_manifest
-    from nast_s2x.vocoder.run import RunOptions, train
-    from nast_s2x.vocoder.settings import read_configuration
+    from nast_s2x.vocoder.training.data import read_units_manifest
+    from nast_s2x.vocoder.training.run import RunOptions, train
+    from nast_s2x.vocoder.training.settings import read_configuration
 
     device = _device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config, settings = read_configuration(
@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
 def _device(name: str) -> torch.device:  # noqa: F821
     import torch
 
-    from nast_s2x.inference.bundle import existing_device
+    from nast_s2x.device import find_device
 
-    device = existing_device(name)
+    device = find_device(name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
@@ -109,6 +109,6 @@ def _device(name: str) -> torch.device:  # noqa: F821
 
 def _declared_units(manifest: Path) -> int | None:
     """K as `nast-s2x units extract` wrote it beside the manifest."""
-    from nast_s2x.data.manifest import unit_record
+    from nast_s2x.corpus.manifest import unit_record
 
     return unit_record(manifest).get("num_units")

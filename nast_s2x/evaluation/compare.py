@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.evaluation.quality import metric
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import Results, load_results
-from nast_s2x.evaluation.text import normalise
+from nast_s2x.metrics.quality import metric
+from nast_s2x.metrics.text import normalise
 
 FORMAT = 1
 SAMPLES = 1000

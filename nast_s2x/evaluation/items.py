@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nast_s2x.data.manifest import Row, parse_units, read_table
+from nast_s2x.corpus.manifest import Row, parse_units, read_table
 from nast_s2x.frontend.audio import AudioError, read_samples
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.evaluation.latency import playback_intervals
 from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, read_samples
+from nast_s2x.metrics.latency import playback_intervals
 
 LOG_NAME = "instances.log"
 

@@ -22,13 +22,13 @@ from nast_s2x.agents.segments import check_first_segment
 from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent
 from nast_s2x.agents.streams import StreamingAgent
+from nast_s2x.device import DTYPES
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
 from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.settings import Setup
 from nast_s2x.evaluation.shards import WAVS, Block, blocks_of, is_complete, join
-from nast_s2x.inference.bundle import Bundle, load_system
-from nast_s2x.inference.dtypes import DTYPES
-from nast_s2x.inference.streaming import SynthesisGeometry
+from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.streaming import SynthesisWindow
 
 AGENTS: dict[str, type[StreamingAgent]] = {"text": NastSpeechToTextAgent, "speech": NastSpeechToSpeechAgent}
 
@@ -37,7 +37,7 @@ class UtteranceError(ValueError):
     """An utterance could not be translated; the message names it and the reason."""
 
 
-def open_bundle(setup: Setup) -> Bundle:
+def open_bundle(setup: Setup) -> System:
     """Load the system of ``setup``, with its voice.
 
     Raises:
@@ -67,7 +67,7 @@ class Engine:
         stop: asked before each utterance; True ends a block early.
     """
 
-    def __init__(self, setup: Setup, bundle: Bundle | None = None, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, setup: Setup, bundle: System | None = None, stop: Callable[[], bool] = lambda: False) -> None:
         self.setup, self.stop = setup, stop
         self.bundle = open_bundle(setup) if bundle is None else bundle
         self._agents: dict[str, TimedAgent] = {}
@@ -81,7 +81,7 @@ class Engine:
                 lookahead_ms=setup.lookahead_ms,
                 wait_chunks=setup.wait_chunks,
                 vocoder=None,  # the bundle has it
-                synthesis_lookahead=SynthesisGeometry.lookahead_frames
+                synthesis_lookahead=SynthesisWindow.lookahead_frames
                 if setup.synthesis_lookahead is None
                 else setup.synthesis_lookahead,
             )
@@ -144,7 +144,7 @@ def evaluate(
     chunks: Sequence[str],
     workers: int = 1,
     progress: bool = False,
-    bundle: Bundle | None = None,
+    bundle: System | None = None,
 ) -> None:
     """Run the chunk sizes that ``folder`` does not have yet, going on where an earlier run stopped.
 
@@ -175,7 +175,7 @@ def evaluate(
                     join(blocks[block.chunk])
 
 
-def _here(blocks: Mapping[Block, int], setup: Setup, bundle: Bundle | None, bar: tqdm) -> Iterator[Block]:
+def _here(blocks: Mapping[Block, int], setup: Setup, bundle: System | None, bar: tqdm) -> Iterator[Block]:
     """Run blocks (with the number of utterances that each has already) in this process, and yield each."""
     if not blocks:
         return

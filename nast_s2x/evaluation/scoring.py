@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.evaluation.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, heard_of, read_log, speech_of
-from nast_s2x.evaluation.quality import (
+from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
+from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
+from nast_s2x.metrics.quality import (
     asr_bleu,
     bleu,
     chrf,
@@ -29,10 +31,8 @@ from nast_s2x.evaluation.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.evaluation.recognisers.base import Recogniser, Transcript, Waveform
-from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
-from nast_s2x.evaluation.text import NORMALISATION
-from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.metrics.text import NORMALISATION
+from nast_s2x.recognisers.base import Recogniser, Transcript, Waveform
 
 SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
 FORMAT = 1

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
-from nast_s2x.json_object import read_json_object
+from nast_s2x.files import read_json
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
 
 SETTINGS = "settings.json"
 FORMAT = 1
@@ -54,7 +54,7 @@ class Setup:
     synthesis_lookahead: int | None = None
 
 
-def record(setup: Setup, bundle: Bundle, test_set: TestSet, audio: Sequence[str], chunks: Sequence[str]) -> dict:
+def record(setup: Setup, bundle: System, test_set: TestSet, audio: Sequence[str], chunks: Sequence[str]) -> dict:
     """The record of an evaluation, as ``settings.json`` holds it.
 
     Args:
@@ -131,7 +131,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {SETTINGS} is missing")
-    values = read_json_object(path)
+    values = read_json(path)
     if not isinstance(values.get("chunks"), list):
         raise ValueError(f"{path} does not describe an evaluation: it must be an object with a list 'chunks'")
     if values.get("format") != FORMAT:
@@ -167,7 +167,7 @@ def system_files(model: str | os.PathLike[str], data: str | os.PathLike[str] | N
         files = sorted(path for path in model.rglob("*") if path.is_file())
         beside = [path for path in files if path.name == CARD or path.suffix == ".yaml"]
         return [(path.relative_to(model).as_posix(), path) for path in files if path not in beside]
-    from nast_s2x.data.config import DataConfig
+    from nast_s2x.corpus.data_folder import DataConfig
 
     folder = Path(data) if data is not None else model.parent
     config = folder / "config.yaml" if folder.is_dir() else folder

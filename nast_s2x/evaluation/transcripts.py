@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nast_s2x.evaluation.recognisers.base import (
+from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
     Recogniser,

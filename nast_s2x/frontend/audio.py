@@ -15,16 +15,14 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.errors import AudioError
+
 SAMPLE_RATE = 16000
 #: soxr's recipe; "HQ" keeps 20 bits of precision and holds back 14 ms of a stream.
 RESAMPLING_QUALITY = "HQ"
 
 # Full scale of the integer formats that sound cards and wav readers deliver.
 _PCM_SCALE = {np.dtype(np.int8): 2.0**7, np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
-
-
-class AudioError(ValueError):
-    """Audio that cannot be used; the message names the file (or stream) and the reason."""
 
 
 def as_mono(samples: ArrayLike) -> NDArray[np.float32]:

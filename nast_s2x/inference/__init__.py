@@ -9,12 +9,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "Bundle": "bundle",
+    "System": "bundle",
     "load_system": "bundle",
     "Emission": "streaming",
     "Playback": "playback",
     "StreamingTranslator": "streaming",
-    "SynthesisGeometry": "streaming",
+    "SynthesisWindow": "streaming",
     "Translation": "offline",
     "translate_batch": "offline",
     "translate_samples": "offline",

@@ -14,19 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.data.dictionary import LabelDictionary
-from nast_s2x.data.text import TextTokenizer
+from nast_s2x.device import find_device
 from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.inference.card import model_card, simuleval_configs
 from nast_s2x.inference.geometries import TrainedGeometries
-from nast_s2x.inference.labels import NUM_SPECIALS
-from nast_s2x.inference.trained import TrainedModel, read_trained_model
-from nast_s2x.inference.voice import check_voice, load_bundled_voice, load_voice, save_voice
+from nast_s2x.inference.voice import check_units_match, load_bundled_voice, load_voice, save_voice
+from nast_s2x.labels import NUM_SPECIALS, LabelDictionary, TextTokenizer
 from nast_s2x.network import NastConfig, NastModel, load_published_state
 from nast_s2x.vocoder.checkpoint import SUBFOLDER
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 FORMAT = "nast_s2x bundle"
 FORMAT_VERSION = 1
@@ -35,7 +34,7 @@ VOCABULARY, SENTENCEPIECE, CMVN = "dict.txt", "spm.model", "gcmvn.npz"
 
 
 @dataclass
-class Bundle:
+class System:
     """Everything that translation needs. Translators only read it, so many streams share one bundle.
 
     Attributes:
@@ -50,7 +49,7 @@ class Bundle:
         card: text of the model card.
         unit_hash: hash of the centroids that the model's units come from, where known.
         drop_repeats: longest run of units that is dropped where it repeats the one before it, see
-            :class:`~nast_s2x.inference.labels.RepeatFilter`; 0 (published) drops none.
+            :class:`~nast_s2x.labels.RepeatFilter`; 0 (published) drops none.
         vocoder: turns the model's units into sound, in float32; ``None`` for a system that writes only.
         vocoder_card: text of the vocoder's own card; empty for a plain one.
     """
@@ -84,7 +83,7 @@ class Bundle:
             raise ValueError(f"the front end works at {SAMPLE_RATE} Hz, this system asks for {self.sample_rate} Hz")
         self.model.eval().requires_grad_(False)
         if self.vocoder is not None:
-            check_voice(self.vocoder, self.num_units, self.unit_hash)
+            check_units_match(self.vocoder, self.num_units, self.unit_hash)
 
     @property
     def device(self) -> torch.device:
@@ -120,7 +119,7 @@ class Bundle:
             )
         return self.vocoder
 
-    def take_voice(self, path: str | Path) -> Bundle:
+    def take_voice(self, path: str | Path) -> System:
         """Speak with the vocoder at ``path`` (a vocoder folder, a bundle, a released checkpoint); returns the bundle.
 
         Raises:
@@ -128,7 +127,7 @@ class Bundle:
         """
         vocoder, card = load_voice(path)
         try:
-            check_voice(vocoder, self.num_units, self.unit_hash)
+            check_units_match(vocoder, self.num_units, self.unit_hash)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         self.vocoder, self.vocoder_card = vocoder.to(self.device), card
@@ -145,21 +144,22 @@ class Bundle:
         normalised = features if self.cmvn is None else self.cmvn(features)
         return normalised.to(device=self.device, dtype=self.dtype)
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Bundle:
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> System:
         """Move model and vocoder; ``gpu`` is accepted for ``cuda``. Returns the bundle itself.
 
-        Logits stay in float32 (:meth:`NastModel.compute_in`), and so does the vocoder: rounded durations must not
+        Logits stay in float32 (:meth:`NastModel.convert_for_inference`), and so does the vocoder: rounded durations
+        must not
         depend on the model's number type.
 
         Raises:
             ValueError: a device that does not exist, here or at all; int8 on another device than a CPU.
         """
-        target = None if device is None else existing_device(device)
+        target = None if device is None else find_device(device)
         if target is not None and target.type != "cpu" and dtype is None and self.model.int8:
             raise ValueError(f"int8 is for CPUs, not for {target}")
         self.model.to(device=target)
         if dtype is not None:
-            self.model.compute_in(dtype)
+            self.model.convert_for_inference(dtype)
         if self.vocoder is not None:
             self.vocoder.to(device=target)
         return self
@@ -216,31 +216,12 @@ class Bundle:
         }
 
 
-def parse_device(device: str | torch.device) -> torch.device:
-    """``cpu``, ``cuda``, ``cuda:1`` or ``gpu`` (SimulEval's word for ``cuda``) as a torch device."""
-    if isinstance(device, str) and (device == "gpu" or device.startswith("gpu:")):
-        device = "cuda" + device[3:]
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"a device is cpu, cuda or cuda:N, got {device!r}") from None
-
-
-def existing_device(device: str | torch.device) -> torch.device:
-    """:func:`parse_device`, with a clear error where this machine (or this build of torch) has no such GPU."""
-    parsed = parse_device(device)
-    count = torch.cuda.device_count() if parsed.type == "cuda" else 0
-    if parsed.type == "cuda" and (parsed.index or 0) >= count:
-        raise ValueError(f"there is no device {device}: torch {torch.__version__} sees {count} CUDA devices here")
-    return parsed
-
-
 def load_system(
     path: str | Path,
     data: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Bundle:
+) -> System:
     """Load a trained system.
 
     Args:
@@ -257,13 +238,13 @@ def load_system(
     if path.is_dir():
         bundle = _load_bundle(path)
     elif path.is_file():
-        bundle = bundle_from_checkpoints([path], data)
+        bundle = system_from_checkpoints([path], data)
     else:
         raise FileNotFoundError(f"no such bundle folder or checkpoint file: {path}")
     return bundle.to(device, dtype)
 
 
-def _load_bundle(folder: Path) -> Bundle:
+def _load_bundle(folder: Path) -> System:
     config = _read_config(folder)
     for name in (WEIGHTS, VOCABULARY, SENTENCEPIECE, CMVN if config["front_end"]["cmvn"] else None):
         if name is not None:
@@ -276,7 +257,7 @@ def _load_bundle(folder: Path) -> Bundle:
     languages = config.get("languages") or {}
     card = folder / CARD
     vocoder, vocoder_card = load_bundled_voice(folder, required=bool(config.get("vocoder")))
-    return Bundle(
+    return System(
         model=model,
         dictionary=dictionary,
         tokenizer=TextTokenizer(folder / SENTENCEPIECE, dictionary),
@@ -353,12 +334,12 @@ def _described(folder: Path, config: dict[str, Any]) -> tuple[TrainedGeometries,
     return values[0], values[1]
 
 
-def bundle_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path | None = None) -> Bundle:
+def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path | None = None) -> System:
     """A bundle in memory from a checkpoint, or from the average of several, and the data folder of its training.
 
     Raises: as :func:`load_system`.
     """
-    from nast_s2x.data.config import DataConfig
+    from nast_s2x.corpus.data_folder import DataConfig
 
     trained = read_trained_model(checkpoints)
     folder = Path(data) if data is not None else Path(checkpoints[0]).parent
@@ -370,7 +351,7 @@ def bundle_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
     dictionary = LabelDictionary.load(settings.vocab_path)
     _check_units(trained, settings.num_units, config_file)
     cmvn_file = settings.cmvn_path if "global_cmvn" in settings.transforms(is_train=False) else None
-    return Bundle(
+    return System(
         model=build_model(trained),
         dictionary=dictionary,
         tokenizer=TextTokenizer(settings.spm_path, dictionary),

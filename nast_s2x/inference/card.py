@@ -10,13 +10,13 @@ from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.inference.geometries import describe
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import Bundle
+    from nast_s2x.inference.bundle import System
 
 TEXT_AGENT = "nast_s2x.agents.speech_to_text.NastSpeechToTextAgent"
 SPEECH_AGENT = "nast_s2x.agents.speech_to_speech.NastSpeechToSpeechAgent"
 
 
-def simuleval_configs(bundle: Bundle) -> dict[str, str]:
+def simuleval_configs(bundle: System) -> dict[str, str]:
     """File name -> content for ``simuleval --system-dir BUNDLE [--system-config FILE]``.
 
     ``main.yaml`` is the streaming default; ``main-320.yaml``, ``main-offline.yaml`` ... are the other geometries of the
@@ -39,7 +39,7 @@ def _simuleval_config(agent: str, geometry: ChunkGeometry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def model_card(bundle: Bundle) -> str:
+def model_card(bundle: System) -> str:
     """A card with everything the bundle itself knows; ``nast-s2x export --card FILE`` replaces it."""
     config, origin = bundle.model.config, bundle.origin
     units = "" if not bundle.has_units else " and speech" if bundle.vocoder is not None else " and speech units"
@@ -72,7 +72,7 @@ def num_parameters(model: Module) -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}M parameters"
 
 
-def _commands(bundle: Bundle) -> list[str]:
+def _commands(bundle: System) -> list[str]:
     simuleval = (
         "    simuleval --system-dir THIS_FOLDER{} --source LIST --target REFERENCES --source-segment-size 40 "
         "--output RESULTS"

@@ -12,14 +12,14 @@ import yaml
 from numpy.typing import NDArray
 
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.data.config import CONFIG_NAME
-from nast_s2x.data.features import load_features
-from nast_s2x.data.manifest import read_table
+from nast_s2x.corpus.audio_ref import load_features
+from nast_s2x.corpus.data_folder import CONFIG_NAME
+from nast_s2x.corpus.manifest import read_table
 from nast_s2x.frontend.audio import AudioError, declared_samples
 from nast_s2x.frontend.fbank import num_frames
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.offline import Translation, translate_batch
-from nast_s2x.vocoder.synthesis import SynthesisGeometry
+from nast_s2x.vocoder.streaming import SynthesisWindow
 
 # translate_batch with everything given but the features.
 _Translate = Callable[[Sequence[NDArray[np.float32]]], list[Translation]]
@@ -35,7 +35,7 @@ class SourceRow:
     Attributes:
         index: its place in the whole list, before sharding.
         id: its name.
-        audio: as :func:`nast_s2x.data.features.load_features` takes it.
+        audio: as :func:`nast_s2x.corpus.audio_ref.load_features` takes it.
         folder: where a relative ``audio`` starts.
         reference: its translation, if known.
         num_frames: feature frames, an estimate good enough to sort by; ``None`` if it could not be told.
@@ -152,7 +152,7 @@ def make_batches(rows: Sequence[SourceRow], batch_size: int, max_tokens: int | N
 
 
 def generate(
-    bundle: Bundle,
+    bundle: System,
     rows: Sequence[SourceRow],
     geometry: ChunkGeometry | None = None,
     *,
@@ -160,7 +160,7 @@ def generate(
     max_tokens: int | None = 20000,
     with_units: bool = True,
     with_speech: bool = False,
-    synthesis: SynthesisGeometry | None = None,
+    synthesis: SynthesisWindow | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[GeneratedRow]:
     """Translate ``rows`` in batches of similar length, yielding them in their own order as soon as they are ready.

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import detokenize
-from nast_s2x.inference.labels import UnitReader, text_collapser
-from nast_s2x.vocoder.generator import UnitVocoder
-from nast_s2x.vocoder.synthesis import SynthesisGeometry, synthesize, synthesize_chunks
+from nast_s2x.labels import UnitReader, text_collapser
+from nast_s2x.vocoder.network import UnitVocoder
+from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize, synthesize_chunks
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Translation:
 
 @torch.inference_mode()
 def translate_batch(
-    bundle: Bundle,
+    bundle: System,
     features: Sequence[Tensor | NDArray[np.float32]],
     geometry: ChunkGeometry | None = None,
     with_units: bool = True,
     normalised: bool = False,
     with_speech: bool = False,
-    synthesis: SynthesisGeometry | None = None,
+    synthesis: SynthesisWindow | None = None,
 ) -> list[Translation]:
     """Translate utterances in one forward pass.
 
@@ -99,7 +99,7 @@ def translate_batch(
 
 
 def _translation(
-    bundle: Bundle,
+    bundle: System,
     geometry: ChunkGeometry,
     labels: list[int],
     unit_labels: list[int],
@@ -121,7 +121,7 @@ def _spoken(
     vocoder: UnitVocoder,
     translations: Sequence[Translation],
     geometry: ChunkGeometry,
-    synthesis: SynthesisGeometry | None,
+    synthesis: SynthesisWindow | None,
 ) -> list[Translation]:
     """The translations with their sound."""
     if geometry.offline:  # one window each: what a stream does, but several utterances at a time
@@ -135,7 +135,7 @@ def speak_chunks(
     vocoder: UnitVocoder,
     chunks: Sequence[Sequence[int]],
     geometry: ChunkGeometry,
-    synthesis: SynthesisGeometry | None = None,
+    synthesis: SynthesisWindow | None = None,
 ) -> NDArray[np.float32]:
     """The sound of a translation, (n,) float32: what a stream of the same geometry says for the units of its chunks.
 
@@ -153,13 +153,13 @@ def _as_features(item: Tensor | NDArray[np.float32], bins: int) -> Tensor:
 
 
 def translate_samples(
-    bundle: Bundle,
+    bundle: System,
     samples: ArrayLike,
     sample_rate: int | None = None,
     geometry: ChunkGeometry | None = None,
     with_units: bool = True,
     with_speech: bool = False,
-    synthesis: SynthesisGeometry | None = None,
+    synthesis: SynthesisWindow | None = None,
 ) -> Translation:
     """Translate one recording: samples (n,) or (n, channels) at ``sample_rate`` Hz (``None``: the bundle's)."""
     features = fbank(samples, bundle.sample_rate if sample_rate is None else sample_rate)

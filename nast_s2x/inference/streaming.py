@@ -14,15 +14,15 @@ from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.frontend.audio import as_mono
 from nast_s2x.frontend.fbank import StreamingFbank
-from nast_s2x.inference.bundle import Bundle
+from nast_s2x.frontend.resampling import TimedResampler
+from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
-from nast_s2x.inference.labels import UnitReader, text_collapser
-from nast_s2x.inference.resampling import TimedResampler
+from nast_s2x.labels import UnitReader, text_collapser
 from nast_s2x.network import ModelState, NastOutput
 from nast_s2x.vocoder.config import SAMPLE_RATE as SPEECH_RATE
-from nast_s2x.vocoder.synthesis import SynthesisGeometry, VocoderStream
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 
-__all__ = ["MAX_CHANNELS", "SPEECH_RATE", "Emission", "StreamState", "StreamingTranslator", "SynthesisGeometry"]
+__all__ = ["MAX_CHANNELS", "SPEECH_RATE", "Emission", "StreamState", "StreamingTranslator", "SynthesisWindow"]
 
 MAX_CHANNELS = 64
 """More channels than this are samples on the wrong axis."""
@@ -103,17 +103,17 @@ class StreamingTranslator:
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: System,
         geometry: ChunkGeometry | None = None,
         with_units: bool = True,
         with_speech: bool = False,
-        synthesis: SynthesisGeometry | None = None,
+        synthesis: SynthesisWindow | None = None,
     ) -> None:
         self.bundle = bundle
         self.geometry = bundle.geometry() if geometry is None else geometry
         self.with_speech = with_speech
         self.with_units = (with_units or with_speech) and bundle.has_units
-        self.synthesis = SynthesisGeometry() if synthesis is None else synthesis
+        self.synthesis = SynthesisWindow() if synthesis is None else synthesis
         self.reset()
 
     def reset(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nast_s2x.vocoder.checkpoint import CARD, CONFIG, SUBFOLDER, WEIGHTS, load_vocoder, save_vocoder
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 
 def load_voice(path: str | Path) -> tuple[UnitVocoder, str]:
@@ -48,7 +48,7 @@ def save_voice(vocoder: UnitVocoder | None, card: str, bundle: Path, half: bool)
             folder.rmdir()
 
 
-def check_voice(vocoder: UnitVocoder, num_units: int | None, unit_hash: str | None) -> None:
+def check_units_match(vocoder: UnitVocoder, num_units: int | None, unit_hash: str | None) -> None:
     """Refuse a vocoder that cannot speak a model's units.
 
     Args:

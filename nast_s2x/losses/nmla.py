@@ -68,9 +68,7 @@ def nmla_loss(
     return _normalized(scores, sizes, targets, target_lengths, normalization)
 
 
-def _normalized(
-    scores: Tensor, sizes: Tensor, targets: Tensor, target_lengths: Tensor, normalization: str
-) -> Tensor:
+def _normalized(scores: Tensor, sizes: Tensor, targets: Tensor, target_lengths: Tensor, normalization: str) -> Tensor:
     if normalization == "batch":
         return scores.mean() / (targets.size(1) + sizes.mean()).clamp(min=_SMALLEST_COUNT)
     return (scores / (target_lengths + sizes).clamp(min=_SMALLEST_COUNT)).mean()

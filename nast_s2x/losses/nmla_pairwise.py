@@ -46,9 +46,7 @@ def distinct_bigrams(targets: list[list[int]]) -> tuple[Tensor, Tensor]:
     return pairs, counts
 
 
-def nmla_loss_pairwise(
-    logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
-) -> Tensor:
+def nmla_loss_pairwise(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
     """The same as :func:`nast_s2x.losses.nmla.nmla_loss`, order 2, batch normalisation, from the definition."""
     valid = torch.arange(logits.size(1), device=logits.device) < lengths[:, None]
     probs = logits.softmax(-1) * valid[:, :, None]

@@ -17,9 +17,9 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 from omegaconf import II, DictConfig
 from torch import Tensor
 
+from nast_s2x.checkpoints.fairseq import SAFE_CLASSES, load_checkpoint
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.inference.bundle import read_weights
-from nast_s2x.inference.checkpoint import SAFE_CLASSES, load_checkpoint
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
 from nast_s2x.network.nast import IGNORED_SUFFIXES, load_published_state
 

@@ -113,7 +113,7 @@ class SlotDecoder(nn.Module):
         return torch.where(mask[..., None], math.sqrt(self.dim) * self.embed_tokens(labels), copied)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, V), in the number type of the embedding (see :meth:`NastModel.compute_in`)."""
+        """(B, N, D) -> (B, N, V), in the number type of the embedding (see :meth:`NastModel.convert_for_inference`)."""
         return F.linear(hidden.to(self.embed_tokens.weight.dtype), self.embed_tokens.weight)
 
     def forward(

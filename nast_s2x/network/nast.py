@@ -89,7 +89,7 @@ class NastModel(nn.Module):
         """True where the layers multiply in 8 bits."""
         return any(isinstance(module, Linear) and module.int8 is not None for module in self.modules())
 
-    def compute_in(self, dtype: torch.dtype) -> NastModel:
+    def convert_for_inference(self, dtype: torch.dtype) -> NastModel:
         """Convert the weights for inference in ``dtype``; returns the model itself.
 
         The label embeddings, which give the logits, stay in float32 at least: among thousands of labels, half-precision

@@ -13,12 +13,12 @@ from fairseq.data import FairseqDataset
 from torch import Tensor
 
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.data.config import DataConfig
-from nast_s2x.data.features import load_features
-from nast_s2x.data.manifest import Example
-from nast_s2x.data.specaugment import SpecAugment
-from nast_s2x.data.text import TextTokenizer
+from nast_s2x.corpus.audio_ref import load_features
+from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.manifest import Example
 from nast_s2x.frontend.cmvn import GlobalCmvn
+from nast_s2x.frontend.specaugment import SpecAugment
+from nast_s2x.labels import TextTokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 # fairseq imports tasks/ and models/ of a user directory, but not criterions/.
 import nast_s2x.criterions.nast_ctc_nmla  # noqa: F401
 from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.data.config import DataConfig
-from nast_s2x.data.dictionary import BLANK, LabelDictionary
-from nast_s2x.data.manifest import read_split
-from nast_s2x.data.text import TextTokenizer
+from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.manifest import read_split
+from nast_s2x.labels import BLANK, LabelDictionary, TextTokenizer
+from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.models.nast_s2x import load_pretrained_encoder, start_from
 from nast_s2x.network import NastOutput
-from nast_s2x.tasks.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.tasks.dataset import UNIT_OFFSET, NastDataset, unit_string
 from nast_s2x.tasks.generator import SPECIALS, CtcGreedyGenerator, collapse_batch
 from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.features import LogMel, Mfcc, UnitFeatures
+from nast_s2x.units.features import MelSpectrogram, Mfcc, UnitFeatures
 
 DEFAULT_LAYER = 11
-_PLAIN = {"mfcc": Mfcc, "logmel": LogMel}
+_PLAIN = {"mfcc": Mfcc, "logmel": MelSpectrogram}
 _OF_MODELS = ("mhubert", "fairseq")
 BACK_ENDS = (*_PLAIN, *_OF_MODELS)
 
@@ -56,14 +56,14 @@ class BackEnd:
         """
         layer = DEFAULT_LAYER if self.layer is None else self.layer
         if self.name == "mhubert":
-            from nast_s2x.units.hubert import HubertFeatures
+            from nast_s2x.units.speech_models.huggingface import HubertFeatures
 
             return HubertFeatures.load(self.model, layer, self.device)
         if self.name == "fairseq":
-            from nast_s2x.units.fairseq_hubert import FairseqHubertFeatures
+            from nast_s2x.units.speech_models.fairseq import FairseqHubertFeatures
 
             return FairseqHubertFeatures.load(self.model, layer, self.device)
-        return LogMel() if self.name == "logmel" else Mfcc(self.coefficients, self.loudness)
+        return MelSpectrogram() if self.name == "logmel" else Mfcc(self.coefficients, self.loudness)
 
 
 def back_end_of(

@@ -18,7 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nast_s2x.data.manifest import RECORD_SUFFIX
+from nast_s2x.corpus.manifest import RECORD_SUFFIX
+from nast_s2x.errors import ManifestError
 from nast_s2x.units.backends import BackEnd, check_fits
 from nast_s2x.units.centroids import Centroids
 from nast_s2x.units.features import UnitFeatures
@@ -30,14 +31,6 @@ PART_SIZE = 32
 COLUMNS = ("tgt_audio", "tgt_n_frames", "tgt_durations", "unit_hash")
 # Columns with paths besides the one that is read.
 _PATHS = ("audio", "tgt_speech")
-
-
-class ExtractError(ValueError):
-    """An extraction that cannot go on; ``problems`` holds the bad rows as ``FILE:LINE: reason``."""
-
-    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.problems = list(problems)
 
 
 @dataclass
@@ -138,7 +131,7 @@ def extract(
         overwrite: replace a table that was made from other things.
 
     Raises:
-        ExtractError: bad rows under ``strict``, no usable row, or a table made from other things in the way.
+        ManifestError: bad rows under ``strict``, no usable row, or a table made from other things in the way.
         FileNotFoundError, ValueError: an unusable manifest, model or set of centroids.
     """
     manifest, output, windows = Path(manifest), Path(output), windows or Windows()
@@ -148,7 +141,7 @@ def extract(
     centroids = Centroids.load(centroids_file)
     listed, problems = read_recordings(manifest, audio_column)
     if strict and problems:
-        raise ExtractError(f"{len(problems)} bad rows, nothing was written", problems)
+        raise ManifestError(f"{len(problems)} bad rows, nothing was written", problems)
     features = back_end.build()
     check_fits(centroids, features)
     windows.check(features)
@@ -168,10 +161,10 @@ def extract(
     line = len(f"{manifest}:")
     report = ExtractReport(problems=sorted([*problems, *bad], key=lambda text: int(text[line:].split(":", 1)[0])))
     if strict and report.problems:
-        raise ExtractError(f"{len(report.problems)} bad rows, no table was written", report.problems)
+        raise ManifestError(f"{len(report.problems)} bad rows, no table was written", report.problems)
     good = [(item, cells) for item, cells in zip(listed, found) if not cells[2]]
     if not good:
-        raise ExtractError(f"{manifest}: no recording is usable", report.problems)
+        raise ManifestError(f"{manifest}: no recording is usable", report.problems)
     _finish(manifest, output, audio_column, good, record, report)
     shutil.rmtree(work)
     return report
@@ -230,7 +223,7 @@ def _earlier(output: Path, work: Path, record: dict[str, Any], overwrite: bool) 
     changed = [name for name in settings if there.get(name) != record.get(name)]
     why = f"made with another {', '.join(changed)}" if there and changed else "made from other input, or changed since"
     why = why if there else "not made here"
-    raise ExtractError(f"{output}: was {why}; take another output, or ask for overwriting (--overwrite)")
+    raise ManifestError(f"{output}: was {why}; take another output, or ask for overwriting (--overwrite)")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Features that units are clusters of: one small interface, 50 vectors a second for every back end.
 
 The back ends here need nothing beyond the package. Those of self-supervised models are in
-:mod:`nast_s2x.units.hubert`.
+:mod:`nast_s2x.units.speech_models.huggingface`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class UnitFeatures(Protocol):
         ...
 
 
-class LogMel:
+class MelSpectrogram:
     """Log-mel energies: mean of the two 10 ms filterbank frames of a unit frame.
 
     n samples give floor((n - 240) / 320) unit frames, 0 below 560.
@@ -69,8 +69,8 @@ class LogMel:
         return self.project(self.frames(samples))
 
 
-class Mfcc(LogMel):
-    """Mel-frequency cepstra of :class:`LogMel`'s energies, the loudness (coefficient 0) scaled down.
+class Mfcc(MelSpectrogram):
+    """Mel-frequency cepstra of :class:`MelSpectrogram`'s energies, the loudness (coefficient 0) scaled down.
 
     Args:
         coefficients: cepstral coefficients kept, from 0 on; fewer follow the voice's timbre less closely.
@@ -94,5 +94,5 @@ class Mfcc(LogMel):
         return {"features": self.name, "coefficients": self.dim, "loudness": self.loudness}
 
     def project(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`LogMel`."""
+        """See :class:`MelSpectrogram`."""
         return frames @ self._basis

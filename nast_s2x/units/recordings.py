@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.data.features import split_segment
-from nast_s2x.data.manifest import Row, read_table
+from nast_s2x.corpus.audio_ref import split_segment
+from nast_s2x.corpus.manifest import Row, read_table
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.units.features import UnitFeatures
 from nast_s2x.units.windows import OVERLAP_SECONDS, WINDOW_SECONDS, window_frames, windowed

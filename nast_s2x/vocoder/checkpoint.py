@@ -1,6 +1,7 @@
 """Vocoder folders: our own (``config.json``, ``model.safetensors``, a card) and the released CodeHiFiGAN checkpoints.
 
-Released checkpoints are pickles. They are opened by :func:`~nast_s2x.inert.load_inert`, which executes nothing.
+Released checkpoints are pickles. They are opened by :func:`~nast_s2x.checkpoints.safe_load.safe_load`, which
+executes nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nast_s2x.inert import load_inert
-from nast_s2x.json_object import read_json_object
+from nast_s2x.checkpoints.safe_load import safe_load
+from nast_s2x.files import read_json
 from nast_s2x.vocoder.config import VocoderConfig
-from nast_s2x.vocoder.generator import UnitVocoder
+from nast_s2x.vocoder.network import UnitVocoder
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 SUBFOLDER = "vocoder"
@@ -137,7 +138,7 @@ def _locate(path: Path) -> tuple[Path, Path]:
 def _read_config(path: Path) -> VocoderConfig:
     if not path.is_file():
         raise FileNotFoundError(f"a vocoder needs its configuration: {path} not found")
-    values = read_json_object(path)
+    values = read_json(path)
     try:
         return VocoderConfig.from_dict(values)
     except (ValueError, TypeError) as error:
@@ -153,7 +154,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_released(path: Path) -> dict[str, Tensor]:
     """The parameters of a checkpoint ``{"generator": ...}``, as data only."""
-    state = load_inert(path)
+    state = safe_load(path)
     generator = state.get("generator") if isinstance(state, Mapping) else None
     if not isinstance(generator, Mapping) or not generator:
         raise ValueError(f"{path} is not a vocoder checkpoint: it has no 'generator' entry with parameters")

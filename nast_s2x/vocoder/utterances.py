@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from nast_s2x.data.manifest import parse_durations, parse_units, read_table, unit_record
+from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table, unit_record
 
 _GENERATED_LINE = re.compile(r"(T|H|D|Unit)-(\d+)\t")
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.data.manifest import read_table
+from nast_s2x.corpus.manifest import read_table
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
-from nast_s2x.json_object import read_json_object
+from nast_s2x.files import read_json
 
 FORMAT = 1
 DEFAULT_CHUNK = "320"
@@ -110,7 +110,7 @@ def load_results(folder: Path) -> Results:
     path = Path(folder) / "scores.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
-    scores = read_json_object(path)
+    scores = read_json(path)
     if scores.get("format") != FORMAT:
         raise ValueError(f"{path} must have format {FORMAT}, got {scores.get('format')!r}")
     missing = [key for key in ("target_type", "rows") if not scores.get(key)]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.evaluation.latency import word_ends
 from nast_s2x.evaluation.log import Utterance, speech_of
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
 from nast_s2x.evaluation.report.html import definitions, player, table
@@ -22,6 +21,7 @@ from nast_s2x.evaluation.scoring import TRANSCRIPTS, NotHeardError, StoredRecogn
 from nast_s2x.evaluation.transcripts import TranscriptStore
 from nast_s2x.frontend.audio import SAMPLE_RATE, load_audio
 from nast_s2x.inference.playback import Playback, stereo
+from nast_s2x.metrics.latency import word_ends
 
 
 @dataclass(frozen=True)

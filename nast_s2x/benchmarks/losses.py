@@ -1,0 +1,185 @@
+"""The parts ``nmla`` and ``alignment`` of ``nast-s2x benchmark``.
+
+Run as a module it is the child process whose peak memory is measured:
+``python -m nast_s2x.benchmarks.losses recurrence|pairwise|inputs BATCH SLOTS VOCAB TARGETS THREADS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nast_s2x.ctc import viterbi_align
+from nast_s2x.losses.nmla import nmla_loss
+from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
+
+_LOSSES = {"recurrence": nmla_loss, "pairwise": nmla_loss_pairwise}
+
+
+def run_nmla(args: argparse.Namespace) -> dict[str, float]:
+    """NMLA of order 2, forward and backward, against the pairwise form written as one vectorised expression.
+
+    Returns:
+        seconds (best of 20 runs), pairwise_seconds (best of 2 runs), speedup; extra_bytes and
+        pairwise_extra_bytes (peak of a fresh process, above that of one that only builds the inputs), memory_ratio;
+        max_abs_difference of loss and gradient.
+    """
+    sizes = (args.batch or 4, args.slots or 600, args.vocab or 1005, args.targets or 250)
+    _check_sizes(*sizes)
+    base, extra, pairwise_extra = (_peak_of_child(what, sizes, args.threads) for what in ("inputs", *_LOSSES))
+    torch.set_num_threads(args.threads)
+    inputs = _inputs(*sizes)
+    seconds = _best_time(lambda: _loss_and_gradient(nmla_loss, inputs), runs=20)
+    pairwise = _best_time(lambda: _loss_and_gradient(nmla_loss_pairwise, inputs), runs=2)
+    ours, reference = (_loss_and_gradient(loss, inputs) for loss in _LOSSES.values())
+    extra, pairwise_extra = max(extra - base, 1), pairwise_extra - base
+    return {
+        "seconds": seconds,
+        "pairwise_seconds": pairwise,
+        "speedup": pairwise / seconds,
+        "extra_bytes": extra,
+        "pairwise_extra_bytes": pairwise_extra,
+        "memory_ratio": pairwise_extra / extra,
+        "max_abs_difference": max(float((a - b).abs().max()) for a, b in zip(ours, reference, strict=True)),
+    }
+
+
+def run_alignment(args: argparse.Namespace) -> dict[str, float | bool]:
+    """Batched Viterbi alignment against one plain Python loop over sentences, slots and states (in float64).
+
+    Returns:
+        seconds (the whole batch, best of 10 runs), reference_seconds (one sentence, once, times the batch), speedup,
+        states_equal for that sentence.
+    """
+    sizes = (args.batch or 16, args.slots or 600, args.vocab or 1004, args.targets or 200)
+    _check_sizes(*sizes)
+    torch.set_num_threads(args.threads)
+    logits, lengths, targets, target_lengths, blank = _inputs(*sizes)
+    log_probs = logits.detach().log_softmax(-1)
+    seconds = _best_time(lambda: viterbi_align(log_probs, lengths, targets, target_lengths, blank), runs=10)
+    begun = time.perf_counter()
+    reference = viterbi_one(log_probs[0, : int(lengths[0])].tolist(), targets[0].tolist(), blank)
+    one = time.perf_counter() - begun
+    # Compared in the precision of Python's numbers, where sums in another order cannot decide a near-tie.
+    first = viterbi_align(log_probs[:1].double(), lengths[:1], targets[:1], target_lengths[:1], blank)
+    return {
+        "seconds": seconds,
+        "reference_seconds": one * sizes[0],
+        "speedup": one * sizes[0] / seconds,
+        "states_equal": first[0, : int(lengths[0])].tolist() == reference,
+    }
+
+
+def viterbi_one(log_probs: list[list[float]], target: list[int], blank: int) -> list[int]:
+    """Best alignment of one sentence in plain Python: log_probs [T][V] -> states [T], empty if there is none."""
+    labels = [blank]
+    for label in target:
+        labels += [label, blank]
+    count, never = len(labels), float("-inf")
+    scores = [log_probs[0][label] if state < 2 else never for state, label in enumerate(labels)]
+    table: list[list[int]] = []
+    for row in log_probs[1:]:
+        sources = []
+        for state, label in enumerate(labels):
+            options = [state]
+            if state >= 1:
+                options.append(state - 1)
+            if state >= 2 and state % 2 == 1 and label != labels[state - 2]:
+                options.append(state - 2)
+            sources.append(max(options, key=scores.__getitem__))  # the first, nearest, of equal ones
+        scores = [scores[source] + row[labels[state]] for state, source in enumerate(sources)]
+        table.append(sources)
+    state = max(range(max(count - 2, 0), count), key=scores.__getitem__)
+    if scores[state] == never:
+        return []
+    path = [state]
+    for sources in reversed(table):
+        path.append(sources[path[-1]])
+    return path[::-1]
+
+
+def _check_sizes(batch: int, slots: int, vocab: int, targets: int) -> None:
+    if vocab < 6:
+        raise ValueError(f"--vocab must be at least 6 (4 special labels, one of the target, the blank), got {vocab}")
+    if targets < 2 or 2 * targets > slots:
+        raise ValueError(f"--targets must be at least 2 and at most half the slots ({slots}), got {targets}")
+
+
+def _inputs(batch: int, slots: int, vocab: int, targets: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """Logits (B, T, V) that want a gradient, lengths of T and a little less, targets.
+
+    The logits are random with a peak of about 0.8 at an evenly spread alignment of the target, so that its n-grams are
+    expected to appear and the losses compared are far from 0.
+    """
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(batch, slots, vocab, generator=generator)
+    lengths = torch.tensor([max(slots - 3 * sentence, 2 * targets) for sentence in range(batch)])
+    labels = torch.randint(4, vocab - 1, (batch, targets), generator=generator)
+    planned = torch.full((batch, slots), vocab - 1)
+    planned.scatter_(1, torch.arange(targets) * lengths[:, None] // targets, labels)
+    logits.scatter_add_(2, planned[:, :, None], torch.full((batch, slots, 1), math.log(vocab) + 2.0))
+    return logits.requires_grad_(), lengths, labels, torch.full((batch,), targets), vocab - 1
+
+
+def _loss_and_gradient(loss: Callable[..., Tensor], inputs: tuple) -> tuple[Tensor, Tensor]:
+    value = loss(*inputs)
+    return value.detach(), torch.autograd.grad(value, inputs[0])[0]
+
+
+def _best_time(work: Callable[[], object], runs: int) -> float:
+    # The best and not the mean: what else the machine does can only add to a run.
+    times = []
+    for _ in range(runs):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def _peak_of_child(what: str, sizes: tuple[int, ...], threads: int) -> int:
+    """Peak resident bytes of a fresh process."""
+    command = [sys.executable, "-m", "nast_s2x.benchmarks.losses", what, *map(str, sizes), str(threads)]
+    # The child finds this very package, wherever the command was started.
+    path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode != 0:
+        raise RuntimeError(f"the process that measures {what} ended with {result.returncode}: {result.stderr.strip()}")
+    return int(result.stdout)
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process since its program started."""
+    # A process inherits ru_maxrss from the one that started it; Linux keeps the peak of this program alone in VmHWM.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _child(arguments: list[str]) -> None:
+    what, *numbers = arguments
+    *sizes, threads = map(int, numbers)
+    torch.set_num_threads(threads)
+    inputs = _inputs(*sizes)
+    if what != "inputs":
+        _loss_and_gradient(_LOSSES[what], inputs)
+    print(peak_bytes())
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1:])

@@ -1,0 +1,250 @@
+"""The part ``voice`` of ``nast-s2x benchmark``: streaming speech to speech with random weights, stage by stage.
+
+Random weights do not give a speech-like number of units. The network's units are therefore computed, collapsed and left
+aside, and every chunk brings the vocoder the same number of units, of two frames each: one second of speech for one
+second of source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nast_s2x.benchmarks.streaming import random_model
+from nast_s2x.chunking import ChunkGeometry, parse_chunk_ms
+from nast_s2x.ctc import CtcCollapser
+from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.fbank import StreamingFbank
+from nast_s2x.inference.playback import Playback
+from nast_s2x.network import NastModel
+from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
+from nast_s2x.vocoder.network import UnitVocoder
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize
+
+STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
+UNIT_FRAMES = 2
+"""Duration of every unit."""
+OFFLINE_SECONDS = (0.7, 0.9, 1.1, 1.2, 1.2, 1.3, 1.4, 1.4, 1.6, 1.9)
+"""Speech of the utterances of the offline measurement."""
+_WINDOW, _SHIFT = 400, 160  # samples of a feature frame, and between two
+
+
+def run_voice(args: argparse.Namespace) -> dict[str, Any]:
+    """Streaming speech to speech from samples to samples, and offline synthesis batched and one by one.
+
+    Look-ahead of the network is one chunk. The published vocoder size; two threads by default.
+
+    Returns:
+        real_time_factor (computing seconds per second of source); chunk_ms_p50, chunk_ms_p95, chunk_ms_first_third and
+        chunk_ms_last_third (medians) of the time that a chunk takes; stages (p50 and p95 of each); playback (what a
+        listener hears when every chunk is there as soon as it is computed, without and with a start delay of
+        ``--playback-buffer-ms``); offline_batched_seconds and offline_one_by_one_seconds for the same utterances; and
+        sizes. Of three streams the one with the median total.
+    """
+    return measure(args, VocoderConfig())
+
+
+def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str, Any]:
+    """:func:`run_voice` for a vocoder of any size."""
+    chunk = parse_chunk_ms(args.chunk_ms)
+    if chunk is None or chunk % 2:
+        raise ValueError("voice needs a chunk size in ms, a multiple of 20 (a unit frame)")
+    torch.set_num_threads(args.threads)
+    geometry = ChunkGeometry(chunk, lookahead_frames=chunk)
+    model, vocoder = random_model(args.preset, args.seconds, geometry), random_vocoder(vocoder_config)
+    source = np.random.default_rng(0).normal(0, 0.1, round(args.seconds * SAMPLE_RATE)).astype(np.float32)
+    with torch.inference_mode():
+        stream(model, vocoder, geometry, source[: 4 * chunk * _SHIFT])
+        runs = [stream(model, vocoder, geometry, source) for _ in range(3)]
+        offline = offline_seconds(vocoder)
+    run = sorted(runs, key=lambda run: sum(run.seconds))[1]
+    chunk_ms, third = 1000 * np.array(run.seconds), max(1, len(run.seconds) // 3)
+    return {
+        "real_time_factor": sum(run.seconds) / args.seconds,
+        "chunk_ms_p50": float(np.median(chunk_ms)),
+        "chunk_ms_p95": float(np.percentile(chunk_ms, 95)),
+        "chunk_ms_first_third": float(np.median(chunk_ms[:third])),
+        "chunk_ms_last_third": float(np.median(chunk_ms[-third:])),
+        "stages": {name: _p50_p95(run.stages[name]) for name in STAGES},
+        "playback": [playback(run, buffer_ms) for buffer_ms in (0.0, float(args.playback_buffer_ms))],
+        **offline,
+        "seconds": args.seconds,
+        "speech_seconds": sum(map(len, run.sounds)) / SAMPLE_RATE,
+        "chunks": run.chunks,
+        "chunk_ms": chunk * 10,
+        "unit_frames_per_chunk": _units_per_chunk(geometry) * UNIT_FRAMES,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocoder_parameters": sum(parameter.numel() for parameter in vocoder.parameters()),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def random_vocoder(config: VocoderConfig) -> UnitVocoder:
+    """A vocoder with random weights whose duration predictor, which computes as any other, says two frames always."""
+    torch.manual_seed(0)
+    vocoder = UnitVocoder(config).for_inference()
+    assert vocoder.dur_predictor is not None
+    vocoder.dur_predictor.proj.weight.zero_()
+    vocoder.dur_predictor.proj.bias.fill_(math.log(1 + UNIT_FRAMES))
+    return vocoder
+
+
+@dataclass
+class Run:
+    """One stream.
+
+    Attributes:
+        seconds: computing time of each push; a push completes one chunk, the last one ends the source.
+        source_ms: when each could begin.
+        sounds: samples that each gave.
+        stages: computing seconds of each stage in each push.
+        chunks: chunks emitted.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    source_ms: list[float] = field(default_factory=list)
+    sounds: list[NDArray[np.float32]] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in STAGES})
+    chunks: int = 0
+
+
+class Stopwatch:
+    """Seconds by stage, summed until :meth:`take`."""
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._undo: list[Callable[[], object]] = []
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - begun
+
+    def watch(self, stage: str, module: nn.Module) -> None:
+        """Count every forward of ``module`` and, where it has one, its output layer ``logits``."""
+        begun: list[float] = []
+        hooks = (
+            module.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())),
+            module.register_forward_hook(lambda *_: self._add(stage, time.perf_counter() - begun.pop())),
+        )
+        self._undo += [hook.remove for hook in hooks]
+        logits = getattr(module, "logits", None)
+        if logits is not None:
+
+            def timed(*inputs: Any) -> Any:
+                with self(stage):
+                    return logits(*inputs)
+
+            module.logits = timed  # shadows the method, on this instance
+            self._undo.append(lambda: delattr(module, "logits"))
+
+    def unwatch(self) -> None:
+        """Leave the modules as they were."""
+        while self._undo:
+            self._undo.pop()()
+
+    def take(self) -> dict[str, float]:
+        """What was counted since the last call."""
+        taken, self._seconds = self._seconds, dict.fromkeys(STAGES, 0.0)
+        return taken
+
+    def _add(self, stage: str, seconds: float) -> None:
+        self._seconds[stage] += seconds
+
+
+def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, source: NDArray[np.float32]) -> Run:
+    """Samples in, samples out: features, network, collapse, vocoder, pushed as chunks become complete."""
+    run, watch = Run(), Stopwatch()
+    for stage, module in (
+        ("encoder", model.encoder),
+        ("text_decoder", model.decoder),
+        ("unit_decoder", model.unit_decoder),
+    ):
+        watch.watch(stage, module)
+    fbank, state, voice = StreamingFbank(), model.init_state(geometry), VocoderStream(vocoder, SynthesisWindow())
+    collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
+    try:
+        for start, stop in sample_pieces(len(source), geometry):
+            final, begun = stop == len(source), time.perf_counter()
+            with watch("features"):
+                features = fbank.push(source[start:stop], final)
+            output = model(features[None], None, geometry, state=state, final=final)
+            for collapser, logits in zip(collapsers, (output.text_logits, output.unit_logits)):
+                collapser.push(logits[0].argmax(-1))
+            new = -(-output.text_logits.shape[1] // (geometry.chunk_text_slots or 1))
+            with watch("vocoder"):
+                sounds = [voice.push(fixed_units(geometry, vocoder), final and last == new - 1) for last in range(new)]
+            run.seconds.append(time.perf_counter() - begun)
+            run.source_ms.append(1000 * stop / SAMPLE_RATE)
+            run.sounds.append(np.concatenate([*sounds, np.zeros(0, np.float32)]))
+            run.chunks += new
+            for stage, seconds in watch.take().items():
+                run.stages[stage].append(seconds)
+    finally:
+        watch.unwatch()
+    return run
+
+
+def sample_pieces(num_samples: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
+    """Samples that arrive between two emissions: each piece completes a chunk, the last one ends the source."""
+    edges, chunk = [0], 0
+    while (edge := (geometry.emission_frames(chunk) - 1) * _SHIFT + _WINDOW) < num_samples:
+        edges.append(edge)
+        chunk += 1
+    return list(zip(edges, [*edges[1:], num_samples], strict=True))
+
+
+def fixed_units(geometry: ChunkGeometry, vocoder: UnitVocoder) -> list[int]:
+    """Units of a chunk: as many as make its own duration."""
+    return [unit % vocoder.config.num_embeddings for unit in range(_units_per_chunk(geometry))]
+
+
+def _units_per_chunk(geometry: ChunkGeometry) -> int:
+    return (geometry.chunk_frames or 0) * _SHIFT // (UNIT_SAMPLES * UNIT_FRAMES)
+
+
+def playback(run: Run, buffer_ms: float) -> dict[str, Any]:
+    """Gaps that a listener hears: a chunk is there when it was computed, and computing waits for the one before."""
+    played, done = Playback(buffer_ms), 0.0
+    for source_ms, seconds, sound in zip(run.source_ms, run.seconds, run.sounds):
+        done = max(done, source_ms) + 1000 * seconds
+        played.add(done, sound)
+    return {"buffer_ms": buffer_ms, **played.statistics()}
+
+
+def offline_seconds(vocoder: UnitVocoder) -> dict[str, float]:
+    """Whole utterances, batched and one by one; each twice, in turn."""
+    rng = np.random.default_rng(0)
+    frames = [round(seconds * SAMPLE_RATE / UNIT_SAMPLES) for seconds in OFFLINE_SECONDS]
+    batch = [rng.integers(vocoder.config.num_embeddings, size=size // UNIT_FRAMES).tolist() for size in frames]
+
+    def seconds(work: Callable[[], object]) -> float:
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    one_by_one, batched = [], []
+    for _ in range(2):
+        batched.append(seconds(lambda: synthesize(vocoder, batch)))
+        one_by_one.append(seconds(lambda: [synthesize(vocoder, [units]) for units in batch]))
+    return {
+        "offline_batched_seconds": min(batched),
+        "offline_one_by_one_seconds": min(one_by_one),
+        "offline_speech_seconds": sum(map(len, batch)) * UNIT_FRAMES * UNIT_SAMPLES / SAMPLE_RATE,
+    }
+
+
+def _p50_p95(seconds: list[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(1000 * np.array(seconds), [50, 95])
+    return {"p50": float(p50), "p95": float(p95)}

@@ -1,0 +1,1 @@
+"""Weight files of this project and of others, read as data only."""

@@ -1,0 +1,66 @@
+"""Pickled checkpoints read as data only: tensors, plain containers, and a short list of inert classes.
+
+torch's weights-only reader opens them, so nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nast_s2x.errors import CheckpointError
+
+
+def _numpy_scalar_classes() -> list[Any]:
+    """What a pickled numpy number consists of; fairseq's meters may hold such numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    return [scalar, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
+
+
+#: Everything a checkpoint may contain besides tensors and plain containers: namespaces and numbers.
+SAFE_CLASSES: tuple[Any, ...] = (argparse.Namespace, *_numpy_scalar_classes())
+
+
+def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.device = "cpu") -> Any:
+    """What a file of ``torch.save`` holds, without executing anything in it.
+
+    Args:
+        path: an existing file.
+        also: allowed besides :data:`SAFE_CLASSES`: classes, or (stand-in, "module.Name").
+        device: where tensors go.
+
+    Raises:
+        CheckpointError: the file holds something other than inert data.
+        ValueError: it is damaged, or no such file.
+    """
+    path = Path(path)
+    try:
+        with _allowed(also):
+            return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = (str(error).strip().splitlines() or ["unreadable"])[0]
+        raise CheckpointError(path, _unsafe_names(path, also), reason) from None
+    except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+
+
+def _allowed(also: Sequence[Any]) -> AbstractContextManager[None]:
+    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
+    there = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([cls for cls in (*SAFE_CLASSES, *also) if cls not in there])
+
+
+def _unsafe_names(path: Path, also: Sequence[Any]) -> list[str]:
+    try:
+        with _allowed(also):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # only zip files can be listed; the refusal itself stands either way
+        return []

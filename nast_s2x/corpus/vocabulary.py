@@ -1,0 +1,77 @@
+"""A joint SentencePiece vocabulary for the source and target texts of a corpus."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sentencepiece
+
+from nast_s2x.labels import SPECIALS, LabelDictionary
+
+# The sums of the training depend on the number of threads: a constant one makes the model reproducible.
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A SentencePiece model file as bytes, the dictionary of its pieces, and a remark if its size is not as asked."""
+
+    model: bytes
+    dictionary: LabelDictionary
+    note: str = ""
+
+
+def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0) -> Vocabulary:
+    """Train a unigram model (Kudo, 2018) whose ids equal our labels; the same texts give the same bytes.
+
+    Args:
+        texts: sentences of both languages.
+        vocab_size: pieces, the four specials included. A corpus that does not yield so many gets fewer, and a note.
+        character_coverage: share of the characters that the pieces must cover; the rest becomes ``<unk>``.
+
+    Raises:
+        ValueError: no text, or a size too small to hold each character; says the least size that works.
+    """
+    sentences = [text for text in texts if text.strip()]
+    if not sentences:
+        raise ValueError("a vocabulary needs at least one sentence of text")
+    if not 0.9 <= character_coverage <= 1.0:
+        raise ValueError(f"character_coverage must be in 0.9..1, not {character_coverage}")
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=buffer,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            hard_vocab_limit=False,
+            bos_id=0,
+            pad_id=1,
+            eos_id=2,
+            unk_id=3,
+            num_threads=_THREADS,
+            max_sentence_length=1 << 20,
+            minloglevel=2,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(_explain(str(error), vocab_size)) from error
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(buffer.getvalue())
+    size = processor.GetPieceSize()
+    pieces = [processor.IdToPiece(index) for index in range(len(SPECIALS), size)]
+    note = f"the training text yields {size} pieces, not the {vocab_size} asked for" if size != vocab_size else ""
+    return Vocabulary(buffer.getvalue(), LabelDictionary(pieces), note)
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if needed:
+        return (
+            f"a vocabulary of {vocab_size} pieces is too small: the characters and specials alone take "
+            f"{needed[1]}; ask for more, or lower the character coverage"
+        )
+    return f"SentencePiece cannot train a vocabulary of {vocab_size} pieces: {message}"

@@ -1,0 +1,54 @@
+"""Devices and number types by the names that users write. torch is imported on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nast_s2x.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
+"""Name on the command line -> name in torch.
+
+``int8`` applies to the products of linear layers on CPUs; everything else is float32 then. For every type, feature
+normalisation, sinusoids and softmax are computed in float32 or better. In types other than fp32 a stream and an offline
+pass agree up to rounding: two labels of almost equal probability can change places.
+"""
+
+
+def find_device(name: str | torch.device, must_exist: bool = True) -> torch.device:
+    """Return the device called ``name``: ``cpu``, ``cuda``, ``cuda:N``, or SimulEval's ``gpu`` for ``cuda``.
+
+    Args:
+        must_exist: check that torch can use the device on this machine.
+
+    Raises:
+        ConfigError: the name is not that of a device, or torch cannot use the device.
+    """
+    import torch
+
+    if isinstance(name, str) and (name == "gpu" or name.startswith("gpu:")):
+        name = "cuda" + name[3:]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"a device is cpu, cuda or cuda:N, got {name!r}") from None
+    count = torch.cuda.device_count() if must_exist and device.type == "cuda" else 0
+    if must_exist and device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"device {name} is not available: torch {torch.__version__} finds {count} CUDA devices here")
+    return device
+
+
+def parse_dtype(name: str) -> torch.dtype:
+    """Return the number type called ``name``, a key of :data:`DTYPES`.
+
+    Raises:
+        ConfigError: there is no number type of that name.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise ConfigError(f"a number type is one of {', '.join(DTYPES)}, got {name!r}")
+    return getattr(torch, DTYPES[name])

@@ -1,0 +1,123 @@
+"""Quality of translations: BLEU and chrF (sacreBLEU, with its signatures), BLEU of units, word error rate.
+
+sacreBLEU is loaded by the functions that need it; it is part of the extra ``evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nast_s2x.metrics.text import normalise
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure, and the signature that says how it was computed.
+
+    Attributes:
+        value: 0 to 100, higher is better.
+        signature: sacreBLEU's.
+    """
+
+    value: float
+    signature: str
+
+
+_TOKENIZERS = {"BLEU": "13a", "ASR_BLEU": "none", "unit_BLEU": "none"}
+"""Normalised transcripts and units come as their tokens."""
+
+
+def metric(figure: str) -> Any:
+    """sacreBLEU's metric of a figure of ``scores.json``: BLEU, ASR_BLEU, unit_BLEU or chrF."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    if figure == "chrF":
+        return CHRF()
+    return BLEU(tokenize=_TOKENIZERS[figure], force=True)  # force: no advice on texts that look tokenized
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Corpus BLEU (Papineni et al., 2002) of texts as they stand, sacreBLEU's defaults (tokenizer 13a, mixed case).
+
+    Raises:
+        ValueError: lists of different lengths, or no texts; so for every function here.
+    """
+    return _corpus("BLEU", hypotheses, references)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Corpus chrF (Popović, 2015) of texts as they stand, sacreBLEU's defaults (chrF2)."""
+    return _corpus("chrF", hypotheses, references)
+
+
+def asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> Score:
+    """Corpus BLEU of what a recogniser heard, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
+    return _corpus("ASR_BLEU", [*map(normalise, transcripts)], [*map(normalise, references)])
+
+
+def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
+    """Corpus BLEU of sequences of speech units, each unit a word."""
+    lines = [[" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references)]
+    return _corpus("unit_BLEU", *lines)
+
+
+def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """BLEU of each text as it stands, with effective order: without orders of which a short text has none."""
+    return _sentence_bleu(hypotheses, references, "13a")
+
+
+def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> list[float]:
+    """:func:`sentence_bleu` of what a recogniser heard, both sides normalised."""
+    return _sentence_bleu([*map(normalise, transcripts)], [*map(normalise, references)], "none")
+
+
+def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
+    """Fewest substitutions, deletions and insertions between two sequences (Levenshtein, 1966).
+
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
+    row = list(range(len(reference) + 1))  # distances of the empty hypothesis to each prefix of the reference
+    for i, word in enumerate(hypothesis, start=1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(reference, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Edits of words in percent of the reference words, over all sentences together, normalised; may exceed 100.
+
+    Raises:
+        ValueError: lists of different lengths, or references without a word.
+    """
+    _check("word_error_rate", hypotheses, references)
+    pairs = [(normalise(text).split(), normalise(other).split()) for text, other in zip(hypotheses, references)]
+    words = sum(len(reference) for _, reference in pairs)
+    if not words:
+        raise ValueError("word_error_rate: the references hold no words")
+    return 100.0 * sum(edit_distance(hypothesis, reference) for hypothesis, reference in pairs) / words
+
+
+def _corpus(figure: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    _check(figure, hypotheses, references)
+    scorer = metric(figure)
+    value = scorer.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(float(value), str(scorer.get_signature()))
+
+
+def _sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> list[float]:
+    from sacrebleu.metrics import BLEU
+
+    _check("BLEU", hypotheses, references)
+    metric = BLEU(tokenize=tokenizer, effective_order=True)
+    return [float(metric.sentence_score(text, [other]).score) for text, other in zip(hypotheses, references)]
+
+
+def _check(name: str, hypotheses: Sequence[object], references: Sequence[object]) -> None:
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{name}: {len(hypotheses)} hypotheses do not match {len(references)} references")
+    if not hypotheses:
+        raise ValueError(f"{name}: there is nothing to compare")

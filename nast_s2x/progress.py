@@ -1,0 +1,39 @@
+"""Progress of long work: a bar on a terminal, a line now and then where stderr is piped or a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines where stderr is not a terminal."""
+
+
+class _Lines(tqdm):
+    """A bar that writes each state as a line of its own."""
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        def write(text: str) -> None:
+            if text.strip():
+                file.write(text.strip() + "\n")
+                file.flush()
+
+        return write
+
+
+def progress_bar(total: int, what: str, unit: str = "utt", show: bool = True, initial: int = 0) -> tqdm:
+    """A tqdm bar on stderr: ``update(n)``, a context manager.
+
+    Args:
+        total: number of units of work, ``initial`` of them done before.
+        what: name of the work, shown in front.
+        show: False shows nothing.
+    """
+    values: dict[str, Any] = {"total": total, "desc": what, "unit": unit, "initial": initial, "disable": not show}
+    if sys.stderr.isatty():
+        return tqdm(**values)
+    return _Lines(**values, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, dynamic_ncols=False, ncols=100)

@@ -1,0 +1,104 @@
+"""This project's own bundles as recognisers: speech-to-text whose target is the language that it hears."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.fbank import fbank
+from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS, System, load_system
+from nast_s2x.inference.offline import translate_batch
+from nast_s2x.labels import text_collapser
+from nast_s2x.recognisers.base import (
+    NOTHING,
+    RecognisedWord,
+    Transcript,
+    Waveform,
+    by_length,
+    checked_waveforms,
+    files_digest,
+)
+
+BATCH = 16
+
+
+class BundleRecogniser:
+    """A bundle that transcribes, offline; see :class:`~nast_s2x.recognisers.base.Recogniser`.
+
+    The times of a word are those of its slots: from where the first slot of its first token begins to where the last
+    slot of its last token ends, ``pooling * subsampling * 10 / text_upsample`` ms a slot (80 with the usual sizes),
+    within the waveform. CTC (Graves et al., 2006) is free in where it puts a token: take them as good to a few slots.
+
+    Args:
+        bundle: the system.
+        identity: names it in the store of transcripts.
+    """
+
+    def __init__(self, bundle: System, identity: str) -> None:
+        self.bundle, self.identity = bundle, identity
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu", language: str | None = None) -> BundleRecogniser:
+        """Open a bundle folder.
+
+        Raises:
+            FileNotFoundError: no such folder, or a file of it missing.
+            ValueError: the bundle translates, hears another language than ``language``, or is damaged.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder of a recogniser's bundle: {folder}")
+        bundle = load_system(folder, device=device)
+        source, target = bundle.source_lang, bundle.target_lang
+        if source is None or target is None:
+            raise ValueError(f"{folder} does not say its languages: a recogniser's source and target must be known")
+        if source != target:
+            raise ValueError(f"{folder} translates from {source} to {target}: a recogniser is needed")
+        if language is not None and language != source:
+            raise ValueError(f"{folder} hears {source}, what is spoken is {language}: another recogniser is needed")
+        names = (CONFIG, WEIGHTS, VOCABULARY, SENTENCEPIECE, *((CMVN,) if bundle.cmvn is not None else ()))
+        digest = files_digest(folder / name for name in names)
+        return cls(bundle, f"bundle {folder.resolve().name} {digest}")
+
+    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
+        """See :class:`~nast_s2x.recognisers.base.Recogniser`; in batches of similar length."""
+        from tqdm import tqdm
+
+        samples = checked_waveforms(waveforms)
+        geometry = self.bundle.trained.choose(offline_default=True)
+        transcripts = [NOTHING] * len(samples)
+        batches = by_length(samples, BATCH)
+        for batch in tqdm(batches, desc="hearing", unit="batch", file=sys.stderr, disable=None if progress else True):
+            features = [fbank(samples[index]) for index in batch]
+            heard = translate_batch(self.bundle, features, geometry, with_units=False)
+            for index, translation in zip(batch, heard, strict=True):
+                words = timed_words(self.bundle, geometry, translation.labels, len(samples[index]) / SAMPLE_RATE)
+                transcripts[index] = Transcript(translation.text, words)
+        return transcripts
+
+
+def timed_words(
+    bundle: System, geometry: ChunkGeometry, labels: Sequence[int], seconds: float
+) -> tuple[RecognisedWord, ...]:
+    """The words of text labels, one label a slot, with their times; nothing ends after ``seconds``.
+
+    Words that share their pieces (a piece may hold a space) share their times.
+    """
+    spans: list[tuple[list[int], int, int]] = []  # tokens of a word, its first slot, the slot behind its last
+    for token, first in text_collapser(bundle).push_with_slots(labels):
+        end = first
+        while end < len(labels) and labels[end] == token:
+            end += 1
+        if spans and not bundle.tokenizer.starts_word(token):
+            tokens, begin, _ = spans[-1]
+            spans[-1] = ([*tokens, token], begin, end)
+        else:
+            spans.append(([token], first, end))
+    words = []
+    for tokens, first, end in spans:
+        start_s, end_s = (min(seconds, geometry.seconds_of_text_slots(slot)) for slot in (first, end))
+        words += [RecognisedWord(text, start_s, end_s) for text in bundle.tokenizer.decode(tokens).split()]
+    return tuple(words)

@@ -1,0 +1,58 @@
+"""From a line like ``bundle:FOLDER`` to a recogniser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nast_s2x.recognisers.base import Recogniser
+
+KINDS = ("bundle", "faster-whisper", "wav2vec2")
+_OPTION = re.compile(r",([a-z_]+)=([^,=]+)$")
+
+
+def open_recogniser(spec: str, device: str = "cpu", language: str | None = None) -> Recogniser:
+    """The recogniser that a line names; nothing but faster-whisper's named models is ever fetched.
+
+    Args:
+        spec: ``bundle:FOLDER`` or a bundle folder alone; ``faster-whisper:MODEL_OR_FOLDER``, options behind it
+            as in ``faster-whisper:small,language=en,beam_size=5``; ``wav2vec2:FOLDER``.
+        device: ``cpu``, ``cuda``, ``cuda:N``; ``gpu`` is accepted for ``cuda``.
+        language: what is spoken ("en"); a recogniser known to hear another language is refused, Whisper is told.
+            ``None``: nothing is checked, Whisper finds out by itself for each waveform.
+    Raises:
+        ValueError: an unknown kind or option, a bundle that translates, another language, a damaged model.
+        FileNotFoundError: no such folder, or a file of it missing.
+        ModuleNotFoundError: the library of the kind is not installed; names the extra that brings it.
+    """
+    kind, name, options = _parse(spec)
+    if kind == "bundle":
+        from nast_s2x.recognisers.bundle import BundleRecogniser
+
+        return BundleRecogniser.load(name, device, language)
+    if kind == "faster-whisper":
+        from nast_s2x.recognisers.whisper import WhisperRecogniser
+
+        return WhisperRecogniser.load(name, device, **{"language": language, **options})
+    from nast_s2x.recognisers.wav2vec2 import Wav2Vec2Recogniser
+
+    return Wav2Vec2Recogniser.load(name, device)
+
+
+def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
+    """Kind, model and options of a line."""
+    kind, colon, name = spec.partition(":")
+    if kind not in KINDS:
+        if "/" in spec and not Path(spec).is_dir():
+            raise FileNotFoundError(f"recogniser {spec}: no such folder")
+        if not spec or not Path(spec).is_dir():
+            listed = ", ".join(f"{kind}:..." for kind in KINDS)
+            raise ValueError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")
+        return "bundle", spec, {}
+    options: dict[str, str] = {}
+    while kind == "faster-whisper" and (match := _OPTION.search(name)):
+        options[match[1]] = match[2]
+        name = name[: match.start()]
+    if not colon or not name:
+        raise ValueError(f"a recogniser {kind}:... needs a model behind the colon, got {spec!r}")
+    return kind, name, options

@@ -1,0 +1,168 @@
+"""wav2vec 2.0 with a CTC output (Baevski et al., 2020) as a recogniser, run by transformers; extra ``units``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nast_s2x.checkpoints import huggingface
+from nast_s2x.ctc import CtcCollapser
+from nast_s2x.device import find_device
+from nast_s2x.files import read_json
+from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.recognisers.base import (
+    NOTHING,
+    RecognisedWord,
+    Transcript,
+    Waveform,
+    checked_waveforms,
+    files_digest,
+)
+
+_TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer_config.json")
+_SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the labels of the output mean.
+
+    Attributes:
+        pieces: characters (or more) of each label; specials are left out.
+        blank: CTC's blank.
+        delimiter: the piece between two words.
+    """
+
+    pieces: dict[int, str]
+    blank: int
+    delimiter: str
+
+
+class Wav2Vec2Recogniser:
+    """A ``Wav2Vec2ForCTC`` model; see :class:`~nast_s2x.recognisers.base.Recogniser`.
+
+    Greedy CTC without a language model, each waveform on its own (models of the base size change with padding). The
+    times of a word are those of its frames: from its first character's first to its last character's last.
+
+    Args:
+        model: the network, in evaluation mode.
+        vocabulary: of its output.
+        normalize: samples are brought to zero mean and unit variance.
+        identity: names it in the store of transcripts.
+    """
+
+    variance_floor = 1e-7
+
+    def __init__(self, model: Any, vocabulary: Vocabulary, normalize: bool, identity: str) -> None:
+        self.model, self.vocabulary, self.normalize, self.identity = model, vocabulary, normalize, identity
+        self.min_samples, self.stride = 1, 1  # samples that a frame needs, samples between two frames
+        for kernel, stride in zip(reversed(model.config.conv_kernel), reversed(model.config.conv_stride), strict=True):
+            self.min_samples = (self.min_samples - 1) * stride + kernel
+            self.stride *= stride
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Wav2Vec2Recogniser:
+        """Open a folder with ``config.json``, weights, ``vocab.json`` and ``preprocessor_config.json``.
+
+        Raises:
+            FileNotFoundError: no such folder, or a file missing in it.
+            ValueError: another kind of model, a model without a trained output, a vocabulary that does not fit it.
+            ModuleNotFoundError: transformers is not installed.
+        """
+        folder, where = Path(folder), find_device(device)
+        config = huggingface.read_config(folder, "wav2vec2")
+        # How samples are normalised decides what is understood, so a default would be a guess.
+        read_json(folder / "preprocessor_config.json")
+        normalize = huggingface.normalizes(folder)
+        vocabulary = read_vocabulary(folder, config)
+        model = huggingface.load_model("Wav2Vec2ForCTC", folder).eval().requires_grad_(False).to(where)
+        labels = model.config.vocab_size
+        outside = [piece for label, piece in vocabulary.pieces.items() if not 0 <= label < labels]
+        if outside or not 0 <= vocabulary.blank < labels:
+            what = f"piece {outside[0]!r}" if outside else "the blank"
+            raise ValueError(f"{folder}: {what} of vocab.json lies outside the {labels} labels of the model")
+        kept = (".json", ".safetensors", ".bin")
+        digest = files_digest(file for file in folder.iterdir() if file.is_file() and file.suffix in kept)
+        return cls(model, vocabulary, normalize, f"wav2vec2 {folder.resolve().name} {digest}")
+
+    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
+        """See :class:`~nast_s2x.recognisers.base.Recogniser`; one after the other."""
+        from tqdm import tqdm
+
+        samples = checked_waveforms(waveforms)
+        bar = tqdm(samples, desc="hearing", unit="utt", file=sys.stderr, disable=None if progress else True)
+        return [self._transcript(waveform) for waveform in bar]
+
+    @torch.inference_mode()
+    def _transcript(self, waveform: Waveform) -> Transcript:
+        if len(waveform) < self.min_samples:
+            return NOTHING
+        samples = waveform
+        if self.normalize:
+            deviation = np.sqrt(waveform.var(dtype=np.float64) + self.variance_floor)
+            samples = ((waveform - waveform.mean(dtype=np.float64)) / deviation).astype(np.float32)
+        logits = self.model(torch.from_numpy(samples)[None].to(self.model.device)).logits[0]  # (frames, labels)
+        words = timed_words(self.vocabulary, logits.argmax(-1).tolist(), self.stride / SAMPLE_RATE)
+        return Transcript(" ".join(word.text for word in words), words)
+
+
+def timed_words(vocabulary: Vocabulary, labels: Sequence[int], frame_s: float) -> tuple[RecognisedWord, ...]:
+    """The words of the labels of frames, ``frame_s`` seconds each, with their times."""
+    words: list[RecognisedWord] = []
+    inside = False  # of a word
+    for label, first in CtcCollapser(vocabulary.blank).push_with_slots(labels):
+        piece = vocabulary.pieces.get(label)
+        if piece is None or piece == vocabulary.delimiter:
+            inside = inside and piece is None
+            continue
+        end = first
+        while end < len(labels) and labels[end] == label:
+            end += 1
+        if inside:
+            word = words.pop()
+            words.append(RecognisedWord(word.text + piece, word.start_s, end * frame_s))
+        else:
+            words.append(RecognisedWord(piece, first * frame_s, end * frame_s))
+        inside = True
+    return tuple(words)
+
+
+def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
+    """``vocab.json`` and what the tokenizer's settings say of it; the blank is the padding label, as in training.
+
+    Raises:
+        FileNotFoundError: no ``vocab.json``.
+        ValueError: it is not a table of labels (several languages in one, say), or its pieces are no letters.
+    """
+    path = folder / "vocab.json"
+    table = read_json(path)
+    wrong = [piece for piece, label in table.items() if not isinstance(label, int)]
+    if wrong or not table or len(set(table.values())) < len(table):
+        found = (
+            f"that of {wrong[0]!r} is {type(table[wrong[0]]).__name__}" if wrong else f"{len(table)} are not distinct"
+        )
+        raise ValueError(f"{path}: must give each piece a label of its own, a whole number: {found}")
+    settings: dict[str, Any] = {}
+    for name in _TOKENIZER_FILES:
+        if (folder / name).is_file():
+            settings |= read_json(folder / name)
+    kind = settings.get("tokenizer_class") or "Wav2Vec2CTCTokenizer"
+    if kind != "Wav2Vec2CTCTokenizer":
+        raise ValueError(f"{folder}: a recogniser that spells words is needed, its tokenizer is {kind}")
+    special = {_content(settings.get(name) or default) for name, default in _SPECIAL.items()}
+    pieces = {label: piece for piece, label in table.items() if piece not in special}
+    blank = config.get("pad_token_id", 0)
+    if not isinstance(blank, int):
+        raise ValueError(f"{folder / 'config.json'}: pad_token_id, the label of CTC's blank, is {blank!r}")
+    return Vocabulary(pieces, blank, _content(settings.get("word_delimiter_token") or "|"))
+
+
+def _content(token: str | dict[str, Any]) -> str:
+    """Text of a token, which settings may give as a table."""
+    return str(token["content"]) if isinstance(token, dict) else token

@@ -1,0 +1,174 @@
+"""The back end of HuBERT checkpoints in fairseq's own format, where fairseq is installed."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nast_s2x.checkpoints import safe_load as inert
+from nast_s2x.units.speech_models.base import TransformerFeatures, check_convolutions, check_layer, weights_digest
+
+_REQUIRED = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "conv_feature_layers")
+#: Parameters that only training uses.
+_TRAINING_ONLY = ("final_proj.", "label_embs_concat", "target_glu.")
+
+
+class _Inert:
+    """Stands in for a class of fairseq's that checkpoints hold beside their weights: takes everything, does nothing."""
+
+    def __init__(self, *_args: object) -> None:
+        """Take what the pickle gives."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Forget the object's content."""
+
+
+#: What a checkpoint may contain besides namespaces and numbers: label dictionaries.
+_ALSO = ((_Inert, "fairseq.data.dictionary.Dictionary"),)
+SAFE_CLASSES: tuple[Any, ...] = (*inert.SAFE_CLASSES, *_ALSO)
+
+
+class FairseqHubertFeatures(TransformerFeatures):
+    """A layer of a fairseq ``HubertModel``: what ``extract_features(output_layer=layer)`` returns."""
+
+    name = "fairseq"
+    variance_floor = 1e-5  # fairseq normalises with layer_norm
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], layer: int = 11, device: str = "cpu") -> FairseqHubertFeatures:
+        """Load a checkpoint, weights-only; samples are normalised if its task configuration says ``normalize``.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not inert data, not a HuBERT checkpoint, weights that do not fit, no such layer; names the file.
+            ModuleNotFoundError: fairseq is not installed.
+        """
+        state = _read(Path(path))
+        cfg, task = _section(state, "model"), _section(state, "task")
+        missing = [name for name in _REQUIRED if name not in cfg]
+        if missing or "encoder.pos_conv.0.bias" not in state["model"]:
+            raise ValueError(f"{path}: not a HuBERT checkpoint: lacks {(missing or ['encoder.pos_conv.0.bias'])[0]}")
+        convolutions = _convolutions(cfg["conv_feature_layers"], path)
+        check_convolutions(convolutions, str(path))
+        check_layer(layer, int(cfg["encoder_layers"]), str(path))
+        model = _build(cfg, task, state["model"], path)
+        model.encoder.layers = model.encoder.layers[:layer]
+        digest = weights_digest(model.state_dict().values())
+        model.eval().to(device)
+        width, normalize = int(cfg["encoder_embed_dim"]), bool(task.get("normalize", False))
+        return cls(model, model.encoder.layers, layer, convolutions, width, normalize, digest, device)
+
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`TransformerFeatures`."""
+        # fairseq pads the frames to a multiple and takes the padding away behind the layers.
+        return super().frames(samples)[: max(0, (len(samples) - self.min_samples) // 320 + 1)]
+
+    def _run(self, batch: Tensor) -> None:
+        self.model.extract_features(batch, output_layer=self.layer)
+
+    def _table(self, output: Tensor) -> Tensor:
+        return output[:, 0]  # time first
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        state = inert.safe_load(path, _ALSO)
+    except inert.CheckpointError as error:
+        raise ValueError(
+            f"{path} was not loaded: it holds {', '.join(error.names) or 'something else'}, not weights and settings "
+            "alone; nothing in it was executed"
+        ) from error
+    if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
+        raise ValueError(f"{path}: not a fairseq checkpoint: it has no 'model' entry with parameters")
+    return dict(state)
+
+
+def _section(state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """``cfg[name]``, or the one flat namespace of older checkpoints."""
+    cfg = state.get("cfg")
+    part = cfg.get(name) if isinstance(cfg, Mapping) else None
+    part = state.get("args") if part is None else part
+    if part is None:
+        return {}
+    return dict(part) if isinstance(part, Mapping) else dict(vars(part))
+
+
+def _convolutions(text: object, path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """(kernel, stride) of a text such as ``[(512,10,5)] + [(512,3,2)] * 4``, which fairseq would evaluate as Python."""
+    try:
+        layers = _value(ast.parse(str(text).strip(), mode="eval").body)
+        if not isinstance(layers, list) or not layers:
+            raise ValueError("not a list of layers")
+        return [(int(kernel), int(stride)) for _, kernel, stride in layers]
+    except (ValueError, TypeError, SyntaxError, RecursionError) as error:
+        raise ValueError(f"{path}: conv_feature_layers is not a list of convolutions: {str(text)[:80]!r}") from error
+
+
+def _value(node: ast.expr) -> Any:
+    """Lists and tuples of small whole numbers, joined by + and repeated by *: nothing else is evaluated."""
+    if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value < 1 << 16:
+        return node.value
+    if isinstance(node, ast.List) and len(node.elts) <= 64:
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Tuple) and len(node.elts) == 3:
+        return tuple(_value(item) for item in node.elts)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = _value(node.left), _value(node.right)
+        if isinstance(left, list) and isinstance(right, list) and len(left) + len(right) <= 64:
+            return left + right
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _value(node.left), _value(node.right)
+        if isinstance(left, list) and isinstance(right, int) and len(left) * right <= 64:
+            return left * right
+    raise ValueError(f"{ast.dump(node)[:40]} is not part of a list of convolutions")
+
+
+def _build(cfg: dict[str, Any], task: dict[str, Any], weights: Mapping[str, Tensor], path: Any) -> Any:
+    # fairseq logs whole configurations while it is imported and a model is built.
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        hubert = importlib.import_module("fairseq.models.hubert.hubert")
+        settings = _defaults(hubert.HubertConfig) | cfg | {"checkpoint_activations": False}
+        settings["label_rate"] = float(task.get("label_rate") or 50.0)
+        network = SimpleNamespace(sample_rate=int(task.get("sample_rate", 16000)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # its weight norm is the old one
+                model = hubert.HubertModel(SimpleNamespace(**settings), network, [None])
+        except (AttributeError, TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+            raise ValueError(f"{path}: fairseq cannot build its network ({error})") from error
+    finally:
+        logging.disable(before)
+    model.remove_pretraining_modules()
+    kept = {name: value for name, value in weights.items() if not name.startswith(_TRAINING_ONLY)}
+    try:
+        model.load_state_dict(kept, strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: the weights do not fit the network ({str(error).splitlines()[-1].strip()})"
+        ) from error
+    return model.float()
+
+
+def _defaults(config: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
