@@ -290,7 +290,7 @@ def test_the_command(
         (["--manifest", "m.tsv"], "--manifest replaces --source"),
         (["--target", "nowhere"], "nowhere: no such list"),
         (["--model", "nowhere"], "nowhere"),
-        (["--device", "cuda:77"], "there is no device cuda:77"),
+        (["--device", "cuda:77"], "device cuda:77 is not available"),
     ],
 )
 def test_wrong_commands_leave_nothing(

@@ -210,7 +210,7 @@ def test_units_of_other_centroids_are_refused(folder: Path, tmp_path: Path, caps
         ("u.txt", b"1 2\n", ["--durations"], "is not a units manifest"),
         ("u.txt", b"\xff\xfe1", [], "not UTF-8 text"),
         ("u.txt", b"1\n", ["--batch-size", "0"], "--batch-size must be at least 1"),
-        ("u.txt", b"1\n", ["--device", "cuda:99"], "there is no device cuda:99"),
+        ("u.txt", b"1\n", ["--device", "cuda:99"], "device cuda:99 is not available"),
         ("u.txt", b"1\n", ["--device", "tpu?"], "a device is cpu, cuda or cuda:N"),
     ],
 )

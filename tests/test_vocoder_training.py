@@ -289,7 +289,7 @@ _TWO_PROCESSES = """
 import sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
-from nast_s2x.vocoder import parallel
+from nast_s2x.vocoder.training import parallel
 from nast_s2x.vocoder.training.data import read_units_manifest
 from nast_s2x.vocoder.training.run import RunOptions, train
 from nast_s2x.vocoder.training.settings import read_configuration

@@ -18,6 +18,20 @@ import torch
 from nast_s2x.errors import CheckpointError
 
 
+class UnsafeCheckpointError(CheckpointError):
+    """A file holds more than data; ``names`` are the classes and functions in it, where they can be listed."""
+
+    def __init__(self, path: Path, names: Sequence[str], reason: str) -> None:
+        self.names = tuple(names)
+        holds = (
+            f"it contains {', '.join(names)}, which is not on the short list of inert classes that may appear in a "
+            "checkpoint"
+        )
+        if not names:
+            holds = f"it is not a plain checkpoint of tensors and settings ({reason})"
+        super().__init__(f"{path} was not loaded: {holds}; nothing in the file was executed")
+
+
 def _numpy_scalar_classes() -> list[Any]:
     """What a pickled numpy number consists of; fairseq's meters may hold such numbers."""
     scalar = np.float64(0).__reduce__()[0]
@@ -38,7 +52,7 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
         device: where tensors go.
 
     Raises:
-        CheckpointError: the file holds something other than inert data.
+        UnsafeCheckpointError: the file holds something other than inert data.
         ValueError: it is damaged, or no such file.
     """
     path = Path(path)
@@ -47,7 +61,7 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
             return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise CheckpointError(path, _unsafe_names(path, also), reason) from None
+        raise UnsafeCheckpointError(path, _unsafe_names(path, also), reason) from None
     except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
 

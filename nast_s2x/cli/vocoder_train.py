@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     import torch
 
-    from nast_s2x.vocoder import parallel
+    from nast_s2x.vocoder.training import parallel
     from nast_s2x.vocoder.training.data import read_units_manifest
     from nast_s2x.vocoder.training.run import RunOptions, train
     from nast_s2x.vocoder.training.settings import read_configuration

@@ -22,7 +22,7 @@ from nast_s2x.agents.segments import check_first_segment
 from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent
 from nast_s2x.agents.streams import StreamingAgent
-from nast_s2x.device import DTYPES
+from nast_s2x.device import parse_dtype
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
 from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.settings import Setup
@@ -50,7 +50,7 @@ def open_bundle(setup: Setup) -> System:
     if setup.segment_ms < 1:
         raise ValueError(f"segments must be at least 1 ms long, got {setup.segment_ms} ms")
     check_first_segment(setup.first_segment_ms)
-    bundle = load_system(setup.model, setup.data, setup.device, DTYPES[setup.dtype])
+    bundle = load_system(setup.model, setup.data, setup.device, parse_dtype(setup.dtype))
     if setup.target_type == "speech":
         if setup.vocoder is not None:
             bundle.take_voice(setup.vocoder)

@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         state = inert.safe_load(path, _ALSO)
-    except inert.CheckpointError as error:
+    except inert.UnsafeCheckpointError as error:
         raise ValueError(
             f"{path} was not loaded: it holds {', '.join(error.names) or 'something else'}, not weights and settings "
             "alone; nothing in it was executed"
