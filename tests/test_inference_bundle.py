@@ -195,4 +195,4 @@ def test_a_gpu_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(ValueError, match="device cuda:99 is not available"):
         load_system(folder, device="cuda:99")
     assert main(["translate", "x.wav", "--model", str(folder), "--device", "gpu:99"]) == 1
-    assert "error: there is no device gpu:99" in capsys.readouterr().err
+    assert "error: device cuda:99 is not available" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 
-from nast_s2x.cli.system import DTYPES
+from nast_s2x.device import DTYPES
 
 # part: (module, function, help); the modules are imported only when their part runs.
 _PARTS = {
@@ -80,7 +80,7 @@ def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the autoregressive model (default: as many as our unit decoder has)",
     )
-    group.add_argument("--dtype", choices=DTYPES, default="fp32", help="number type (default: fp32)")
+    group.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="number type (default: fp32)")
     group.add_argument(
         "--autoregressive-dtype",
         choices=("fp32", "bf16", "fp16"),

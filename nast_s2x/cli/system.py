@@ -6,13 +6,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from nast_s2x.device import DTYPES
+
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkGeometry
     from nast_s2x.inference.bundle import System
-
-
-DTYPES = ("fp32", "bf16", "fp16", "int8")
-"""Names of :data:`nast_s2x.device.DTYPES`, without loading torch."""
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
@@ -30,7 +28,7 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
         "--dtype",
-        choices=DTYPES,
+        choices=list(DTYPES),
         default="fp32",
         help="number type of the network (default: fp32); bf16 is faster where the device has bf16 matrix units, int8 "
         "on other CPUs",

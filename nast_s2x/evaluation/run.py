@@ -45,8 +45,7 @@ def open_bundle(setup: Setup) -> System:
     """
     if setup.target_type not in AGENTS:
         raise ValueError(f"the target type is {' or '.join(AGENTS)}, got {setup.target_type!r}")
-    if setup.dtype not in DTYPES:
-        raise ValueError(f"the number type is one of {', '.join(DTYPES)}, got {setup.dtype!r}")
+    parse_dtype(setup.dtype)
     if setup.segment_ms < 1:
         raise ValueError(f"segments must be at least 1 ms long, got {setup.segment_ms} ms")
     check_first_segment(setup.first_segment_ms)
