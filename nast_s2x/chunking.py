@@ -1,249 +1,401 @@
-"""What a chunk is: geometry (sizes and times), layouts of sequences cut into chunks, and the one visibility rule.
+"""Chunks: slot rates, chunk policies, the geometry of both, sequence layouts and the attention mask rule.
 
-Every length map, every attention mask and every emission time of the project comes from this file (Ma et al., 2024,
-section 3.2: chunk-based encoding with look-ahead, and the wait of the decoders).
+Every length, every attention mask and every emission time of the project comes from this file (Ma et al., 2024, section
+3.2: chunk-based encoding with look-ahead, and the wait of the decoders).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nast_s2x.batches import Lengths
+from nast_s2x.errors import ConfigError
+
 FRAME_MS = 10
 """Shift between two feature frames, milliseconds."""
+FRAMES_PER_SECOND = 1000 // FRAME_MS
 WINDOW_OVERHANG_MS = 15
-"""A 25 ms window sees this much more than its 10 ms shift, so n frames need 10 n + 15 ms of sound."""
+"""A 25 ms window reaches this far beyond its 10 ms shift: n frames need 10 n + 15 ms of audio."""
+OFFLINE = "offline"
+DEFAULT_TRAINING_CHUNKS = "320,640,1280,offline"
+"""Chunk sizes of a training that names none."""
 
-Length = TypeVar("Length", int, Tensor)
+Axis = Literal["encoder", "text", "unit"]
+"""Encoder frames, text slots or unit slots."""
 
 
-def _ceil_div(value: Length, divisor: int) -> Length:
-    return -(-value // divisor)
+def _check_int(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
+
+
+def _from_dict(cls: type, values: Mapping[str, Any], what: str) -> Any:
+    unknown = sorted(set(values) - {field.name for field in fields(cls)})
+    if unknown:
+        raise ConfigError(f"{what} has no entry {', '.join(unknown)}")
+    return cls(**values)
 
 
 @dataclass(frozen=True)
-class ChunkGeometry:
-    """Sizes of one chunk of the stream and the lengths that follow from them.
+class SlotRates:
+    """How many positions each stage has. Part of the model: other rates need other weights.
 
     Attributes:
-        chunk_frames: feature frames (10 ms) of a chunk, a multiple of ``subsampling * pooling``; ``None`` is offline,
-            where the whole utterance is one chunk.
-        lookahead_frames: feature frames of right context that a chunk sees, a multiple of ``subsampling``; offline it
-            has no meaning and is set to 0.
-        subsampling: feature frames per encoder frame.
-        pooling: encoder frames per pooled state (the published ``unit_size``).
-        text_upsample: text slots per pooled state (the published ``src_upsample_ratio``).
-        unit_upsample: unit slots per text slot (the published ``hidden_upsample_ratio``).
-        wait_chunks: chunks that the decoders stay behind the encoder (the published ``wait_until``).
+        subsampling: feature frames (10 ms) per encoder frame, fixed by the convolution.
+        pooling: encoder frames per pooled state (published: ``unit_size``).
+        text_upsample: text slots per pooled state (published: ``src_upsample_ratio``).
+        unit_upsample: unit slots per text slot (published: ``hidden_upsample_ratio``).
 
     Example:
-        >>> ChunkGeometry(chunk_frames=32, lookahead_frames=32).emission_ms(0)
-        655.0
+        >>> SlotRates().length("unit", frames=100)
+        78
     """
 
-    chunk_frames: int | None
-    lookahead_frames: int = 0
     subsampling: int = 4
     pooling: int = 2
     text_upsample: int = 1
     unit_upsample: int = 6
-    wait_chunks: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("subsampling", "pooling", "text_upsample", "unit_upsample"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lookahead_frames", "wait_chunks"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.chunk_frames is None:
-            object.__setattr__(self, "lookahead_frames", 0)
-            object.__setattr__(self, "wait_chunks", 0)
-            return
-        step = self.subsampling * self.pooling
-        if self.chunk_frames < step or self.chunk_frames % step:
-            raise ValueError(
-                f"chunk_frames must be a positive multiple of subsampling * pooling = {step} frames "
-                f"({step * FRAME_MS} ms), got {self.chunk_frames} frames ({self.chunk_frames * FRAME_MS} ms)"
-            )
-        if self.lookahead_frames % self.subsampling:
-            raise ValueError(
-                f"lookahead_frames must be a multiple of subsampling = {self.subsampling} frames "
-                f"({self.subsampling * FRAME_MS} ms), got {self.lookahead_frames}"
-            )
+        for name, value in asdict(self).items():
+            _check_int(name, value, 1)
 
     @property
-    def offline(self) -> bool:
+    def frames_per_state(self) -> int:
+        """Feature frames per pooled state."""
+        return self.subsampling * self.pooling
+
+    def length(self, axis: Axis, frames: int) -> int:
+        """Positions on ``axis`` for ``frames`` feature frames."""
+        encoder = -(-frames // self.subsampling)
+        if axis == "encoder":
+            return encoder
+        text = -(-encoder // self.pooling) * self.text_upsample
+        return text if axis == "text" else text * self.unit_upsample
+
+    def step_ms(self, axis: Axis) -> float:
+        """Milliseconds of source audio per position on ``axis``."""
+        if axis == "encoder":
+            return float(self.subsampling * FRAME_MS)
+        text = self.frames_per_state * FRAME_MS / self.text_upsample
+        return text if axis == "text" else text / self.unit_upsample
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SlotRates:
+        """The inverse of ``dataclasses.asdict``.
+
+        Raises:
+            ConfigError: an unknown name or a value that is not a positive whole number.
+        """
+        return _from_dict(cls, values, "slot rates")
+
+
+@dataclass(frozen=True)
+class ChunkPolicy:
+    """How an utterance is cut into chunks: an argument of each call.
+
+    Attributes:
+        chunk_ms: milliseconds of source audio per chunk; ``None`` is offline, the utterance is one chunk.
+        lookahead_ms: right context of a chunk; ``None`` is replaced by the chunk's length, offline by 0.
+        wait_chunks: chunks by which the decoders follow the encoder (published: ``wait_until``).
+        left_chunks: past chunks that stay visible to a chunk; ``None``: all.
+
+    Example:
+        >>> ChunkPolicy(320).lookahead_ms, str(ChunkPolicy(None))
+        (320, 'offline')
+    """
+
+    chunk_ms: int | None
+    lookahead_ms: int | None = None
+    wait_chunks: int = 0
+    left_chunks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.lookahead_ms is not None:
+            _check_int("lookahead_ms", self.lookahead_ms, 0)
+        _check_int("wait_chunks", self.wait_chunks, 0)
+        if self.left_chunks is not None:
+            _check_int("left_chunks", self.left_chunks, 0)
+        if self.chunk_ms is None:
+            for name, value in (("lookahead_ms", 0), ("wait_chunks", 0), ("left_chunks", None)):
+                object.__setattr__(self, name, value)
+            return
+        _check_int("chunk_ms", self.chunk_ms, 1)
+        if self.lookahead_ms is None:
+            object.__setattr__(self, "lookahead_ms", self.chunk_ms)
+        for name in ("chunk_ms", "lookahead_ms"):
+            if getattr(self, name) % FRAME_MS:
+                raise ConfigError(f"`{name}` must be a multiple of {FRAME_MS}, but is {getattr(self, name)}")
+
+    @property
+    def is_offline(self) -> bool:
         """True when the whole utterance is one chunk."""
-        return self.chunk_frames is None
+        return self.chunk_ms is None
 
     @property
     def name(self) -> str:
         """Chunk size in milliseconds as users write it, or ``offline``."""
-        return "offline" if self.chunk_frames is None else str(self.chunk_frames * FRAME_MS)
+        return OFFLINE if self.chunk_ms is None else str(self.chunk_ms)
+
+    def __str__(self) -> str:
+        if self.is_offline:
+            return OFFLINE
+        wait = f", wait {self.wait_chunks}" if self.wait_chunks else ""
+        left = "" if self.left_chunks is None else f", left context {self.left_chunks} chunks"
+        return f"{self.chunk_ms} ms chunks with {self.lookahead_ms} ms look-ahead{wait}{left}"
+
+    def replace(self, **changes: Any) -> ChunkPolicy:
+        """The same policy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, for configuration files."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ChunkPolicy:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: an unknown name or a value that a policy cannot have.
+        """
+        if "chunk_ms" not in values:
+            raise ConfigError("a chunk policy needs the entry `chunk_ms`")
+        return _from_dict(cls, values, "a chunk policy")
+
+    @classmethod
+    def parse(
+        cls,
+        chunk_ms: str | int,
+        lookahead_ms: int | None = None,
+        wait_chunks: int = 0,
+        left_ms: int | None = None,
+    ) -> tuple[ChunkPolicy, ...]:
+        """Policies of a list such as ``"320,640,offline"``: the smallest chunk first, each once.
+
+        Args:
+            chunk_ms: chunk sizes in milliseconds, or ``offline``, separated by commas or spaces.
+            lookahead_ms: right context of every chunk size; ``None``: as long as the chunk.
+            wait_chunks: of every chunk size.
+            left_ms: past audio that stays visible at least, rounded up to whole chunks; ``None``: all.
+        Raises:
+            ConfigError: an empty list, or a value that a policy cannot have.
+        """
+        words = str(chunk_ms).replace(",", " ").split()
+        if not words:
+            raise ConfigError(f"`chunk_ms` needs at least one chunk size, but is {chunk_ms!r}")
+        if left_ms is not None:
+            _check_int("left_ms", left_ms, 0)
+        sizes = sorted({_parse_size(word) for word in words}, key=lambda size: math.inf if size is None else size)
+        return tuple(
+            cls(size, lookahead_ms, wait_chunks, None if size is None or left_ms is None else -(-left_ms // size))
+            for size in sizes
+        )
+
+
+def _parse_size(word: str) -> int | None:
+    if word.lower() == OFFLINE:
+        return None
+    try:
+        size = int(word)
+    except ValueError:
+        raise ConfigError(f"a chunk size is a number of milliseconds or `{OFFLINE}`, but is {word!r}") from None
+    if size <= 0 or size % FRAME_MS:
+        raise ConfigError(f"`chunk_ms` must be a positive multiple of {FRAME_MS}, but is {size}")
+    return size
+
+
+@dataclass(frozen=True)
+class ChunkGeometry:
+    """Lengths and times of a policy for a model's rates; made by :meth:`NastModel.geometry`.
+
+    Raises:
+        ConfigError: the policy's sizes are not multiples of the model's steps.
+
+    Example:
+        >>> ChunkGeometry(SlotRates(), ChunkPolicy(320)).emission_ms(0)
+        655.0
+    """
+
+    rates: SlotRates
+    policy: ChunkPolicy
+
+    def __post_init__(self) -> None:
+        if self.policy.chunk_ms is None:
+            return
+        for name, frames in (("chunk_ms", self.rates.frames_per_state), ("lookahead_ms", self.rates.subsampling)):
+            value = getattr(self.policy, name)
+            if value % (frames * FRAME_MS):
+                raise ConfigError(f"`{name}` must be a multiple of {frames * FRAME_MS} for this model, but is {value}")
 
     @property
-    def chunk_ms(self) -> int | None:
-        """Length of a chunk in milliseconds; ``None`` offline."""
-        return None if self.chunk_frames is None else self.chunk_frames * FRAME_MS
+    def chunk_frames(self) -> int | None:
+        """Feature frames of a chunk; ``None`` offline."""
+        return None if self.policy.chunk_ms is None else self.policy.chunk_ms // FRAME_MS
 
     @property
-    def lookahead_ms(self) -> int:
-        """Right context in milliseconds."""
-        return self.lookahead_frames * FRAME_MS
-
-    @property
-    def chunk_encoder_frames(self) -> int | None:
-        """Encoder frames of a chunk; ``None`` offline."""
-        return None if self.chunk_frames is None else self.chunk_frames // self.subsampling
+    def lookahead_frames(self) -> int:
+        """Feature frames of right context."""
+        return (self.policy.lookahead_ms or 0) // FRAME_MS
 
     @property
     def lookahead_encoder_frames(self) -> int:
         """Encoder frames of right context."""
-        return self.lookahead_frames // self.subsampling
+        return self.lookahead_frames // self.rates.subsampling
 
-    @property
-    def chunk_text_slots(self) -> int | None:
-        """Text slots of a chunk; ``None`` offline."""
-        frames = self.chunk_encoder_frames
-        return None if frames is None else frames // self.pooling * self.text_upsample
+    def length(self, axis: Axis, frames: int) -> int:
+        """Positions on ``axis`` for ``frames`` feature frames; depends on the rates only."""
+        return self.rates.length(axis, frames)
 
-    @property
-    def chunk_unit_slots(self) -> int | None:
-        """Unit slots of a chunk; ``None`` offline."""
-        slots = self.chunk_text_slots
-        return None if slots is None else slots * self.unit_upsample
+    def per_chunk(self, axis: Axis) -> int | None:
+        """Positions on ``axis`` of a chunk; ``None`` offline."""
+        return None if self.chunk_frames is None else self.rates.length(axis, self.chunk_frames)
 
-    def encoder_frames(self, frames: Length) -> Length:
-        """Encoder frames that ``frames`` feature frames (int or tensor) give: ceil(frames / subsampling)."""
-        return _ceil_div(frames, self.subsampling)
-
-    def text_slots_of_encoder(self, encoder_frames: Length) -> Length:
-        """Text slots of a sequence of encoder frames (int or tensor)."""
-        return _ceil_div(encoder_frames, self.pooling) * self.text_upsample
-
-    def text_slots(self, frames: Length) -> Length:
-        """Text slots that ``frames`` feature frames (int or tensor) give."""
-        return self.text_slots_of_encoder(self.encoder_frames(frames))
-
-    def unit_slots(self, frames: Length) -> Length:
-        """Unit slots that ``frames`` feature frames (int or tensor) give."""
-        return self.text_slots(frames) * self.unit_upsample
-
-    def seconds_of_text_slots(self, slots: int) -> float:
-        """Seconds of source speech that ``slots`` text slots cover."""
-        return slots / self.text_upsample * self.pooling * self.subsampling * FRAME_MS / 1000
+    def step_ms(self, axis: Axis) -> float:
+        """Milliseconds of source audio per position on ``axis``."""
+        return self.rates.step_ms(axis)
 
     def ready_chunks(self, frames: int) -> int:
-        """Complete chunks that the encoder may run once ``frames`` feature frames exist; offline 0 before the end."""
+        """Complete chunks that the encoder can compute from ``frames`` feature frames; offline 0 before the end."""
         if self.chunk_frames is None:
             return 0
         return max(0, (frames - self.lookahead_frames) // self.chunk_frames)
 
     def emission_frames(self, chunk: int) -> int:
-        """Feature frames that must exist before the decoders emit ``chunk`` (counted from 0)."""
+        """Feature frames that must exist before the decoders emit ``chunk`` (from 0)."""
         if self.chunk_frames is None:
-            raise ValueError("an offline geometry emits at the end of the source only: it has no emission_frames")
-        return self.chunk_frames * (chunk + 1 + self.wait_chunks) + self.lookahead_frames
+            raise ConfigError("an offline policy emits at the end of the source only: it has no `emission_frames`")
+        return self.chunk_frames * (chunk + 1 + self.policy.wait_chunks) + self.lookahead_frames
 
     def emission_ms(self, chunk: int) -> float:
-        """Milliseconds of source that must have been heard before ``chunk`` (counted from 0) is emitted."""
+        """Milliseconds of source audio that must exist before ``chunk`` (from 0) is emitted."""
         return float(self.emission_frames(chunk) * FRAME_MS + WINDOW_OVERHANG_MS)
 
-    def replace(self, **changes: Any) -> ChunkGeometry:
-        """The same geometry with some fields changed."""
-        return replace(self, **changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields as a plain dictionary, for configuration files."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ChunkGeometry:
-        """The inverse of :meth:`to_dict`; unknown names are a TypeError of the constructor."""
-        return cls(**fields)
-
-
-def parse_chunk_ms(text: str) -> int | None:
-    """Feature frames of a chunk size as users write it: milliseconds, or ``offline`` (``None``).
-
-    >>> parse_chunk_ms("320"), parse_chunk_ms("offline")
-    (32, None)
-    """
-    word = str(text).strip().lower()
-    if word == "offline":
-        return None
-    try:
-        milliseconds = int(word)
-    except ValueError:
-        raise ValueError(f"a chunk size is a number of milliseconds or 'offline', got {text!r}") from None
-    if milliseconds <= 0 or milliseconds % FRAME_MS:
-        raise ValueError(f"a chunk size is a positive multiple of {FRAME_MS} ms, got {milliseconds} ms")
-    return milliseconds // FRAME_MS
+Span = tuple[int, int]
+"""First and last chunk of some positions."""
 
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where each element of a sequence stands: the same for all sentences of a batch.
+    """Where each element of a sequence stands, (T,), or (B, T) where rows stand at different places.
 
     Attributes:
-        position: (T,) absolute index in the stream.
-        chunk: (T,) chunk that the element belongs to; a look-ahead copy belongs to the chunk that uses it.
-        lookahead: (T,) True for hard copies of the next frames.
-        lengths: (B,) valid elements of each sentence, counted as positions; ``None`` when all are valid.
+        position: index in the stream.
+        chunk: chunk of the element; a look-ahead copy belongs to the chunk that uses it.
+        lookahead: True for hard copies of later frames.
+        valid: (B, T), False for padding; ``None``: all valid.
+        span, copy_span: chunks of the originals and of the copies as host numbers, ``None`` without any. With them
+            :func:`attention_mask` decides without reading from the device.
     """
 
     position: Tensor
     chunk: Tensor
     lookahead: Tensor
-    lengths: Tensor | None = None
+    valid: Tensor | None = None
+    span: Span | None = None
+    copy_span: Span | None = None
 
     @classmethod
     def plain(
-        cls, start: int, stop: int, per_chunk: int | None, lengths: Tensor | None = None, device: Any = None
+        cls, start: int, stop: int, per_chunk: int | None, lengths: Lengths | None = None, device: Any = None
     ) -> SequenceLayout:
         """Positions ``start .. stop - 1`` without copies, ``per_chunk`` of them a chunk (``None``: one chunk)."""
         position = torch.arange(start, stop, device=device)
         chunk = torch.zeros_like(position) if per_chunk is None else position // per_chunk
-        return cls(position, chunk, torch.zeros_like(position, dtype=torch.bool), lengths)
+        span = (0, 0) if per_chunk is None else (start // per_chunk, (stop - 1) // per_chunk)
+        valid = _valid(position, lengths, stop)
+        return cls(position, chunk, torch.zeros_like(position, dtype=torch.bool), valid, span if stop > start else None)
 
     @classmethod
     def copies(
-        cls, first_chunk: int, last_chunk: int, per_chunk: int, width: int, available: int, device: Any = None
+        cls,
+        chunks: Span,
+        per_chunk: int,
+        width: int,
+        available: int,
+        lengths: Lengths | None = None,
+        device: Any = None,
     ) -> SequenceLayout:
-        """Look-ahead copies of chunks ``first_chunk .. last_chunk - 1``: of each the next ``width`` positions, as far
-        as they exist (below ``available``)."""
-        chunks = torch.arange(first_chunk, last_chunk, device=device)
-        position = ((chunks + 1) * per_chunk)[:, None] + torch.arange(width, device=device)  # (chunks, width)
+        """Look-ahead copies of the chunks ``first .. last - 1``: of each the next ``width`` positions that exist.
+
+        Args:
+            chunks: (first, last).
+            available: number of positions that exist.
+        """
+        number = np.arange(*chunks)
+        position = (number[:, None] + 1) * per_chunk + np.arange(width)  # (chunks, width)
         exists = position < available
-        chunk = chunks[:, None].expand_as(position)[exists]
-        return cls(position[exists], chunk, torch.ones_like(chunk, dtype=torch.bool))
+        # On the host, where the number of copies is needed; what is copied to the device is small.
+        chunk = torch.from_numpy(np.broadcast_to(number[:, None], position.shape)[exists]).to(device)
+        place = torch.from_numpy(position[exists]).to(device)
+        span = (int(number[0]), int(number[exists.any(1)][-1])) if exists.any() else None
+        valid = _valid(place, lengths, available)
+        return cls(place, chunk, torch.ones_like(chunk, dtype=torch.bool), valid, None, span)
 
     def __len__(self) -> int:
-        return self.position.numel()
+        return self.position.size(-1)
 
     def __add__(self, other: SequenceLayout) -> SequenceLayout:
+        """Originals followed by copies."""
+        if self.copy_span is not None or other.span is not None:
+            raise ValueError("a layout of copies is added to a layout without copies")
+        valid = None
+        if self.valid is not None and other.valid is not None:
+            valid = torch.cat([self.valid, other.valid], dim=-1)
+        elif self.valid is not None or other.valid is not None:
+            there = self.valid if self.valid is not None else other.valid
+            assert there is not None
+            filled = [
+                layout.valid if layout.valid is not None else there.new_ones(there.size(0), len(layout))
+                for layout in (self, other)
+            ]
+            valid = torch.cat(filled, dim=-1)
         pairs = ((self.position, other.position), (self.chunk, other.chunk), (self.lookahead, other.lookahead))
-        return SequenceLayout(*(torch.cat(pair) for pair in pairs), self.lengths)
+        return SequenceLayout(*(torch.cat(pair, dim=-1) for pair in pairs), valid, self.span, other.copy_span)
 
 
-def may_attend(query: SequenceLayout, key: SequenceLayout, wait: int = 0) -> Tensor:
-    """Visibility of keys to queries, (Tq, Tk) bool, True = visible.
+def _valid(position: Tensor, lengths: Lengths | None, stop: int) -> Tensor | None:
+    if lengths is None or all(length >= stop for length in lengths.host):
+        return None
+    return position < lengths.on(position.device)[:, None]
 
-    Keys of the query's own and of earlier chunks (and of the ``wait`` next ones) are visible; a look-ahead copy is
-    visible to its own chunk alone, copies of that chunk included.
+
+def may_attend(query: SequenceLayout, key: SequenceLayout, wait: int = 0, left: int | None = None) -> Tensor:
+    """Visibility of keys to queries by chunk, (..., Tq, Tk) bool, True = may attend. Padding plays no part here.
+
+    A query sees the keys of its own chunk, of the ``left`` chunks before it (``None``: all) and of the ``wait`` chunks
+    after it. A look-ahead copy is visible to its own chunk only, copies included (Ma et al., 2024, section 3.2).
     """
-    past = key.chunk <= query.chunk[:, None] + wait
-    return torch.where(key.lookahead, key.chunk == query.chunk[:, None], past)
+    age = query.chunk[..., :, None] - key.chunk[..., None, :]
+    visible = age >= -wait if left is None else (age >= -wait) & (age <= left)
+    return torch.where(key.lookahead[..., None, :], age == 0, visible)
 
 
-def attention_mask(query: SequenceLayout, key: SequenceLayout, wait: int = 0) -> Tensor | None:
-    """:func:`may_attend` and the padding of ``key`` as a (B or 1, 1, Tq, Tk) mask; ``None``: all visible."""
-    visible = may_attend(query, key, wait)[None, None]
-    if key.lengths is not None:
-        visible = visible & (key.position < key.lengths[:, None])[:, None, None]
-    return None if bool(visible.all()) else visible
+def attention_mask(query: SequenceLayout, key: SequenceLayout, wait: int = 0, left: int | None = None) -> Tensor | None:
+    """:func:`may_attend` and the padding of ``key`` as a (B or 1, 1, Tq, Tk) mask; ``None``: everything is visible."""
+    if key.valid is None and _all_visible(query, key, wait, left):
+        return None
+    visible = may_attend(query, key, wait, left)
+    visible = visible[None, None] if visible.dim() == 2 else visible[:, None]
+    return visible if key.valid is None else visible & key.valid[:, None, None]
+
+
+def _all_visible(query: SequenceLayout, key: SequenceLayout, wait: int, left: int | None) -> bool:
+    """True when the chunks alone, known on the host, show that no pair is hidden."""
+    spans: Sequence[Span] = [span for span in (query.span, query.copy_span) if span is not None]
+    if not spans:
+        return False
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+    if key.copy_span is not None and not first == last == key.copy_span[0] == key.copy_span[1]:
+        return False
+    if key.span is None:
+        return key.copy_span is not None
+    return key.span[1] <= first + wait and (left is None or key.span[0] >= last - left)

@@ -1,166 +1,223 @@
-"""Labels of text and units: special symbols, SentencePiece text, collapse."""
+"""Label sets of the decoders: special symbols, text and units to labels, CTC collapse back to tokens.
+
+Text labels: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, the dictionary's pieces, ``<blank>`` last.
+Unit labels: the same four specials, unit code c as label c + 4, blank last (SPEC sections 4 and 5).
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import sentencepiece
+from typing import Any
 
 from nast_s2x.ctc import CtcCollapser
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import write_atomic
 
-if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import System
-
+BOS, PAD, EOS, UNK = range(4)
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+NUM_SPECIALS = len(SPECIALS)
 BLANK = "<blank>"
+WORD_START = "\u2581"
+"""SentencePiece's mark for a space; a piece that starts with it starts a word."""
+UNKNOWN = "\u2047"
+"""How an unknown piece is shown."""
 
 
-class LabelDictionary:
-    """Labels of the text decoder.
+class TextLabels:
+    """Labels of the text decoder, and the SentencePiece model that cuts text into their pieces.
 
     Args:
         pieces: the dictionary's entries in order, without specials and blank; entry i has label i + 4.
+        sentencepiece_file: the SentencePiece model; its own ids play no part. ``None``: labels without text.
+    Raises:
+        NastError: a piece appears twice, or the file is not a SentencePiece model.
+        FileNotFoundError: no such file.
+
+    Example:
+        >>> labels = TextLabels(["\u2581the", "\u2581ho", "use"])
+        >>> labels.size, labels.blank, labels.decode([4, 5, 6])
+        (8, 7, 'the house')
     """
 
-    bos, pad, eos, unk = range(4)
-
-    def __init__(self, pieces: Iterable[str]) -> None:
+    def __init__(self, pieces: Iterable[str], sentencepiece_file: str | os.PathLike[str] | None = None) -> None:
         self._pieces = [*SPECIALS, *pieces, BLANK]
         self._labels = {piece: label for label, piece in enumerate(self._pieces)}
         if len(self._labels) != len(self._pieces):
             twice = next(piece for label, piece in enumerate(self._pieces) if self._labels[piece] != label)
-            raise ValueError(f"dictionary entry {twice!r} appears twice or is reserved")
-        self.blank = len(self._pieces) - 1
+            raise NastError(f"dictionary entry {twice!r} appears twice or is reserved")
+        self.sentencepiece = b""
+        """The SentencePiece model as bytes; empty without one."""
+        self._processor = None
+        if sentencepiece_file is not None:
+            self.sentencepiece, self._processor = _processor(Path(sentencepiece_file))
 
-    def __len__(self) -> int:
+    @classmethod
+    def load(
+        cls, dictionary: str | os.PathLike[str], sentencepiece_file: str | os.PathLike[str] | None = None
+    ) -> TextLabels:
+        """Read ``piece count`` lines, the text form of fairseq's dictionaries, and a SentencePiece model.
+
+        Raises:
+            FileNotFoundError: no such file.
+            NastError: an unusable line or file; names file and line.
+        """
+        path = Path(dictionary)
+        pieces = _read_pieces(path)
+        try:
+            cls(pieces)
+        except NastError as error:
+            raise NastError(f"{path}: {error}") from error
+        return cls(pieces, sentencepiece_file)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the ``piece count`` lines that :meth:`load` reads (all counts 1)."""
+        write_atomic(path, "".join(f"{piece} 1\n" for piece in self._pieces[NUM_SPECIALS:-1]))
+
+    @property
+    def size(self) -> int:
         """Number of labels, specials and blank included."""
         return len(self._pieces)
 
-    def index(self, piece: str) -> int:
-        """Label of a piece; ``unk`` for pieces that are not in the dictionary."""
-        return self._labels.get(piece, self.unk)
+    @property
+    def blank(self) -> int:
+        """Label of the blank, the last one."""
+        return len(self._pieces) - 1
+
+    def label(self, piece: str) -> int:
+        """Label of a piece; ``UNK`` for pieces that are not in the dictionary."""
+        return self._labels.get(piece, UNK)
 
     def piece(self, label: int) -> str:
-        """Piece of a label; ``IndexError`` outside 0..len-1."""
+        """Piece of a label; ``IndexError`` outside 0..size-1."""
         if not 0 <= label < len(self._pieces):
             raise IndexError(f"label {label} is outside the dictionary of {len(self._pieces)} labels")
         return self._pieces[label]
 
-    def is_special(self, label: int) -> bool:
-        """True for ``<s>``, ``<pad>``, ``</s>`` and ``<blank>``, which carry no text (``<unk>`` does)."""
-        return label in (self.bos, self.pad, self.eos, self.blank)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LabelDictionary:
-        """Read ``piece count`` lines, the text form of fairseq's dictionaries; errors name file and line."""
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such dictionary")
-        pieces = []
-        # Pieces may hold characters that str.splitlines takes for line ends: split at newlines only.
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-            line = line.removesuffix("\r")
-            if not line:
-                continue
-            piece, separator, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
-            if not separator or not count.isdecimal():
-                raise ValueError(f"{path}:{number}: must be a piece, a space and a count, not {line!r}")
-            pieces.append(piece)
-        try:
-            return cls(pieces)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ``piece count`` lines that :meth:`load` reads (all counts 1)."""
-        lines = [f"{piece} 1\n" for piece in self._pieces[len(SPECIALS) : -1]]
-        Path(path).write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
-#: SentencePiece's mark for a space; a piece that starts with it starts a word.
-WORD_START = "\u2581"
-#: How an unknown piece is shown.
-UNKNOWN = "\u2047"
-
-
-class TextTokenizer:
-    """Text to labels and back.
-
-    Args:
-        spm_path: SentencePiece model.
-        dictionary: labels of its pieces; the ids inside the model play no part.
-
-    Example:
-        >>> tokenizer = TextTokenizer("spm.model", LabelDictionary.load("spm.txt"))  # doctest: +SKIP
-        >>> tokenizer.decode(tokenizer.encode("the big house"))  # doctest: +SKIP
-        'the big house'
-    """
-
-    def __init__(self, spm_path: str | os.PathLike[str], dictionary: LabelDictionary) -> None:
-        path = Path(spm_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such SentencePiece model")
-        self.dictionary = dictionary
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.LoadFromSerializedProto(path.read_bytes())
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"{path}: not a SentencePiece model") from error
-
     def encode(self, text: str) -> list[int]:
-        """Labels of a text, without ``<s>`` and ``</s>``; unknown pieces become ``<unk>``."""
-        return [self.dictionary.index(piece) for piece in self._processor.EncodeAsPieces(text)]
+        """Labels of a text, without ``<s>`` and ``</s>``; unknown pieces become ``UNK``."""
+        if self._processor is None:
+            raise ConfigError("these labels have no SentencePiece model: text cannot be encoded")
+        return [self.label(piece) for piece in self._processor.EncodeAsPieces(text)]
+
+    def target(self, text: str) -> list[int]:
+        """Training target of a text: ``<s> ... </s>`` as labels."""
+        return [BOS, *self.encode(text), EOS]
 
     def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """Pieces of tokens; ``<s>``, ``<pad>``, ``</s>`` and ``<blank>`` are left out."""
-        labels = (int(token) for token in tokens)
-        return [self._shown(label) for label in labels if not self.dictionary.is_special(label)]
+        """Pieces of tokens; ``<s>``, ``<pad>``, ``</s>`` and blank are left out, ``<unk>`` is shown as ``\u2047``."""
+        kept = (int(token) for token in tokens)
+        return [
+            UNKNOWN if label == UNK else self.piece(label) for label in kept if label not in (BOS, PAD, EOS, self.blank)
+        ]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; the text of a prefix that ends at a word's end is a prefix of the text of the whole."""
         return " ".join("".join(self.pieces(tokens)).replace(WORD_START, " ").split())
 
     def starts_word(self, token: int) -> bool:
-        """True if the token begins a new word (an unknown piece does not say so)."""
-        return self.dictionary.piece(int(token)).startswith(WORD_START)
+        """True if the token begins a new word (an unknown piece does not show it)."""
+        return self.piece(int(token)).startswith(WORD_START)
 
-    def _shown(self, label: int) -> str:
-        return UNKNOWN if label == self.dictionary.unk else self.dictionary.piece(label)
-
-
-NUM_SPECIALS = 4
-"""Unit code c has label c + 4; the labels below are ``<s> <pad> </s> <unk>``."""
+    def collapser(self) -> CtcCollapser:
+        """Collapse of a stream of text labels. Unknown pieces are kept: each stands for a piece of the output."""
+        return CtcCollapser(self.blank, drop=(BOS, PAD, EOS))
 
 
-def text_collapser(bundle: System) -> CtcCollapser:
-    """Collapser of text labels; an unknown piece stays, since it stands for a word that the model wanted to say."""
-    labels = LabelDictionary
-    return CtcCollapser(bundle.dictionary.blank, drop=(labels.bos, labels.pad, labels.eos))
+def _read_pieces(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such dictionary")
+    pieces = []
+    # Pieces may hold characters that str.splitlines takes for line ends: split at newlines only.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line:
+            continue
+        piece, separator, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
+        if not separator or not count.isdecimal():
+            raise NastError(f"{path}:{number}: must be a piece, a space and a count, not {line!r}")
+        pieces.append(piece)
+    return pieces
 
 
-class UnitReader:
-    """Unit codes from the unit labels of a stream, chunk by chunk: CTC collapse, then :class:`RepeatFilter`."""
+def _processor(path: Path) -> tuple[bytes, Any]:
+    import sentencepiece
 
-    def __init__(self, bundle: System) -> None:
-        self._collapser = CtcCollapser(bundle.model.config.unit_vocab - 1, drop=range(NUM_SPECIALS))
-        self._repeats = RepeatFilter(bundle.drop_repeats)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such SentencePiece model")
+    processor = sentencepiece.SentencePieceProcessor()
+    content = path.read_bytes()
+    try:
+        processor.LoadFromSerializedProto(content)
+    except (RuntimeError, OSError) as error:
+        raise NastError(f"{path}: not a SentencePiece model") from error
+    return content, processor
+
+
+class UnitLabels:
+    """Labels of the unit decoder.
+
+    Args:
+        num_units: distinct unit codes K.
+        hash: of the centroids that the codes come from, where known.
+        drop_repeats: see :class:`RepeatFilter`; 0 (published) drops nothing.
+    Raises:
+        ConfigError: fewer than one unit.
+    """
+
+    def __init__(self, num_units: int, hash: str | None = None, drop_repeats: int = 0) -> None:
+        if num_units < 1:
+            raise ConfigError(f"`num_units` must be at least 1, but is {num_units}")
+        self.num_units, self.hash, self.drop_repeats = num_units, hash, drop_repeats
+        RepeatFilter(drop_repeats)  # checks the value
+
+    @classmethod
+    def of_size(cls, size: int, hash: str | None = None, drop_repeats: int = 0) -> UnitLabels:
+        """Labels of a decoder with ``size`` labels, specials and blank included."""
+        return cls(size - NUM_SPECIALS - 1, hash, drop_repeats)
+
+    @property
+    def size(self) -> int:
+        """Number of labels, specials and blank included."""
+        return self.num_units + NUM_SPECIALS + 1
+
+    @property
+    def blank(self) -> int:
+        """Label of the blank, the last one."""
+        return self.num_units + NUM_SPECIALS
+
+    def target(self, units: Iterable[int]) -> list[int]:
+        """Training target of reduced units: ``<s> ... </s>`` as labels."""
+        return [BOS, *(unit + NUM_SPECIALS for unit in units), EOS]
+
+    def collapser(self) -> UnitCollapser:
+        """Collapse of a stream of unit labels to unit codes."""
+        return UnitCollapser(self)
+
+
+class UnitCollapser:
+    """Unit codes from the labels of a stream, chunk by chunk: CTC collapse, then :class:`RepeatFilter`."""
+
+    def __init__(self, labels: UnitLabels) -> None:
+        self._collapser = CtcCollapser(labels.blank, drop=range(NUM_SPECIALS))
+        self._repeats = RepeatFilter(labels.drop_repeats)
 
     def push(self, labels: Sequence[int]) -> list[int]:
-        """Labels of the slots of one chunk -> the unit codes that began in it."""
+        """Labels of the slots of one chunk -> the unit codes that begin in it."""
         return self._repeats.push([label - NUM_SPECIALS for label in self._collapser.push(labels)])
 
 
 class RepeatFilter:
-    """Drops a run of units that says again what was said just before it: ``a b c a b c`` becomes ``a b c``.
+    """Removes a unit sequence that immediately repeats the previous one, a typical error of weak unit decoders.
 
-    A unit decoder that is unsure between two places of a word says it in both. What was let through stays: only runs
-    that lie in one push as a whole are dropped, so a stream and offline translation by chunks agree.
+    ``a b c a b c`` becomes ``a b c``. Only sequences that lie in one push as a whole are removed: what was returned
+    stays, so a stream and an offline pass of the same chunks agree.
 
     Args:
-        longest: units of the longest run looked for, from 2 on; 0 (published) drops nothing.
+        longest: units of the longest sequence looked for, from 2 on; 0 (published) removes nothing.
+    Raises:
+        ConfigError: a negative length or 1.
 
     Example:
         >>> filter = RepeatFilter(8)
@@ -170,18 +227,18 @@ class RepeatFilter:
 
     def __init__(self, longest: int) -> None:
         if longest < 0 or longest == 1:
-            raise ValueError(f"runs of repeated units have 2 units or more (0 drops none), got {longest}")
+            raise ConfigError(f"`drop_repeats` must be 0 (none) or at least 2 units, but is {longest}")
         self.longest = longest
         self._past: list[int] = []
 
     def push(self, units: Sequence[int]) -> list[int]:
-        """The units of the next chunk without repeated runs."""
-        heard, begin = list(self._past), len(self._past)
+        """The units of the next chunk without repeated sequences."""
+        joined, begin = list(self._past), len(self._past)
         for unit in units:
-            heard.append(unit)
-            for size in range(min(self.longest, len(heard) - begin, len(heard) // 2), 1, -1):
-                if heard[-size:] == heard[-2 * size : -size]:
-                    del heard[-size:]
+            joined.append(unit)
+            for size in range(min(self.longest, len(joined) - begin, len(joined) // 2), 1, -1):
+                if joined[-size:] == joined[-2 * size : -size]:
+                    del joined[-size:]
                     break
-        self._past = heard[-self.longest :] if self.longest else []
-        return heard[begin:]
+        self._past = joined[-self.longest :] if self.longest else []
+        return joined[begin:]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.batches import Lengths
+from nast_s2x.checkpoints.published import config_from_published, load_published_state
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.ctc import aligned_labels, viterbi_align
+from nast_s2x.labels import NUM_SPECIALS
 from nast_s2x.losses import ctc_loss, glance_probability, nmla_loss
-from nast_s2x.network import NastModel, NastOutput, config_from_published, load_published_state
+from nast_s2x.network import Glancer, NastModel, NastOutput
 
 LOG_PROB_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
@@ -60,10 +63,11 @@ class Fixture:
             self.arrays = {name: arrays[name] for name in arrays.files}
         self.meta: dict[str, Any] = json.loads(str(self.arrays.pop("meta")))
         state = seeded_weights(self.meta["weights"])
-        config, self.geometry = config_from_published(self.meta, state)
+        config, self.policy = config_from_published(self.meta, state)
         self.model = NastModel(config).eval()
         load_published_state(self.model, state)
         self.lengths = self.tensor("in/src_lengths")
+        self.frames = Lengths.of(self.lengths.tolist())
         self.fbank = seeded_input(self.meta["input_seed"], self.lengths)
 
     def tensor(self, name: str) -> Tensor:
@@ -117,15 +121,15 @@ def greatest(got: Tensor, expected: Tensor, lengths: Tensor) -> float:
 def output_of(output: NastOutput, decoder: str) -> tuple[Tensor, Tensor]:
     """Log-probabilities and lengths of the text or the unit decoder."""
     logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths")
-    return logits.log_softmax(-1), lengths
+    return logits.log_softmax(-1), lengths.on(logits.device)
 
 
 def check_forward(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     """Encoder output, log-probabilities and lengths of the offline forward pass."""
     expected = fixture.tensor("out/encoder_out")
-    difference = greatest(output.encoder_out, expected, output.encoder_lengths)
+    difference = greatest(output.encoder_out, expected, output.encoder_lengths.on("cpu"))
     yield Row("encoder_out", difference, LOG_PROB_TOLERANCE)
-    lengths = {"encoder": output.encoder_lengths}
+    lengths = {"encoder": output.encoder_lengths.on("cpu")}
     for decoder, _, _ in fixture.decoders():
         log_probs, lengths[decoder] = output_of(output, decoder)
         expected = fixture.tensor(f"out/{decoder}_log_probs")
@@ -137,12 +141,12 @@ def check_forward(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
 
 def losses_of(fixture: Fixture, kind: str) -> dict[str, Tensor]:
     """The losses of one stage under their published names, without dropout and glancing."""
-    output = fixture.model(fixture.fbank, fixture.lengths, fixture.geometry, with_asr=True)
+    output = fixture.model(fixture.fbank, fixture.frames, fixture.policy, with_asr=True)
     smoothing, blank = fixture.meta["label_smoothing"], fixture.meta["blank_text"]
     losses = {}
     for decoder, target, blank_label in fixture.decoders():
         labels, label_lengths = fixture.targets(target)
-        logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths")
+        logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths").on("cpu")
         name = {"text": "ctc_loss", "unit": "ctc_unit_loss"}[decoder]
         if kind == "ctc":
             losses[name] = ctc_loss(logits, lengths, labels, label_lengths, blank_label, smoothing)
@@ -150,7 +154,7 @@ def losses_of(fixture: Fixture, kind: str) -> dict[str, Tensor]:
             losses[name] = nmla_loss(logits, lengths, labels, label_lengths, blank_label)
     source, source_lengths = fixture.targets("source_text")
     losses["ctc_encoder_loss"] = ctc_loss(
-        output.asr_logits, output.encoder_lengths, source, source_lengths, blank, smoothing
+        output.asr_logits, output.encoder_lengths.on("cpu"), source, source_lengths, blank, smoothing
     )
     return losses
 
@@ -202,7 +206,7 @@ def check_alignment(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
 
 def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     """Aligned labels, keep probabilities, and the second pass under the recorded masks."""
-    glancers: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
+    glancers: dict[str, Glancer] = {}
     ratios = {"text": 0.5, "unit": 0.3}
     for decoder, target, blank in fixture.decoders():
         if not fixture.has(f"out/glance/{decoder}_labels"):
@@ -223,7 +227,7 @@ def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
         shown = (expected, fixture.tensor(f"out/glance/{decoder}_mask").bool())
         glancers[f"{decoder}_glancer"] = lambda logits, lengths, shown=shown: shown
     with torch.no_grad():
-        second = fixture.model(fixture.fbank, fixture.lengths, fixture.geometry, **glancers)
+        second = fixture.model(fixture.fbank, fixture.frames, fixture.policy, **glancers)
     for decoder, _, _ in fixture.decoders():
         log_probs, lengths = output_of(second, decoder)
         expected = fixture.tensor(f"out/glance/{decoder}_log_probs")
@@ -239,16 +243,16 @@ class Stream:
     frames_read: list[int]
 
 
-def run_stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> Stream:
+def run_stream(model: NastModel, fbank: Tensor, policy: ChunkPolicy) -> Stream:
     """Feed features (1, F, 80) in small pieces."""
-    state = model.init_state(geometry)
+    state = model.init_state(policy)
     parts: dict[str, list[Tensor]] = {"text": [], "unit": []}
     stream = Stream({}, [], [])
     total = fbank.size(1)
     for start in range(0, total + PUSH_FRAMES, PUSH_FRAMES):  # one piece more than needed: the empty, final one
         piece, final = fbank[:, start : start + PUSH_FRAMES], start >= total
         with torch.no_grad():
-            output = model(piece, None, geometry, state=state, final=final)
+            output = model(piece, None, policy, state=state, final=final)
         if output.text_logits.size(1):
             stream.sizes.append(output.text_logits.size(1))
             stream.frames_read.append(min(total, start + PUSH_FRAMES))
@@ -262,7 +266,7 @@ def run_stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> Stre
 def check_stream(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     """Streaming labels and schedule of sentence 0 against the record, and its log-probabilities against offline."""
     frames = int(fixture.lengths[0])
-    stream = run_stream(fixture.model, fixture.fbank[:1, :frames], fixture.geometry)
+    stream = run_stream(fixture.model, fixture.fbank[:1, :frames], fixture.policy)
     for decoder, _, _ in fixture.decoders():
         log_probs = stream.log_probs[decoder]
         offline, lengths = output_of(output, decoder)
@@ -291,7 +295,7 @@ def check_fixture(path: Path) -> Iterator[Row]:
     """All rows of one recorded case."""
     fixture = Fixture(path)
     with torch.no_grad():
-        output = fixture.model(fixture.fbank, fixture.lengths, fixture.geometry)
+        output = fixture.model(fixture.fbank, fixture.frames, fixture.policy)
     yield from check_forward(fixture, output)
     for kind in ("ctc", "nmla"):
         if any(name.startswith(f"out/{kind}/") for name in fixture.arrays):
@@ -316,14 +320,13 @@ def check_fbank(path: Path) -> Iterator[Row]:
 def check_released(folder: Path) -> Iterator[Row]:
     """A released checkpoint with its data folder and ``features.npy`` against ``expected.json``."""
     from nast_s2x.ctc import ctc_collapse
-    from nast_s2x.inference.bundle import load_system
+    from nast_s2x.inference.loading import load_system
 
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     system = load_system(folder / "checkpoint.pt", data=folder)
     features = torch.from_numpy(np.load(folder / "features.npy"))
     with torch.no_grad():
-        output = system.model(features[None], None, system.geometry())
-    specials = (0, 1, 2, 3)
+        output = system.model(features[None], None, system.policy(prefer_offline=False))
     for decoder in ("text", "unit"):
         log_probs, _ = output_of(output, decoder)
         recorded = torch.tensor(expected[f"{decoder}_alignment"])
@@ -331,9 +334,10 @@ def check_released(folder: Path) -> Iterator[Row]:
         yield Row(f"{decoder}_labels", wrong, 0, f"{ties} tied" if ties else "")
     text, _ = output_of(output, "text")
     units, _ = output_of(output, "unit")
-    tokens = ctc_collapse(text[0].argmax(-1), system.dictionary.blank, specials)
-    pieces = " ".join(system.dictionary.piece(token) for token in tokens)
-    codes = [label - 4 for label in ctc_collapse(units[0].argmax(-1), units.size(-1) - 1, specials)]
+    tokens = ctc_collapse(text[0].argmax(-1), system.text.blank, range(NUM_SPECIALS))
+    pieces = " ".join(system.text.piece(token) for token in tokens)
+    assert system.units is not None
+    codes = system.units.collapser().push(units[0].argmax(-1).tolist())
     yield Row("text_pieces", float(pieces != expected["text_pieces"]), 0)
     yield Row("units", float(codes != expected["units"]), 0)
     count = sum(parameter.numel() for parameter in system.model.parameters())

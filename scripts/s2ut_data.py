@@ -25,8 +25,7 @@ from nast_s2x.corpus.audio_ref import split_segment  # noqa: E402
 from nast_s2x.corpus.data_folder import CONFIG_NAME, DataConfig  # noqa: E402
 from nast_s2x.corpus.manifest import Example, read_split  # noqa: E402
 from nast_s2x.labels import (
-    LabelDictionary,  # noqa: E402
-    TextTokenizer,  # noqa: E402
+    TextLabels,  # noqa: E402
 )
 
 UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
@@ -71,7 +70,7 @@ def convert(data: Path, output: Path) -> dict[str, int]:
         )
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output}: is not empty")
-    tokenizer = TextTokenizer(config.spm_path, LabelDictionary.load(config.vocab_path))
+    tokenizer = TextLabels.load(config.vocab_path, config.spm_path)
     splits = {path.stem: read_split(path, config.num_units) for path in sorted(data.glob("*.tsv"))}
     if "train" not in splits:
         raise FileNotFoundError(f"{data / 'train.tsv'}: no such manifest")
@@ -92,7 +91,7 @@ def _check(example: Example, split: str) -> None:
         raise ValueError(f"{split}: example {example.id}: fairseq reads features from .npy and .zip only, not {path}")
 
 
-def _write(config: DataConfig, tokenizer: TextTokenizer, splits: dict[str, list[Example]], output: Path) -> None:
+def _write(config: DataConfig, tokenizer: TextLabels, splits: dict[str, list[Example]], output: Path) -> None:
     transcripts = output / "source"
     transcripts.mkdir(parents=True, exist_ok=True)
     for name, examples in splits.items():

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkGeometry, ChunkPolicy, SlotRates
 from nast_s2x.inference.streaming import Emission
 
 
 class ChunkTranslator:
-    """Emits at every chunk of a geometry: the number of samples so far as a word, and sound if asked for.
+    """Emits at every chunk of a policy: the number of samples so far as a word, and sound if asked for.
 
     Args:
-        geometry: when chunks are complete; sources have 16 kHz.
+        policy: when chunks are complete; sources have 16 kHz.
         sound: samples of each emission, 0 for text.
         last_words: written at the end of the source.
     """
 
-    def __init__(self, geometry: ChunkGeometry, sound: int = 0, last_words: bool = True) -> None:
-        self.geometry, self.sound, self.last_words = geometry, sound, last_words
-        self.reset()
-
-    def reset(self) -> None:
+    def __init__(self, policy: ChunkPolicy, sound: int = 0, last_words: bool = True) -> None:
+        self.geometry = ChunkGeometry(SlotRates(), policy)
+        self.sound, self.last_words = sound, last_words
         self.pieces: list[np.ndarray] = []
         self.given = self.chunks = 0
 
-    def push(self, samples: np.ndarray, sample_rate: int | None = None) -> list[Emission]:
-        assert sample_rate == 16000
-        self.pieces.append(samples)
+    def push(self, samples: np.ndarray, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
+        assert sample_rate == 16000 or not len(samples)
+        if len(samples):
+            self.pieces.append(samples)
         self.given += len(samples)
         emissions = []
         while self.given / 16 >= self.geometry.emission_ms(self.chunks):
             emissions.append(self._emission())
-        return emissions
-
-    def finish(self) -> list[Emission]:
-        return [self._emission()] if self.last_words else []
+        return [*emissions, self._emission()] if final and self.last_words else emissions
 
     def _emission(self) -> Emission:
         chunk, self.chunks = self.chunks, self.chunks + 1

@@ -9,12 +9,11 @@ import sentencepiece
 import torch
 from numpy.typing import NDArray
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.frontend.cmvn import CmvnAccumulator
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import System
-from nast_s2x.inference.geometries import TrainedGeometries
-from nast_s2x.labels import LabelDictionary, TextTokenizer
+from nast_s2x.inference.system import System, SystemInfo
+from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastConfig, NastModel
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
@@ -56,7 +55,7 @@ def make_vocabulary(folder: Path) -> tuple[Path, Path]:
     )
     processor = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     pieces = [processor.IdToPiece(i) for i in range(3, processor.GetPieceSize())]
-    LabelDictionary(pieces).save(folder / "dict.txt")
+    TextLabels(pieces).save(folder / "dict.txt")
     return Path(f"{prefix}.model"), folder / "dict.txt"
 
 
@@ -97,7 +96,7 @@ def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
         norm, seen = decoder.layers[-1].final_layer_norm, []
         hook = norm.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output))
         with torch.no_grad():
-            model(features[None], None, ChunkGeometry(chunk_frames=32, lookahead_frames=32))
+            model(features[None], None, ChunkPolicy(320))
             hook.remove()
             std, mean = torch.std_mean(seen[0], (0, 1))
             norm.weight /= std
@@ -144,23 +143,18 @@ def make_bundle(
     With ``voice`` it holds a tiny random vocoder, and both name the same centroids.
     """
     spm, vocabulary = make_vocabulary(folder)
-    dictionary = LabelDictionary.load(vocabulary)
+    labels = TextLabels.load(vocabulary, spm)
     features = fbank(make_signal(6.0, seed=99))
     cmvn = CmvnAccumulator().add(features).result()
-    model = make_model(len(dictionary), units, seed)
+    model = make_model(labels.size, units, seed)
     centre_outputs(model, cmvn(features))
     bundle = System(
         model=model,
-        dictionary=dictionary,
-        tokenizer=TextTokenizer(spm, dictionary),
+        text=labels,
+        units=UnitLabels(NUM_UNITS, UNIT_HASH if voice else None) if units else None,
         cmvn=cmvn,
-        trained=TrainedGeometries((160, 320, 640, None)),
-        vocabulary_file=vocabulary,
-        sentencepiece_file=spm,
-        source_lang="fr",
-        target_lang="en",
-        example=example,
-        unit_hash=UNIT_HASH if voice else None,
+        trained=ChunkPolicy.parse("160,320,640,offline"),
         vocoder=make_voice() if voice else None,
+        info=SystemInfo(source_lang="fr", target_lang="en", example=example),
     )
     return bundle.to(dtype=dtype)

@@ -26,7 +26,8 @@ from simuleval.evaluator import instance as simuleval_instance  # noqa: E402
 from nast_s2x.agents.segments import FirstSegment, use_first_segment  # noqa: E402
 from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent  # noqa: E402
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent  # noqa: E402
-from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system  # noqa: E402
 from nast_s2x.inference.offline import translate_samples  # noqa: E402
 from nast_s2x.inference.playback import Playback  # noqa: E402
 from nast_s2x.inference.streaming import Emission  # noqa: E402
@@ -34,25 +35,26 @@ from nast_s2x.inference.streaming import Emission  # noqa: E402
 REPOSITORY = Path(__file__).parent.parent
 
 
-class FakeTranslator:
-    """Answers pushes from a script of words or sounds, and keeps what it was given."""
+class FakeStream:
+    """Answers pushes from a script of words or sounds, and keeps what it was given; begins anew for each sentence."""
 
     def __init__(self, script: list[list[Any]], end: list[Any]) -> None:
         self.script, self.end = script, end
         self.resets = 0
 
-    def reset(self) -> None:
+    def begin(self) -> FakeStream:
         self.resets += 1
         self.pushed: list[tuple[tuple[int, ...], int]] = []
         self.finished = 0
+        return self
 
-    def push(self, samples: np.ndarray, sample_rate: int) -> list[Emission]:
+    def push(self, samples: np.ndarray, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
+        if final:
+            assert not len(samples)
+            self.finished += 1
+            return self._emit(self.end)
         self.pushed.append((samples.shape, sample_rate))
         return self._emit(self.script[len(self.pushed) - 1])
-
-    def finish(self) -> list[Emission]:
-        self.finished += 1
-        return self._emit(self.end)
 
     @staticmethod
     def _emit(answers: list[Any]) -> list[Emission]:
@@ -64,14 +66,14 @@ class FakeTranslator:
         ]
 
 
-def make_agent(script: list[list[str]], end: list[str]) -> tuple[NastSpeechToTextAgent, FakeTranslator]:
-    fake = FakeTranslator(script, end)
-    return NastSpeechToTextAgent(Namespace(), make_translator=lambda: fake), fake
+def make_agent(script: list[list[str]], end: list[str]) -> tuple[NastSpeechToTextAgent, FakeStream]:
+    fake = FakeStream(script, end)
+    return NastSpeechToTextAgent(Namespace(), make_stream=fake.begin), fake
 
 
-def make_speaker(script: list[list[Any]], end: list[Any]) -> tuple[NastSpeechToSpeechAgent, FakeTranslator]:
-    fake = FakeTranslator(script, end)
-    return NastSpeechToSpeechAgent(Namespace(), make_translator=lambda: fake), fake
+def make_speaker(script: list[list[Any]], end: list[Any]) -> tuple[NastSpeechToSpeechAgent, FakeStream]:
+    fake = FakeStream(script, end)
+    return NastSpeechToSpeechAgent(Namespace(), make_stream=fake.begin), fake
 
 
 def speech(samples: int, finished: bool = False, channels: int = 0) -> SpeechSegment:
@@ -147,14 +149,32 @@ def test_a_silent_end_and_a_reset_of_the_voice() -> None:
     assert isinstance(agent.policy(other), ReadAction)
 
 
-def test_what_was_emitted_is_remembered_without_its_sound() -> None:
-    agent, _ = make_speaker([["word", [0.5, 0.25]], []], [[]])
-    agent.pushpop(speech(160))
-    agent.pushpop(speech(160, finished=True))
-    kept = agent.states.emitted
-    assert [(emitted.text, emitted.samples) for emitted in kept] == [("word", 0), ("", 2), ("", 0)]
-    agent.reset()
-    assert agent.states.emitted == []
+def test_a_host_that_ends_the_source_itself_gets_everything() -> None:
+    """Some hosts set ``source_finished`` and call ``policy`` once, without a last segment."""
+    agent, fake = make_agent([["one"]], ["two"])
+    agent.push(speech(10))
+    agent.states.source_finished = True
+    action = agent.policy()
+    assert isinstance(action, WriteAction) and action.finished and action.content == "one two" and fake.finished == 1
+    speaker, _ = make_speaker([[[0.5]]], [[0.25]])
+    speaker.push(speech(10))
+    speaker.states.source_finished = True
+    assert speaker.policy().content.content == [0.5, 0.25]
+
+
+def test_a_configuration_that_holds_only_the_model(corpus: Path) -> None:
+    samples, rate = soundfile.read(corpus / "0.wav", dtype="float32")
+    system = load_system(corpus / "bundle")
+    expected = translate_samples(system, samples, rate, system.policy())
+    agent = NastSpeechToTextAgent.from_args(Namespace(model=str(corpus / "bundle")))
+    agent.push(SpeechSegment(content=samples.tolist(), sample_rate=rate, finished=False, tgt_lang=None))
+    agent.states.source_finished = True
+    assert agent.policy().content == expected.text and expected.text
+    speaker = NastSpeechToSpeechAgent.from_args(Namespace(model=str(corpus / "bundle")))
+    speaker.push(SpeechSegment(content=samples.tolist(), sample_rate=rate, finished=False, tgt_lang=None))
+    speaker.states.source_finished = True
+    waveform = translate_samples(system, samples, rate, system.policy(), with_speech=True).waveform
+    np.testing.assert_allclose(speaker.policy().content.content, waveform, atol=1e-6)
 
 
 @pytest.fixture
@@ -204,7 +224,7 @@ def test_the_first_segment_can_have_a_length_of_its_own(plain_segments: None) ->
 def test_the_agent_asks_for_its_first_segment(plain_segments: None) -> None:
     class Fake(NastSpeechToTextAgent):
         def __init__(self, args: Namespace) -> None:
-            super().__init__(args, make_translator=lambda: FakeTranslator([], []))
+            super().__init__(args, make_stream=lambda: FakeStream([], []))
 
     parser = ArgumentParser()
     Fake.add_args(parser)
@@ -233,7 +253,7 @@ def test_no_flag_is_mistaken_for_one_of_simuleval() -> None:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simuleval")
-    make_bundle(folder / "system", voice=True).save(folder / "bundle")
+    save_bundle(make_bundle(folder / "system", voice=True), folder / "bundle")
     mono, stereo = make_signal(2.2, seed=1), make_signal(1.6, seed=2, rate=44100)
     soundfile.write(folder / "0.wav", mono, 16000)
     soundfile.write(folder / "1.wav", np.stack([stereo, stereo / 2], axis=1), 44100)
@@ -278,11 +298,11 @@ def test_simuleval_runs_the_agent(
     (scores,) = csv.DictReader((tmp_path / "scores.tsv").open(), delimiter="\t")
     instances = [json.loads(line) for line in (tmp_path / "instances.log").read_text().splitlines()]
     bundle = load_system(corpus / "bundle")
-    geometry = bundle.geometry(chunk_ms)
+    policy = bundle.policy(chunk_ms)
     for index, instance in enumerate(instances):
         samples, rate = soundfile.read(corpus / f"{index}.wav", dtype="float32")
-        assert instance["prediction"] == translate_samples(bundle, samples, rate, geometry).text
-        first = instance["source_length"] if geometry.offline else geometry.emission_ms(0)
+        assert instance["prediction"] == translate_samples(bundle, samples, rate, policy).text
+        first = instance["source_length"] if policy.is_offline else bundle.model.geometry(policy).emission_ms(0)
         assert all(delay >= min(first, instance["source_length"]) for delay in instance["delays"])
     starts = [instance["delays"][0] for instance in instances]
     assert float(scores["StartOffset"]) == pytest.approx(sum(starts) / 2, abs=0.01)
@@ -305,7 +325,7 @@ def test_simuleval_runs_the_voice(corpus: Path, tmp_path: Path) -> None:
     starts, ends, chunks = [], [], []
     for index, instance in enumerate(instances):
         samples, rate = soundfile.read(corpus / f"{index}.wav", dtype="float32")
-        expected = translate_samples(bundle, samples, rate, bundle.geometry(320), with_speech=True).waveform
+        expected = translate_samples(bundle, samples, rate, bundle.policy(320), with_speech=True).waveform
         playback, heard = Playback(), 0
         for delay, duration in zip(instance["delays"], instance["durations"], strict=True):
             piece = expected[heard : heard + round(16 * duration)]

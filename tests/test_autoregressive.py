@@ -19,7 +19,7 @@ from plugin_runs import settings  # noqa: E402
 
 from nast_s2x.benchmarks import autoregressive as benchmark  # noqa: E402
 from nast_s2x.benchmarks.streaming import random_model  # noqa: E402
-from nast_s2x.chunking import ChunkGeometry  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
 from nast_s2x.network import NastConfig  # noqa: E402
 
@@ -147,13 +147,13 @@ def test_data_that_fairseq_cannot_use_is_refused(tmp_path: Path, capsys) -> None
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_both_ways_give_units_and_the_forced_length_is_kept(beam: int) -> None:
-    ours = random_model("tiny", 2.0, ChunkGeometry(None))
+    ours = random_model("tiny", 2.0, ChunkPolicy(None))
     theirs = benchmark.build_s2ut(ours.config)
     assert (len(theirs.encoder.transformer_layers), len(theirs.decoder.layers)) == (4, 3)
     assert len(benchmark.build_s2ut(ours.config, decoder_layers=1).decoder.layers) == 1
     fbank = torch.randn(2, 60, 80)
     with torch.inference_mode():
-        units = benchmark.one_pass_units(ours, fbank, ChunkGeometry(None))
+        units = benchmark.one_pass_units(ours, fbank, ChunkPolicy(None))
         decoded = benchmark.autoregressive_units(theirs, benchmark.build_generator(theirs, beam, 7), fbank)
     assert [len(sentence) for sentence in decoded] == [7, 7]
     for sentence in [*units, *decoded]:

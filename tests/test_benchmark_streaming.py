@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from nast_s2x.benchmarks import streaming as benchmark
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 
 
 def arguments(**changes: object) -> argparse.Namespace:
@@ -21,8 +21,8 @@ def test_streaming_figures() -> None:
 
 
 def test_pieces_follow_the_schedule() -> None:
-    assert benchmark.pieces(100, ChunkGeometry(32, 32)) == [(0, 64), (64, 96), (96, 100)]
-    assert benchmark.pieces(10, ChunkGeometry(32, 32)) == [(0, 10)]
+    assert benchmark.pieces(100, ChunkPolicy(320)) == [(0, 64), (64, 96), (96, 100)]
+    assert benchmark.pieces(10, ChunkPolicy(320)) == [(0, 10)]
 
 
 def test_a_changed_label_is_noticed_and_a_tie_is_not() -> None:

@@ -12,7 +12,7 @@ from random_vocoder import make_vocoder
 
 from nast_s2x.benchmarks import speech as benchmark
 from nast_s2x.benchmarks.streaming import random_model
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.cli.main import build_parser, main
 from nast_s2x.frontend.fbank import num_frames
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
@@ -25,7 +25,7 @@ SMALL = VocoderConfig(
     resblock_dilation_sizes=((1, 3),),
     dur_predictor_params=DurationConfig(8, 8),
 )
-GEOMETRY = ChunkGeometry(32, 32)
+GEOMETRY = ChunkPolicy(320)
 
 
 def arguments(**changes: object) -> argparse.Namespace:

@@ -19,14 +19,14 @@ pytest.importorskip("simuleval")
 
 from simuleval.evaluator import SentenceLevelEvaluator  # noqa: E402
 
-from nast_s2x.chunking import ChunkGeometry  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader  # noqa: E402
 from nast_s2x.evaluation.items import Item  # noqa: E402
 from nast_s2x.evaluation.run import AGENTS, Engine  # noqa: E402
 from nast_s2x.evaluation.settings import Setup  # noqa: E402
 from nast_s2x.evaluation.shards import LOG, blocks_of  # noqa: E402
-from nast_s2x.inference.bundle import System  # noqa: E402
-from nast_s2x.inference.streaming import Emission, StreamingTranslator  # noqa: E402
+from nast_s2x.inference.streaming import Emission, TranslationStream  # noqa: E402
+from nast_s2x.inference.system import System  # noqa: E402
 
 SECONDS = 2.4
 TIMES_MS = (700, 1310, 1900)
@@ -55,11 +55,11 @@ def up_to(emissions: list[Emission], time_ms: float) -> list[tuple[str, list[int
 @pytest.mark.parametrize(("chunk_ms", "lookahead_ms"), [(160, 0), (320, 320), (160, 480), (640, 80)])
 def test_a_translator_does_not_know_the_future(bundle: System, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
     """All samples in one push: only the times of the geometry say what may depend on what."""
-    geometry = bundle.geometry(chunk_ms, lookahead_ms)
+    policy = bundle.policy(chunk_ms, lookahead_ms)
     answers = []
     for samples in sources(rate):
-        translator = StreamingTranslator(bundle, geometry, with_speech=True)
-        answers.append([*translator.push(samples, rate), *translator.finish()])
+        translator = TranslationStream(bundle, policy, with_speech=True)
+        answers.append([*translator.push(samples, rate), *translator.push([], final=True)])
     seen = 0
     for time, answer in zip(TIMES_MS, answers[1:], strict=True):
         early = up_to(answers[0], time)
@@ -120,8 +120,8 @@ def test_what_a_translator_was_given_is_what_the_log_says(
     flags.wavs.mkdir()
     evaluator = SentenceLevelEvaluator(loader, {}, {}, flags)
     evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first})
-    translator = Recorder(ChunkGeometry(chunk_frames=8, lookahead_frames=4), 80 if target_type == "speech" else 0)
-    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_translator=lambda: translator)))
+    translator = Recorder(ChunkPolicy(80, 40), 80 if target_type == "speech" else 0)
+    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_stream=lambda: translator)))
     (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
     given = [int(entry["text"].removeprefix("s")) for entry in line["emissions"]]
     assert [entry["written_ms"] for entry in line["emissions"]] == [count / 16 for count in given]
@@ -135,8 +135,8 @@ def test_what_a_translator_was_given_is_what_the_log_says(
 
 
 class Recorder(ChunkTranslator):
-    """Keeps what it was given when the utterance is over."""
+    """Keeps what it was given."""
 
-    def finish(self) -> list[Emission]:
-        self.kept = self.pieces
-        return super().finish()
+    @property
+    def kept(self) -> list[np.ndarray]:
+        return self.pieces

@@ -15,7 +15,7 @@ from nast_s2x.corpus.manifest import Example, parse_units, read_split, read_tabl
 from nast_s2x.corpus.vocabulary import train_vocabulary
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.specaugment import SpecAugment
-from nast_s2x.labels import LabelDictionary, TextTokenizer
+from nast_s2x.labels import BOS, EOS, PAD, UNK, TextLabels
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
 
@@ -91,13 +91,12 @@ def test_configuration_errors_name_the_key(tmp_path: Path, text: str, message: s
 def test_dictionary_labels(tmp_path: Path) -> None:
     # The second piece holds a line separator, which is not the end of a line.
     (tmp_path / "d.txt").write_text("▁a 1\nb\u2028c 7\n", encoding="utf-8")
-    dictionary = LabelDictionary.load(tmp_path / "d.txt")
-    assert len(dictionary) == 7
-    assert (dictionary.bos, dictionary.pad, dictionary.eos, dictionary.unk, dictionary.blank) == (0, 1, 2, 3, 6)
-    assert [dictionary.index(piece) for piece in ("▁a", "b\u2028c", "zzz", "<blank>")] == [4, 5, 3, 6]
+    dictionary = TextLabels.load(tmp_path / "d.txt")
+    assert dictionary.size == 7 and (BOS, PAD, EOS, UNK, dictionary.blank) == (0, 1, 2, 3, 6)
+    assert [dictionary.label(piece) for piece in ("▁a", "b\u2028c", "zzz", "<blank>")] == [4, 5, 3, 6]
     assert dictionary.piece(4) == "▁a"
     dictionary.save(tmp_path / "e.txt")
-    again = LabelDictionary.load(tmp_path / "e.txt")
+    again = TextLabels.load(tmp_path / "e.txt")
     assert [again.piece(label) for label in range(7)] == [dictionary.piece(label) for label in range(7)]
     with pytest.raises(IndexError, match="label -1 is outside"):
         dictionary.piece(-1)
@@ -109,16 +108,16 @@ def test_dictionary_labels(tmp_path: Path) -> None:
 def test_dictionary_errors(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "d.txt").write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        LabelDictionary.load(tmp_path / "d.txt")
+        TextLabels.load(tmp_path / "d.txt")
     assert "d.txt" in str(error.value)
 
 
 def test_published_tokenizer() -> None:
     config = DataConfig.load(PUBLISHED)
-    tokenizer = TextTokenizer(config.spm_path, LabelDictionary.load(config.vocab_path))
+    tokenizer = TextLabels.load(config.vocab_path, config.spm_path)
     tokens = tokenizer.encode("the big blue sleep")
-    assert tokens == [tokenizer.dictionary.index(piece) for piece in ("▁the", "▁big", "▁blue", "▁sleep")]
-    assert tokenizer.decode([0, *tokens, 1, tokenizer.dictionary.blank, 2]) == "the big blue sleep"
+    assert tokens == [tokenizer.label(piece) for piece in ("▁the", "▁big", "▁blue", "▁sleep")]
+    assert tokenizer.decode([0, *tokens, 1, tokenizer.blank, 2]) == "the big blue sleep"
     assert tokenizer.decode([tokens[0], 3, tokens[1]]) == "the\u2047 big"
     assert [tokenizer.starts_word(token) for token in (tokens[0], 3)] == [True, False]
     assert tokenizer.decode([]) == ""
@@ -126,10 +125,10 @@ def test_published_tokenizer() -> None:
 
 def test_tokenizer_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.model"):
-        TextTokenizer(tmp_path / "none.model", LabelDictionary([]))
+        TextLabels([], tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"bad\.model: not a SentencePiece model"):
-        TextTokenizer(tmp_path / "bad.model", LabelDictionary([]))
+        TextLabels([], tmp_path / "bad.model")
 
 
 def test_vocabulary_of_a_small_corpus(tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_vocabulary_of_a_small_corpus(tmp_path: Path) -> None:
     assert "not the 1000 asked for" in vocabulary.note
     assert vocabulary.model == train_vocabulary(texts, 1000).model
     (tmp_path / "s.model").write_bytes(vocabulary.model)
-    tokenizer = TextTokenizer(tmp_path / "s.model", vocabulary.dictionary)
+    tokenizer = TextLabels(vocabulary.dictionary._pieces[4:-1], tmp_path / "s.model")
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
         # Ids of the model are our labels.

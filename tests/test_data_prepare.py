@@ -18,7 +18,7 @@ from nast_s2x.corpus.manifest import read_split
 from nast_s2x.corpus.prepare import ManifestError, PrepareOptions, prepare
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.labels import LabelDictionary, TextTokenizer
+from nast_s2x.labels import TextLabels
 
 SMALL = PrepareOptions(vocab_size=60, source_lang="fr", target_lang="en")
 TEXTS = [
@@ -64,9 +64,8 @@ def test_folder_loads(tmp_path: Path, features: str) -> None:
     cmvn = GlobalCmvn.load(config.cmvn_path)
     np.testing.assert_allclose(cmvn.mean, frames.mean(0), rtol=1e-4)
     np.testing.assert_allclose(cmvn.std, frames.std(0), rtol=1e-4)
-    dictionary = LabelDictionary.load(config.vocab_path)
-    assert len(dictionary) == report.labels
-    tokenizer = TextTokenizer(config.spm_path, dictionary)
+    tokenizer = TextLabels.load(config.vocab_path, config.spm_path)
+    assert tokenizer.size == report.labels
     assert all(tokenizer.decode(tokenizer.encode(text)) == text for pair in TEXTS for text in pair)
     assert config.transforms(True) == ["global_cmvn", "specaugment"] and config.transforms(False) == ["global_cmvn"]
     assert not (tmp_path / "out/.prepare").exists()

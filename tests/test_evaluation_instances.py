@@ -20,13 +20,13 @@ from simuleval.data.segments import EmptySegment  # noqa: E402
 from simuleval.evaluator import SentenceLevelEvaluator  # noqa: E402
 
 from nast_s2x.agents.segments import use_first_segment  # noqa: E402
-from nast_s2x.chunking import ChunkGeometry  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.evaluation import instances  # noqa: E402
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader  # noqa: E402
 from nast_s2x.evaluation.items import Item  # noqa: E402
 from nast_s2x.evaluation.run import AGENTS  # noqa: E402
 
-GEOMETRY = ChunkGeometry(chunk_frames=32, lookahead_frames=32)
+GEOMETRY = ChunkPolicy(320)
 
 
 def make_items(folder: Path, lengths: list[int], rate: int = 16000) -> list[Item]:
@@ -51,7 +51,7 @@ def run(
     (output / "wavs").mkdir(parents=True, exist_ok=True)
     evaluator = SentenceLevelEvaluator(UtteranceLoader(items), {}, {}, evaluator_flags(output, segment_ms, target_type))
     evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first_segment_ms})
-    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_translator=lambda: translator)))
+    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_stream=lambda: translator)))
     return [json.loads(line) for line in (output / "instances.log").read_text().splitlines()]
 
 
@@ -84,7 +84,7 @@ def test_the_published_protocol(
     use_first_segment(first)
     loader = UtteranceLoader(items)
     evaluator = SentenceLevelEvaluator(loader, {}, {}, evaluator_flags(tmp_path / "theirs", segment, target_type))
-    evaluator(AGENTS[target_type](Namespace(), make_translator=lambda: translator))
+    evaluator(AGENTS[target_type](Namespace(), make_stream=lambda: translator))
     (plain,) = map(json.loads, (tmp_path / "theirs" / "instances.log").read_text().splitlines())
     assert plain["delays"] == line["delays"]
 
@@ -139,7 +139,7 @@ def test_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_an_agent_behaves_as_without_the_clock(tmp_path: Path) -> None:
-    timed = TimedAgent(AGENTS["text"](Namespace(), make_translator=lambda: ChunkTranslator(GEOMETRY)))
+    timed = TimedAgent(AGENTS["text"](Namespace(), make_stream=lambda: ChunkTranslator(GEOMETRY)))
     answer = timed.pushpop(EmptySegment(finished=True))
     assert answer.content == "s0" and answer.finished
     assert [emitted.text for emitted in answer.config["emitted"]] == ["s0"] and answer.config["push_ms"] > 0

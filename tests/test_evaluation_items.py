@@ -13,6 +13,7 @@ from random_system import make_bundle
 from nast_s2x.evaluation.items import check_audio, read_lists, read_manifest
 from nast_s2x.evaluation.settings import differences, hash_files, read_settings, sort_chunks, system_files, take_folder
 from nast_s2x.frontend.audio import AudioError
+from nast_s2x.inference.bundle import save_bundle
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -193,7 +194,7 @@ def test_differences_and_order() -> None:
 
 def test_the_hash_of_a_system_is_that_of_what_it_computes(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "system", voice=True)
-    folder = bundle.save(tmp_path / "bundle")
+    folder = save_bundle(bundle, tmp_path / "bundle")
     names = [name for name, _ in system_files(folder)]
     assert {"config.json", "model.safetensors", "dict.txt", "spm.model", "gcmvn.npz"} < set(names)
     assert any(name.startswith("vocoder/") for name in names)

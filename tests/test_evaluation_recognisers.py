@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +16,13 @@ import torch
 from random_system import make_bundle, make_signal
 
 from nast_s2x.checkpoints import huggingface
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import SlotRates
 from nast_s2x.cli.main import main
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import System
+from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.offline import translate_batch
+from nast_s2x.inference.system import System
+from nast_s2x.labels import UNK
 from nast_s2x.recognisers import NOTHING, RecognisedWord, Recogniser, Transcript, open_recogniser
 from nast_s2x.recognisers.bundle import BundleRecogniser, timed_words
 from nast_s2x.recognisers.wav2vec2 import Vocabulary, Wav2Vec2Recogniser, read_vocabulary
@@ -30,11 +32,15 @@ LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcde'"]
 CONVOLUTIONS = {"conv_dim": [8] * 7, "conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
 
 
+def with_languages(system: System, **languages: str | None) -> System:
+    return replace(system, info=replace(system.info, **languages))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random bundle from French to French."""
     path = tmp_path_factory.mktemp("bundle")
-    return dataclasses.replace(make_bundle(path / "parts", units=False), target_lang="fr").save(path / "hears")
+    return save_bundle(with_languages(make_bundle(path / "parts", units=False), target_lang="fr"), path / "hears")
 
 
 @pytest.fixture(scope="module")
@@ -69,26 +75,29 @@ def test_a_bundle_says_what_offline_translation_says(folder: Path) -> None:
     assert found[2].text == translation.text
 
 
-def test_words_of_a_bundle_lie_where_their_slots_are(bundle: System) -> None:
-    blank = bundle.dictionary.blank
+def test_words_of_a_bundle_lie_where_their_slots_are(bundle: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = bundle.text.blank
     labels, expected = [blank], []
     for text in ("the", "blueberries", "is"):
-        tokens = bundle.tokenizer.encode(text)
-        assert bundle.dictionary.unk not in tokens and (text != "blueberries" or len(tokens) > 3)
+        tokens = bundle.text.encode(text)
+        assert UNK not in tokens and (text != "blueberries" or len(tokens) > 3)
         first = len(labels)
         for token in tokens:  # a token fills two slots, a blank follows
             labels += [token, token, blank]
         expected.append((text, first, len(labels) - 1))  # that last blank is no part of the word
     labels = labels[:-1]
-    offline = ChunkGeometry(None)
-    for geometry, slot_s in ((offline, 0.08), (offline.replace(text_upsample=2), 0.04)):
-        words = timed_words(bundle, geometry, labels, seconds=100.0)
+    for upsample, slot_s in ((1, 0.08), (2, 0.04)):
+        monkeypatch.setattr(
+            bundle.model, "config", replace(bundle.model.config, rates=SlotRates(text_upsample=upsample))
+        )
+        words = timed_words(bundle, labels, seconds=100.0)
         assert [word.text for word in words] == [text for text, _, _ in expected]
         times = [(word.start_s, word.end_s) for word in words]
         np.testing.assert_allclose(times, [(first * slot_s, end * slot_s) for _, first, end in expected])
+    monkeypatch.undo()
     seconds = (len(labels) - 0.5) * 0.08  # the last slot reaches behind the end of the sound
-    assert timed_words(bundle, offline, labels, seconds)[-1].end_s == seconds
-    assert timed_words(bundle, offline, [blank] * 5, 0.4) == ()
+    assert timed_words(bundle, labels, seconds)[-1].end_s == seconds
+    assert timed_words(bundle, [blank] * 5, 0.4) == ()
 
 
 def test_the_identity_changes_with_weights_and_not_with_the_place(folder: Path, tmp_path: Path) -> None:
@@ -97,16 +106,16 @@ def test_the_identity_changes_with_weights_and_not_with_the_place(folder: Path, 
     identity = open_recogniser(str(folder)).identity
     assert open_recogniser(str(copy)).identity == identity
     other = make_bundle(tmp_path / "parts", units=False, seed=1)
-    dataclasses.replace(other, target_lang="fr").save(tmp_path / "other" / folder.name)
+    save_bundle(with_languages(other, target_lang="fr"), tmp_path / "other" / folder.name)
     changed = open_recogniser(str(tmp_path / "other" / folder.name)).identity
     assert changed != identity and changed.split()[:2] == identity.split()[:2] == ["bundle", folder.name]
 
 
 def test_a_bundle_that_translates_is_refused(tmp_path: Path, bundle: System) -> None:
-    translating = dataclasses.replace(bundle, target_lang="en").save(tmp_path / "translates")
+    translating = save_bundle(with_languages(bundle, target_lang="en"), tmp_path / "translates")
     with pytest.raises(ValueError, match="translates from fr to en: a recogniser is needed"):
         open_recogniser(f"bundle:{translating}")
-    unknown = dataclasses.replace(bundle, source_lang=None, target_lang=None).save(tmp_path / "unknown")
+    unknown = save_bundle(with_languages(bundle, source_lang=None, target_lang=None), tmp_path / "unknown")
     with pytest.raises(ValueError, match="does not say its languages"):
         open_recogniser(str(unknown))
 

@@ -28,7 +28,9 @@ from nast_s2x.evaluation.items import TestSet, read_lists  # noqa: E402
 from nast_s2x.evaluation.run import UtteranceError, evaluate, locked  # noqa: E402
 from nast_s2x.evaluation.settings import Setup  # noqa: E402
 from nast_s2x.evaluation.shards import BLOCK_SIZE, LOG, blocks_of  # noqa: E402
-from nast_s2x.inference.bundle import System, load_system  # noqa: E402
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
+from nast_s2x.inference.system import System  # noqa: E402
 
 COUNT = BLOCK_SIZE + 2
 """Utterances: a whole block and the beginning of another."""
@@ -39,7 +41,7 @@ TIMED = ("elapsed", "push_ms", "chunk_ms")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that speaks, and a test set in which one recording is stereo of another rate."""
     folder = tmp_path_factory.mktemp("evaluation")
-    make_bundle(folder / "system", voice=True).save(folder / "bundle")
+    save_bundle(make_bundle(folder / "system", voice=True), folder / "bundle")
     for index in range(COUNT):
         soundfile.write(folder / f"{index}.wav", make_signal(0.8 + 0.2 * index, seed=index), 16000)
     stereo = make_signal(1.6, seed=77, rate=44100)
@@ -302,7 +304,7 @@ def test_wrong_commands_leave_nothing(
 
 
 def test_speech_needs_a_voice(tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_bundle(tmp_path / "system", units=False).save(tmp_path / "writes")
+    save_bundle(make_bundle(tmp_path / "system", units=False), tmp_path / "writes")
     arguments = command(corpus, tmp_path / "new", "--target-type", "speech", "--model", str(tmp_path / "writes"))
     assert main(arguments) == 1
     assert "this system writes text only" in capsys.readouterr().err and not (tmp_path / "new").exists()

@@ -8,8 +8,8 @@ import torch
 
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.inference.loading import load_system
+from nast_s2x.inference.streaming import TranslationStream
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
 RECORDINGS = EXAMPLE / "recordings"
@@ -27,9 +27,9 @@ def waveforms() -> list[np.ndarray]:
 
 
 def stream(bundle, waveform: np.ndarray, chunk: str, cuts: list[int]) -> str:
-    translator = StreamingTranslator(bundle, bundle.geometry(chunk))
+    translator = TranslationStream(bundle, bundle.policy(chunk))
     emissions = [emission for piece in np.split(waveform, cuts) for emission in translator.push(piece)]
-    return " ".join(emission.text for emission in [*emissions, *translator.finish()] if emission.text)
+    return " ".join(emission.text for emission in [*emissions, *translator.push([], final=True)] if emission.text)
 
 
 def test_lists_belong_together() -> None:
@@ -42,7 +42,7 @@ def test_lists_belong_together() -> None:
 def test_the_bundle_is_small_marked_and_trained_for_all_chunk_sizes(bundle) -> None:
     assert sum(path.stat().st_size for path in (EXAMPLE / "bundle").iterdir()) < 15e6
     assert bundle.example
-    assert [geometry.name for geometry in bundle.trained.geometries] == list(CHUNKS)
+    assert [policy.name for policy in bundle.trained] == list(CHUNKS)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -50,10 +50,10 @@ def test_streaming_equals_the_offline_pass(bundle, waveforms: list[np.ndarray], 
     generator = np.random.default_rng(5)
     for waveform in waveforms[:4]:
         cuts = np.sort(generator.integers(0, len(waveform), 5)).tolist()
-        features = bundle.normalise(fbank(waveform))[None]
+        features = bundle.normalize(fbank(waveform))[None]
         with torch.no_grad():
-            labels = bundle.model(features, None, bundle.geometry(chunk)).text_logits[0].argmax(-1)
-        words = bundle.tokenizer.decode(_tokens(labels, bundle.dictionary.blank))
+            labels = bundle.model(features, None, bundle.policy(chunk)).text_logits[0].argmax(-1)
+        words = bundle.text.decode(_tokens(labels, bundle.text.blank))
         assert stream(bundle, waveform, chunk, cuts) == words
 
 

@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT / "examples"))
 from espeak_fr_en import intelligibility  # noqa: E402
 
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
-from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.bundle import save_bundle  # noqa: E402
+from nast_s2x.inference.loading import load_system  # noqa: E402
 from nast_s2x.inference.offline import translate_samples  # noqa: E402
 from nast_s2x.metrics import quality  # noqa: E402
 from nast_s2x.recognisers import open_recogniser  # noqa: E402
@@ -56,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(folder / "units.tsv", [header, *lines])
     recogniser = make_bundle(folder / "rec_vocabulary", units=False, seed=1)
     recogniser.source_lang = "en"
-    recogniser.save(folder / "recogniser")
-    make_bundle(folder / "vocabulary").save(folder / "bundle")
+    save_bundle(recogniser, folder / "recogniser")
+    save_bundle(make_bundle(folder / "vocabulary"), folder / "bundle")
     save_vocoder(make_vocoder(unit_hash="abc"), folder / "vocoder")
     save_vocoder(make_vocoder(unit_hash="other"), folder / "other_vocoder")
     return folder
@@ -101,7 +102,7 @@ def test_the_model_is_heard_at_every_chunk_size(folder: Path) -> None:
     for result, chunk in ((offline, "offline"), (streaming, "320")):
         assert result.seconds > 0.2
         said = [
-            translate_samples(bundle, load_audio(folder / f"source{n}.wav"), None, bundle.geometry(chunk))
+            translate_samples(bundle, load_audio(folder / f"source{n}.wav"), None, bundle.policy(chunk))
             for n in range(3)
         ]
         assert columns[f"{result.speech}: text"] == [translation.text for translation in said]

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from espeak_fr_en import recogniser, speech  # noqa: E402
 
-from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.loading import load_system  # noqa: E402
 from nast_s2x.metrics.quality import word_error_rate  # noqa: E402
 from nast_s2x.recognisers import open_recogniser  # noqa: E402
 
@@ -163,7 +163,7 @@ def test_the_bundle_is_small_marked_and_hears_english() -> None:
     bundle = load_system(folder)
     assert bundle.example and not bundle.has_units
     assert (bundle.source_lang, bundle.target_lang) == ("en", "en")
-    assert [geometry.name for geometry in bundle.trained.geometries] == ["offline"]
+    assert [geometry.name for geometry in bundle.trained] == ["offline"]
 
 
 @needs_espeak

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from nast_s2x.frontend.audio import load_audio
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
-from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.inference.streaming import TranslationStream
+from nast_s2x.inference.system import System
 from nast_s2x.metrics.quality import word_error_rate
 from nast_s2x.recognisers import open_recogniser
 from nast_s2x.units.centroids import Centroids
@@ -30,8 +31,8 @@ def recordings() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def translations(bundle: System, recordings: list[np.ndarray]) -> list:
-    geometry = bundle.geometry(320)
-    return [translate_samples(bundle, samples, geometry=geometry, with_speech=True) for samples in recordings[:8]]
+    policy = bundle.policy(320)
+    return [translate_samples(bundle, samples, policy=policy, with_speech=True) for samples in recordings[:8]]
 
 
 def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: System) -> None:
@@ -46,10 +47,10 @@ def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: System) -> N
 def test_any_cut_gives_the_same_speech(bundle: System, recordings: list[np.ndarray], translations: list) -> None:
     generator = np.random.default_rng(5)
     for samples, expected in zip(recordings[:3], translations):
-        translator = StreamingTranslator(bundle, bundle.geometry(320), with_speech=True)
+        translator = TranslationStream(bundle, bundle.policy(320), with_speech=True)
         cuts = np.sort(generator.integers(0, len(samples), 9)).tolist()
         emissions = [emission for piece in np.split(samples, cuts) for emission in translator.push(piece)]
-        emissions += translator.finish()
+        emissions += translator.push([], final=True)
         np.testing.assert_array_equal(np.concatenate([e.waveform for e in emissions]), expected.waveform)
         assert [unit for emission in emissions for unit in emission.units] == expected.units
 

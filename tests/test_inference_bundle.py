@@ -12,10 +12,14 @@ import yaml
 from random_system import NUM_UNITS, make_bundle, make_signal
 from test_inference_checkpoint import PUBLISHED
 
+from nast_s2x import files
 from nast_s2x.cli.main import main
 from nast_s2x.device import find_device
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.errors import CheckpointError, NastError
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
+from nast_s2x.inference.system import System
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
 
 @pytest.fixture
 def folder(bundle: System, tmp_path: Path) -> Path:
-    return bundle.save(tmp_path / "bundle")
+    return save_bundle(bundle, tmp_path / "bundle")
 
 
 def test_a_saved_bundle_is_the_same_system(bundle: System, folder: Path) -> None:
@@ -33,24 +37,24 @@ def test_a_saved_bundle_is_the_same_system(bundle: System, folder: Path) -> None
     assert read.model.config == bundle.model.config and read.trained == bundle.trained
     for name, value in bundle.model.state_dict().items():
         assert torch.equal(value, read.model.state_dict()[name])
-    assert (read.source_lang, read.target_lang, read.num_units) == ("fr", "en", NUM_UNITS)
-    assert read.example == "It knows houses and dogs." and read.example in read.card
+    assert (read.info.source_lang, read.info.target_lang, read.num_units) == ("fr", "en", NUM_UNITS)
+    assert read.info.example == "It knows houses and dogs." and read.info.example in read.info.card
     assert not read.model.training and not any(p.requires_grad for p in read.model.parameters())
     samples = make_signal(2.0, seed=1)
-    for geometry in read.trained.geometries:
-        expected = translate_samples(bundle, samples, geometry=geometry)
-        assert translate_samples(read, samples, geometry=geometry) == expected and expected.text
+    for policy in read.trained:
+        expected = translate_samples(bundle, samples, policy=policy)
+        assert translate_samples(read, samples, policy=policy) == expected and expected.text
 
 
 def test_a_bundle_does_not_depend_on_where_it_came_from(bundle: System, tmp_path: Path) -> None:
-    first = make_bundle(tmp_path / "origin").save(tmp_path / "first")
+    first = save_bundle(make_bundle(tmp_path / "origin"), tmp_path / "first")
     shutil.rmtree(tmp_path / "origin")
-    second = load_system(first).save(tmp_path / "second")
+    second = save_bundle(load_system(first), tmp_path / "second")
     assert sorted(path.name for path in first.iterdir()) == sorted(path.name for path in second.iterdir())
     for path in first.iterdir():
         if path.suffix != ".npz":
             assert path.read_bytes() == (second / path.name).read_bytes(), path.name
-    load_system(first).save(first)  # onto itself
+    save_bundle(load_system(first), first)  # onto itself
     load_system(first)
 
 
@@ -65,7 +69,7 @@ def test_tied_weights_are_stored_once(folder: Path, bundle: System) -> None:
 
 
 def test_half_precision_storage(bundle: System, tmp_path: Path) -> None:
-    half, full = bundle.save(tmp_path / "half", half=True), bundle.save(tmp_path / "full")
+    half, full = save_bundle(bundle, tmp_path / "half", half=True), save_bundle(bundle, tmp_path / "full")
     sizes = [(path / "model.safetensors").stat().st_size for path in (half, full)]
     assert sizes[0] < 0.6 * sizes[1]
     read = load_system(half)
@@ -74,13 +78,89 @@ def test_half_precision_storage(bundle: System, tmp_path: Path) -> None:
         assert torch.allclose(read.model.state_dict()[name], value, rtol=1e-3, atol=1e-6)
     with torch.no_grad():
         next(bundle.model.parameters()).view(-1)[0] = 1e6
-        with pytest.raises(ValueError, match="cannot be stored as torch.float16"):
-            bundle.save(tmp_path / "other", half=True)
+        with pytest.raises(ValueError, match="must be finite numbers in torch.float16, but encoder.conv"):
+            save_bundle(bundle, tmp_path / "other", half=True)
         next(bundle.model.parameters()).view(-1)[0] = 0.0
 
 
+def test_weights_that_are_not_numbers_are_refused(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["decoder.layers.0.fc1.bias"][3] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="decoder.layers.0.fc1.bias holds NaN"):
+        load_system(folder)
+
+
+@pytest.mark.parametrize(
+    "step", ["dict.txt", "spm.model", "gcmvn.npz", "README.md", "main.yaml", "config.json", "exchange"]
+)
+def test_an_interrupted_save_leaves_the_old_bundle(
+    bundle: System, folder: Path, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever write fails: the folder holds the old bundle as a whole, and nothing lies beside it."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def failing(path: Path, content: str | bytes) -> None:
+        if Path(path).name == step:
+            raise OSError(28, "No space left on device")
+        files.write_atomic(path, content)
+
+    monkeypatch.setattr("nast_s2x.inference.bundle.write_atomic", failing)
+    monkeypatch.setattr("nast_s2x.labels.write_atomic", failing)
+    if step == "gcmvn.npz":
+        monkeypatch.setattr(type(bundle.cmvn), "save", lambda self, path: failing(path, b""))
+    if step == "exchange":
+        monkeypatch.setattr(files, "_exchange", lambda *_: (_ for _ in ()).throw(OSError("interrupted")))
+    with pytest.raises(OSError):
+        save_bundle(make_bundle(tmp_path / "other", seed=5), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert not [path.name for path in folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def version_1(folder: Path) -> dict:
+    """Rewrite the configuration of a bundle as version 1 had it; returns it."""
+    config = json.loads((folder / "config.json").read_text())
+    rates = config["architecture"].pop("rates")
+    policies = config.pop("policies")
+    config["geometries"] = {
+        "chunk_ms": [policy["chunk_ms"] or "offline" for policy in policies],
+        "lookahead_ms": "chunk",
+        "wait_chunks": 0,
+        **rates,
+    }
+    config["version"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    return config
+
+
+def test_version_1_is_read(bundle: System, folder: Path) -> None:
+    version_1(folder)
+    read = load_system(folder)
+    assert read.model.config == bundle.model.config and read.trained == bundle.trained
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("unit_upsample", 4, "`unit_upsample` is 4, but the weights have 6 unit slots per text slot"),
+        ("subsampling", 2, "`subsampling` must be 4, but is 2"),
+        ("pooling", 0, "`pooling` must be a whole number of at least 1, but is 0"),
+        ("chunk_ms", [200], "`chunk_ms` must be a multiple of 80 for this model, but is 200"),
+    ],
+)
+def test_rates_of_version_1_that_do_not_fit_the_weights(folder: Path, name: str, value: object, message: str) -> None:
+    config = version_1(folder)
+    config["geometries"][name] = value
+    config["origin"] = {"checkpoint": "nast_s2x"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NastError, match=message):
+        load_system(folder)
+
+
 def test_speech_to_text_only(tmp_path: Path) -> None:
-    read = load_system(make_bundle(tmp_path / "s", units=False).save(tmp_path / "b"))
+    read = load_system(save_bundle(make_bundle(tmp_path / "s", units=False), tmp_path / "b"))
     result = translate_samples(read, make_signal(1.0))
     assert read.num_units is None and not read.has_units and result.units == [] and result.tokens
 
@@ -94,7 +174,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 def test_the_card_is_not_needed(folder: Path) -> None:
     (folder / "README.md").unlink()
-    assert load_system(folder).card == ""
+    assert load_system(folder).info.card == ""
 
 
 @pytest.mark.parametrize(
@@ -134,7 +214,7 @@ def test_checkpoint_and_data_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"needs its data folder: .*config\.yaml not found; give .*--data"):
         load_system(lonely)
     system = load_system(lonely, data=PUBLISHED)
-    assert system.num_units == 100 and system.trained.geometries[0].chunk_ms == 320 and system.cmvn is not None
+    assert system.num_units == 100 and system.trained[0].chunk_ms == 320 and system.cmvn is not None
     assert load_system(lonely, data=PUBLISHED / "config.yaml", dtype=torch.float64).dtype == torch.float64
     data = tmp_path / "data"
     shutil.copytree(PUBLISHED, data)
@@ -148,7 +228,7 @@ def test_data_folder_of_another_model(tmp_path: Path) -> None:
     shutil.copytree(PUBLISHED, data)
     settings = yaml.safe_load((data / "config.yaml").read_text())
     (data / "config.yaml").write_text(yaml.safe_dump({**settings, "num_units": 7}))
-    with pytest.raises(ValueError, match="num_units: 7, the checkpoint's unit decoder has 100 units"):
+    with pytest.raises(ValueError, match="num_units: 7, but the checkpoint's unit decoder has 100 units"):
         load_system(PUBLISHED / "checkpoint.pt", data)
     with open(data / "spm.txt", "a") as file:
         file.write("more 1\n")
@@ -164,8 +244,8 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["export", checkpoint, checkpoint, *arguments]) == 0
     assert "wrote" in capsys.readouterr().err
     system = load_system(tmp_path / "b")
-    assert system.card == "# My card\n" and system.example == "Random."
-    assert system.origin == {"checkpoint": "published", "updates": 2, "averaged": 2}
+    assert system.info.card == "# My card\n" and system.info.example == "Random."
+    assert system.info.origin == {"checkpoint": "published", "updates": 2, "averaged": 2}
     assert main(["export", checkpoint, "-o", str(tmp_path / "c"), "--card", str(tmp_path / "no.md")]) == 1
     assert main(["export", str(tmp_path / "no.pt"), "-o", str(tmp_path / "c")]) == 1
     error = capsys.readouterr().err

@@ -15,11 +15,13 @@ from random_system import make_model
 
 from nast_s2x.checkpoints.fairseq import average_checkpoints, load_checkpoint, num_updates, settings
 from nast_s2x.checkpoints.trained import read_trained_model
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy, SlotRates
 from nast_s2x.cli.main import main
-from nast_s2x.inference.bundle import load_system
-from nast_s2x.inference.geometries import TrainedGeometries
+from nast_s2x.errors import ConfigError
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
+from nast_s2x.inference.policies import choose_policy, offline_default, streaming_default, training_note
 
 PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
 
@@ -104,15 +106,14 @@ def test_our_checkpoint(tmp_path: Path) -> None:
     for name in ("text_vocab", "unit_vocab", "encoder_dim", "encoder_heads", "decoder_layers", "unit_layers"):
         assert getattr(trained.config, name) == getattr(expected, name)
     assert trained.config.max_unit_positions == expected.max_unit_positions and trained.config.dropout == 0.2
-    assert trained.geometries.chunk_ms == (160, 320, None)
-    assert trained.geometries.geometries[0] == ChunkGeometry(16, 16)
+    assert trained.policies == ChunkPolicy.parse("160,320,offline")
     assert trained.origin == {"checkpoint": "nast_s2x", "updates": 123, "averaged": 1}
 
 
 def test_our_checkpoint_with_other_flags(tmp_path: Path) -> None:
     path = our_checkpoint(tmp_path / "c.pt", chunk_ms="640", lookahead_ms=320, wait_chunks=1, unit_upsample=8)
-    (geometry,) = read_trained_model([path]).geometries.geometries
-    assert geometry == ChunkGeometry(64, 32, unit_upsample=8, wait_chunks=1)
+    trained = read_trained_model([path])
+    assert trained.policies == (ChunkPolicy(640, 320, 1),) and trained.config.rates == SlotRates(unit_upsample=8)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -123,16 +124,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("context", "expected"),
-    [((32, 32), (320, None)), ((32, 16), (320, 160)), ((32, 0), (320, 0)), ((6000, 6000), (None, None))],
+    [((32, 32), (320, 320)), ((32, 16), (320, 160)), ((32, 0), (320, 0)), ((6000, 6000), (None, 0))],
 )
-def test_geometry_of_a_released_checkpoint(
+def test_policy_of_a_released_checkpoint(
     tmp_path: Path, context: tuple[int, int], expected: tuple[int | None, int | None]
 ) -> None:
     state = load_checkpoint(PUBLISHED / "checkpoint.pt")
     state["cfg"]["model"].main_context, state["cfg"]["model"].right_context = context
     torch.save(state, tmp_path / "c.pt")
-    geometries = read_trained_model([tmp_path / "c.pt"]).geometries
-    assert (geometries.chunk_ms, geometries.lookahead_ms) == ((expected[0],), expected[1])
+    (policy,) = read_trained_model([tmp_path / "c.pt"]).policies
+    assert (policy.chunk_ms, policy.lookahead_ms) == expected
 
 
 @pytest.mark.parametrize("through_bundle", [False, True])
@@ -140,13 +141,13 @@ def test_the_released_checkpoint_gives_the_expected_output(tmp_path: Path, throu
     expected = json.loads((PUBLISHED / "expected.json").read_text())
     system = load_system(PUBLISHED / "checkpoint.pt")
     if through_bundle:
-        system = load_system(system.save(tmp_path / "bundle"))
+        system = load_system(save_bundle(system, tmp_path / "bundle"))
     features = np.load(PUBLISHED / "features.npy")
-    result = translate_batch(system, [features], system.geometry(), normalised=True)[0]
+    result = translate_batch(system, [features], system.policy(), normalized=True)[0]
     assert result.labels == expected["text_alignment"]
     assert result.unit_labels == expected["unit_alignment"]
     assert result.units == expected["units"]
-    assert " ".join(system.tokenizer.pieces(result.tokens)) == expected["text_pieces"]
+    assert " ".join(system.text.pieces(result.tokens)) == expected["text_pieces"]
     assert sum(parameter.numel() for parameter in system.model.parameters()) == expected["n_params"]
 
 
@@ -199,20 +200,20 @@ def test_average_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "none.pt" in capsys.readouterr().err
 
 
-def test_trained_geometries() -> None:
-    trained = TrainedGeometries.from_flags({"chunk_ms": "640, 160,offline", "lookahead_ms": None, "wait_chunks": 0})
-    assert trained.streaming_default.chunk_ms == 160 and trained.offline_default.offline
-    assert TrainedGeometries.from_dict(json.loads(json.dumps(trained.to_dict()))) == trained
-    assert trained.choose("320").lookahead_ms == 320 and trained.choose(320, 0).lookahead_ms == 0
-    assert trained.knows(trained.choose("offline")) and trained.note(trained.choose(160)) is None
-    assert "not for 320 ms chunks" in str(trained.note(trained.choose(320)))
-    fixed = TrainedGeometries((320, 1280), lookahead_ms=160, wait_chunks=1)
-    assert fixed.choose().lookahead_ms == 160 and fixed.choose().wait_chunks == 1
-    assert fixed.offline_default.chunk_ms == 1280 and fixed.choose("offline").lookahead_ms == 0
-    for wrong in ("100", "-320", "x", "0"):
-        with pytest.raises(ValueError, match="chunk"):
-            trained.choose(wrong)
-    with pytest.raises(ValueError, match="lookahead_ms must be a multiple of 10"):
-        trained.choose(320, 15)
-    with pytest.raises(ValueError, match="at least one chunk size"):
-        TrainedGeometries(())
+def test_policies_of_a_training() -> None:
+    trained = ChunkPolicy.parse("640, 160,offline")
+    assert streaming_default(trained).chunk_ms == 160 and offline_default(trained).is_offline
+    assert choose_policy(trained, "320").lookahead_ms == 320 and choose_policy(trained, 320, 0).lookahead_ms == 0
+    assert choose_policy(trained) == trained[0] and choose_policy(trained, prefer_offline=True).is_offline
+    assert training_note(trained, choose_policy(trained, "offline")) is None
+    assert training_note(trained, choose_policy(trained, 160)) is None
+    assert "not for 320 ms chunks" in str(training_note(trained, choose_policy(trained, 320)))
+    fixed = ChunkPolicy.parse("320,1280", lookahead_ms=160, wait_chunks=1, left_ms=2560)
+    assert choose_policy(fixed).lookahead_ms == 160 and choose_policy(fixed).wait_chunks == 1
+    assert choose_policy(fixed, 640) == ChunkPolicy(640, 160, 1, 4) and choose_policy(fixed, 1280) == fixed[1]
+    assert offline_default(fixed).chunk_ms == 1280 and choose_policy(fixed, "offline") == ChunkPolicy(None)
+    for wrong in ("-320", "x", "0", "320,640"):
+        with pytest.raises(ConfigError, match="chunk"):
+            choose_policy(trained, wrong)
+    with pytest.raises(ConfigError, match="`lookahead_ms` must be a multiple of 10, but is 15"):
+        choose_policy(trained, 320, 15)

@@ -17,10 +17,12 @@ from nast_s2x.cli.main import main
 from nast_s2x.corpus.manifest import Example, write_split
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.generation import SourceRow, generate, make_batches, rows_of_manifest, shard_rows
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
-from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.inference.streaming import TranslationStream
+from nast_s2x.inference.system import System
 
 SECONDS = (1.0, 2.3, 0.4, 0.01, 1.7)
 
@@ -29,7 +31,7 @@ SECONDS = (1.0, 2.3, 0.4, 0.01, 1.7)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle, recordings of several rates and a manifest with one row whose file is missing."""
     folder = tmp_path_factory.mktemp("corpus")
-    make_bundle(folder / "system", example="Only noise.").save(folder / "bundle")
+    save_bundle(make_bundle(folder / "system", example="Only noise."), folder / "bundle")
     (folder / "audio").mkdir()
     lines = ["id\taudio\tsrc_text\ttgt_text\tsplit"]
     for index, seconds in enumerate(SECONDS):
@@ -58,8 +60,8 @@ def read_json(text: str) -> list[dict[str, Any]]:
 
 def expected_texts(folder: Path, bundle: System, chunk: str) -> list[str]:
     files = sorted((folder / "audio").iterdir(), key=lambda path: path.stem)
-    geometry = bundle.geometry(chunk)
-    return [translate_samples(bundle, load_audio(path), geometry=geometry).text for path in files]
+    policy = bundle.policy(chunk)
+    return [translate_samples(bundle, load_audio(path), policy=policy).text for path in files]
 
 
 def test_generate_lines(folder: Path, bundle: System, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +79,7 @@ def test_generate_lines(folder: Path, bundle: System, capsys: pytest.CaptureFixt
         f"{k}-{i}" for i in range(4) for k in ["T", "H", "D", "Unit"]
     ]
     assert texts[3] == "" and len(texts[1]) > 10
-    assert "example system" in err and "Only noise." in err and "offline" in err
+    assert "example model" in err and "Only noise." in err and "offline" in err
     assert "BLEU on 4 utterances" in err and "translated 4 of 4 utterances, 3.6 s of speech" in err
 
 
@@ -115,7 +117,7 @@ def test_generate_from_a_data_folder(folder: Path, bundle: System, tmp_path: Pat
     np.save(tmp_path / "long.npy", np.zeros((3300, 80), np.float32))
     rows = [Example(name, f"{name}.npy", 100, "", "a house") for name in ("long", "a", "nan")]
     write_split(tmp_path / "test.tsv", rows)
-    done = list(generate(bundle, rows_of_manifest(tmp_path / "test.tsv"), bundle.geometry("offline")))
+    done = list(generate(bundle, rows_of_manifest(tmp_path / "test.tsv"), bundle.policy("offline")))
     assert [result.row.id for result in done] == ["long", "a", "nan"]
     assert done[0].translation is None and "32 s" in str(done[0].error)
     assert done[1].translation and done[1].translation.text == expected_texts(folder, bundle, "offline")[1]
@@ -189,14 +191,14 @@ def test_translate_json(folder: Path, bundle: System, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     rows = read_json(out)
     samples, rate = soundfile.read(path, dtype="float32")
-    translator = StreamingTranslator(bundle, bundle.geometry(160))
-    emissions = translator.push(samples, rate) + translator.finish()
+    translator = TranslationStream(bundle, bundle.policy(160))
+    emissions = translator.push(samples, rate) + translator.push([], final=True)
     for row, emission in zip(rows, emissions, strict=True):
         assert (row["text"], row["tokens"], row["units"]) == (emission.text, emission.tokens, emission.units)
         assert row["chunk"] == emission.chunk and row["final"] == emission.final
         assert abs(row["source_ms"] - emission.source_ms) <= 10.001
     assert [row["compute_ms"] for row in rows] == sorted(row["compute_ms"] for row in rows)
-    assert 0 < rows[-1]["compute_ms"] <= rows[-1]["elapsed_ms"] and "example system" in err
+    assert 0 < rows[-1]["compute_ms"] <= rows[-1]["elapsed_ms"] and "example model" in err
 
 
 def test_translate_prints_words_with_their_time(

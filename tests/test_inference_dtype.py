@@ -10,12 +10,12 @@ import torch
 from random_system import make_bundle
 
 from nast_s2x.cli.main import main
-from nast_s2x.cli.system import DTYPES as OFFERED
 from nast_s2x.cli.system import open_system
-from nast_s2x.device import DTYPES, parse_dtype
+from nast_s2x.device import parse_dtype
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import load_system
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import Translation, translate_batch
 from nast_s2x.network.linear import Linear
 
@@ -34,9 +34,9 @@ def agreement(ours: list[Translation], reference: list[Translation], name: str) 
 def test_smaller_number_types_agree_with_fp32_on_the_example(chunk: str) -> None:
     features = [fbank(load_audio(path)) for path in RECORDINGS]
     bundle = load_system(EXAMPLE / "speech_bundle")
-    reference = translate_batch(bundle, features, bundle.geometry(chunk))
+    reference = translate_batch(bundle, features, bundle.policy(chunk))
     for name in ("int8", "bf16"):  # bf16 last: its weights are rounded for good
-        ours = translate_batch(bundle.to(dtype=parse_dtype(name)), features, bundle.geometry(chunk))
+        ours = translate_batch(bundle.to(dtype=parse_dtype(name)), features, bundle.policy(chunk))
         assert agreement(ours, reference, "labels") >= 0.99
         assert agreement(ours, reference, "unit_labels") >= 0.98
         changed = [first.text for first, second in zip(reference, ours, strict=True) if first.text != second.text]
@@ -46,16 +46,16 @@ def test_smaller_number_types_agree_with_fp32_on_the_example(chunk: str) -> None
 def test_batching_and_streaming_change_next_to_nothing_in_int8() -> None:
     bundle = load_system(EXAMPLE / "speech_bundle", dtype=torch.int8)
     features = [fbank(load_audio(path)) for path in RECORDINGS[:6]]
-    geometry = bundle.geometry(320)
-    together = translate_batch(bundle, features, geometry)
+    policy = bundle.policy(320)
+    together = translate_batch(bundle, features, policy)
     alone, streamed = [], []
     for item in features:
-        alone += translate_batch(bundle, [item], geometry)
-        state, labels = bundle.model.init_state(geometry), []
-        pieces = bundle.normalise(item)[None].split(23, dim=1)
+        alone += translate_batch(bundle, [item], policy)
+        state, labels = bundle.model.init_state(policy), []
+        pieces = bundle.normalize(item)[None].split(23, dim=1)
         for number, piece in enumerate(pieces, start=1):
             with torch.inference_mode():
-                output = bundle.model(piece, None, geometry, state=state, final=number == len(pieces))
+                output = bundle.model(piece, None, policy, state=state, final=number == len(pieces))
             labels += output.unit_logits[0].argmax(-1).tolist()
         streamed.append(Translation(unit_labels=labels))
     assert agreement(alone, together, "unit_labels") >= 0.99
@@ -91,7 +91,7 @@ def test_int8_products_are_near_and_exact_weights_come_back() -> None:
 
 def test_int8_leaves_the_saved_bundle_as_it_is(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
-    files = [bundle.to(dtype=dtype).save(tmp_path / str(dtype)) for dtype in (torch.float32, torch.int8)]
+    files = [save_bundle(bundle.to(dtype=dtype), tmp_path / str(dtype)) for dtype in (torch.float32, torch.int8)]
     first, second = ((folder / "model.safetensors").read_bytes() for folder in files)
     assert first == second
 
@@ -99,14 +99,14 @@ def test_int8_leaves_the_saved_bundle_as_it_is(tmp_path: Path) -> None:
 def test_logits_and_voice_stay_in_float32() -> None:
     bundle = load_system(EXAMPLE / "speech_bundle", dtype=torch.bfloat16)
     assert bundle.model.decoder.layers[0].fc1.weight.dtype == torch.bfloat16
-    output = bundle.model(torch.zeros(1, 64, 80, dtype=torch.bfloat16), None, bundle.geometry("320"), with_asr=True)
+    output = bundle.model(torch.zeros(1, 64, 80, dtype=torch.bfloat16), None, bundle.policy("320"), with_asr=True)
     assert output.encoder_out.dtype == torch.bfloat16
     assert {output.text_logits.dtype, output.unit_logits.dtype, output.asr_logits.dtype} == {torch.float32}
     assert {parameter.dtype for parameter in bundle.vocoder.parameters()} == {torch.float32}
 
 
 def test_the_flag_reaches_the_network(tmp_path: Path, capsys, monkeypatch) -> None:
-    folder = make_bundle(tmp_path).save(tmp_path / "bundle")
+    folder = save_bundle(make_bundle(tmp_path), tmp_path / "bundle")
     seen = []
 
     def remember(*args, **kwargs):
@@ -126,7 +126,3 @@ def test_the_flag_reaches_the_network(tmp_path: Path, capsys, monkeypatch) -> No
 def test_unknown_number_types_are_refused() -> None:
     with pytest.raises(ValueError, match="one of fp32, bf16, fp16, int8, got 'float'"):
         parse_dtype("float")
-
-
-def test_the_commands_offer_the_number_types_that_there_are() -> None:
-    assert tuple(DTYPES) == OFFERED

@@ -9,9 +9,10 @@ import pytest
 import torch
 from random_system import make_bundle, make_signal
 
-from nast_s2x.inference.bundle import load_system
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
-from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.inference.streaming import TranslationStream
 from nast_s2x.labels import RepeatFilter
 
 
@@ -54,30 +55,30 @@ def test_what_an_earlier_push_let_through_stays_and_is_remembered() -> None:
 
 @pytest.mark.parametrize("longest", [-1, 1])
 def test_sizes_that_mean_nothing_are_refused(longest: int) -> None:
-    with pytest.raises(ValueError, match=f"2 units or more.*{longest}"):
+    with pytest.raises(ValueError, match=f"at least 2 units, but is {longest}"):
         RepeatFilter(longest)
 
 
 @pytest.mark.parametrize("chunk_ms", [160, 640])
 def test_streams_and_offline_translation_drop_the_same(tmp_path: Path, chunk_ms: int) -> None:
     bundle = make_bundle(tmp_path / "b", dtype=torch.float64, voice=True)
-    geometry, samples = bundle.geometry(chunk_ms, 160, 0), make_signal(4.0, seed=3)
-    plain = translate_samples(bundle, samples, geometry=geometry)
-    bundle.drop_repeats = 8
-    filtered = translate_samples(bundle, samples, geometry=geometry, with_speech=True)
+    policy, samples = bundle.policy(chunk_ms, 160, 0), make_signal(4.0, seed=3)
+    plain = translate_samples(bundle, samples, policy=policy)
+    bundle.units.drop_repeats = 8
+    filtered = translate_samples(bundle, samples, policy=policy, with_speech=True)
     by_hand = RepeatFilter(8)
     assert 0 < len(filtered.units) < len(plain.units)
     assert filtered.unit_chunks == [by_hand.push(chunk) for chunk in plain.unit_chunks]
-    translator = StreamingTranslator(bundle, geometry, with_speech=True)
+    translator = TranslationStream(bundle, policy, with_speech=True)
     emissions = [e for start in range(0, len(samples), 1234) for e in translator.push(samples[start : start + 1234])]
-    emissions += translator.finish()
+    emissions += translator.push([], final=True)
     assert [unit for emission in emissions for unit in emission.units] == filtered.units
     assert np.array_equal(np.concatenate([emission.waveform for emission in emissions]), filtered.waveform)
 
 
 def test_bundles_remember_it(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", voice=True)
-    bundle.drop_repeats = 6
-    assert load_system(bundle.save(tmp_path / "c")).drop_repeats == 6
-    bundle.drop_repeats = 0
-    assert load_system(bundle.save(tmp_path / "c")).drop_repeats == 0
+    bundle.units.drop_repeats = 6
+    assert load_system(save_bundle(bundle, tmp_path / "c")).units.drop_repeats == 6
+    bundle.units.drop_repeats = 0
+    assert load_system(save_bundle(bundle, tmp_path / "c")).units.drop_repeats == 0

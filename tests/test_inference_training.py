@@ -14,7 +14,7 @@ from plugin_runs import generate, train  # noqa: E402
 
 from nast_s2x.checkpoints.fairseq import SAFE_CLASSES, load_checkpoint  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
-from nast_s2x.inference.bundle import load_system  # noqa: E402
+from nast_s2x.inference.loading import load_system  # noqa: E402
 
 ARCH = [
     "--arch",
@@ -65,9 +65,9 @@ def test_average_goes_on_training_and_exports(data: Path, checkpoints: list[Path
     system = load_system(bundle)
     for name, value in system.model.state_dict().items():
         assert torch.equal(averaged["model"][name], value), name
-    assert system.num_units == UNITS and system.origin == {"checkpoint": "nast_s2x", "updates": 1, "averaged": 2}
+    assert system.num_units == UNITS and system.info.origin == {"checkpoint": "nast_s2x", "updates": 1, "averaged": 2}
     assert system.model.config.unit_sinusoids == 0.25 and system.model.config.unit_rotary
-    streaming = system.geometry(320)
+    streaming = system.policy(320)
     assert system.trained.knows(streaming) and system.trained.chunk_ms == (320, 640, None)
     assert (streaming.lookahead_ms, streaming.wait_chunks, streaming.unit_upsample) == (160, 1, 4)
 

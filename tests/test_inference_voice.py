@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from random_system import NUM_UNITS, UNIT_HASH, make_bundle, make_voice
 from test_inference_checkpoint import PUBLISHED
 
 from nast_s2x.cli.main import main
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
+from nast_s2x.inference.system import System
 from nast_s2x.vocoder.checkpoint import save_vocoder
 
 
@@ -24,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
 
 @pytest.fixture
 def folder(bundle: System, tmp_path: Path) -> Path:
-    return bundle.save(tmp_path / "bundle")
+    return save_bundle(bundle, tmp_path / "bundle")
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -35,21 +38,21 @@ def edit(path: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_saved_voice_is_the_same_voice(bundle: System, tmp_path: Path, half: bool) -> None:
-    bundle.vocoder_card = "# The voice\n"
-    read = load_system(bundle.save(tmp_path / "b", half=half))
+    bundle = replace(bundle, info=replace(bundle.info, vocoder_card="# The voice\n"))
+    read = load_system(save_bundle(bundle, tmp_path / "b", half=half))
     assert bundle.vocoder is not None and read.vocoder is not None
-    assert (read.unit_hash, read.vocoder_card) == (UNIT_HASH, "# The voice\n")
+    assert (read.units.hash, read.info.vocoder_card) == (UNIT_HASH, "# The voice\n")
     assert read.vocoder.config == bundle.vocoder.config and read.vocoder.config.unit_hash == UNIT_HASH
     assert not read.vocoder.training and not any(p.requires_grad for p in read.vocoder.parameters())
     for name, value in bundle.vocoder.state_dict().items():
         stored = read.vocoder.state_dict()[name]
         assert stored.dtype == torch.float32 and torch.equal(stored, value.half().float() if half else value)
-    for text in (read.card, (tmp_path / "b" / "README.md").read_text()):
-        assert "voice" in text and UNIT_HASH in text and "--speech" in text and "main-speech.yaml" in text
+    for text in (read.info.card, (tmp_path / "b" / "README.md").read_text()):
+        assert "vocoder" in text and UNIT_HASH in text and "--speech" in text and "main-speech.yaml" in text
 
 
 def test_a_bundle_without_a_voice_is_as_before(tmp_path: Path) -> None:
-    plain = make_bundle(tmp_path / "s").save(tmp_path / "b")
+    plain = save_bundle(make_bundle(tmp_path / "s"), tmp_path / "b")
     assert not {"units", "vocoder"} & set(json.loads((plain / "config.json").read_text()))
     assert not (plain / "vocoder").exists() and not list(plain.glob("*speech*"))
     assert "speech units" in (plain / "README.md").read_text() and "--speech" not in (plain / "README.md").read_text()
@@ -57,14 +60,9 @@ def test_a_bundle_without_a_voice_is_as_before(tmp_path: Path) -> None:
 
 
 def test_nothing_of_an_earlier_voice_stays(folder: Path, tmp_path: Path) -> None:
-    (folder / "vocoder" / "notes.txt").write_text("mine")
-    make_bundle(tmp_path / "s").save(folder)
-    assert [path.name for path in (folder / "vocoder").iterdir()] == ["notes.txt"] and not list(folder.glob("*speech*"))
+    save_bundle(make_bundle(tmp_path / "s"), folder)
+    assert not (folder / "vocoder").exists() and not list(folder.glob("*speech*"))
     assert load_system(folder).vocoder is None
-    (folder / "vocoder" / "notes.txt").unlink()
-    again = make_bundle(tmp_path / "s2", voice=True).save(folder)
-    make_bundle(tmp_path / "s").save(again)
-    assert not (folder / "vocoder").exists() and load_system(folder).vocoder is None
 
 
 def test_simuleval_files_for_speech(folder: Path) -> None:
@@ -118,42 +116,48 @@ def test_a_damaged_voice_configuration(folder: Path, changes: dict[str, object],
 def test_voices_for_other_units(bundle: System, folder: Path, tmp_path: Path) -> None:
     small = save_vocoder(make_voice(NUM_UNITS - 1), tmp_path / "small")
     with pytest.raises(ValueError, match=f"small: the model has {NUM_UNITS} units, the vocoder knows {NUM_UNITS - 1}"):
-        bundle.take_voice(small)
+        bundle.with_vocoder(small)
     other = save_vocoder(make_voice(unit_hash="feed"), tmp_path / "other")
     with pytest.raises(ValueError, match=f"other: the model speaks units of the centroids {UNIT_HASH}, .* of feed"):
-        bundle.take_voice(other)
+        bundle.with_vocoder(other)
     with pytest.raises(ValueError, match="no duration predictor"):
-        bundle.take_voice(save_vocoder(make_voice(durations=False), tmp_path / "plain"))
+        bundle.with_vocoder(save_vocoder(make_voice(durations=False), tmp_path / "plain"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        bundle.take_voice(tmp_path / "nowhere")
+        bundle.with_vocoder(tmp_path / "nowhere")
     assert bundle.vocoder is not None and bundle.vocoder.config.unit_hash == UNIT_HASH  # the old one stays
     with pytest.raises(ValueError, match="without a unit decoder"):
-        make_bundle(tmp_path / "text", units=False).take_voice(folder)
+        make_bundle(tmp_path / "text", units=False).with_vocoder(folder)
 
 
 def test_unknown_hashes_are_no_obstacle(folder: Path, tmp_path: Path) -> None:
     silent = save_vocoder(make_voice(NUM_UNITS + 3, None, seed=4), tmp_path / "silent", card="Silent.\n")
-    bundle = load_system(folder).take_voice(silent)
-    assert bundle.vocoder_card == "Silent.\n" and bundle.vocoder.config.num_embeddings == NUM_UNITS + 3
+    bundle = load_system(folder).with_vocoder(silent)
+    assert bundle.info.vocoder_card == "Silent.\n" and bundle.vocoder.config.num_embeddings == NUM_UNITS + 3
     edit(folder / "config.json", units=None)
-    assert load_system(folder).unit_hash is None
+    assert load_system(folder).units.hash is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"geometries": {"chunk_ms": [320]}}, "config.json: geometries: wait_chunks is missing"),
-        ({"geometries": {"wait_chunks": 0}}, "config.json: geometries: chunk_ms is missing"),
-        ({"geometries": {"wait_chunks": 0, "chunk_ms": 320}}, "geometries: chunk_ms must be a list .* got 320"),
-        ({"geometries": {"wait_chunks": 0, "chunk_ms": ["x"]}}, "geometries: a chunk size is .* got 'x'"),
-        ({"geometries": {"wait_chunks": None, "chunk_ms": [320]}}, "config.json: geometries: "),
-        ({"geometries": [320]}, "config.json: geometries must be an object"),
-        ({"geometries": None}, "config.json lacks geometries"),
+        ({"policies": [{"lookahead_ms": 320}]}, "config.json: policies: a chunk policy needs the entry `chunk_ms`"),
+        ({"policies": {"chunk_ms": 320}}, "config.json: policies: must be a list of chunk policies"),
+        ({"policies": [{"chunk_ms": "x"}]}, "policies: `chunk_ms` must be a whole number .* but is 'x'"),
+        ({"policies": [{"chunk_ms": 320, "wait_chunks": None}]}, "policies: `wait_chunks` must be a whole number"),
+        ({"policies": None}, "config.json lacks policies"),
+        ({"version": 1}, "config.json lacks geometries"),
+        ({"version": 1, "geometries": {"chunk_ms": [320]}}, "geometries: `wait_chunks` is missing"),
+        ({"version": 1, "geometries": {"wait_chunks": 0, "chunk_ms": 320}}, "`chunk_ms` must be a list .* but is 320"),
+        ({"version": 1, "geometries": {"wait_chunks": 0, "chunk_ms": ["x"]}}, "a chunk size is .* but is 'x'"),
         ({"front_end": {"cmvn": None}}, r"config.json lacks front_end.sample_rate"),
         ({"front_end": "mel"}, "config.json: front_end must be an object"),
         ({"architecture": {"width": 3}}, "config.json: architecture: .* no field width"),
         ({"architecture": {"unit_vocab": 30}}, "config.json: architecture: .*text_vocab"),
         ({"units": "hash"}, "config.json: units must be an object"),
+        (
+            {"architecture": {"text_vocab": 30, "encoder_heads": 0}},
+            "`encoder_heads` must be a whole number of at least 1",
+        ),
     ],
 )
 def test_a_damaged_description(folder: Path, changes: dict[str, object], message: str) -> None:
@@ -171,9 +175,9 @@ def test_export_with_a_voice(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     folder = tmp_path / "b"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     inside = sum(path.stat().st_size for path in (folder / "vocoder").iterdir())
-    assert f"wrote {folder} ({size / 1e6:.1f} MB, voice {inside / 1e6:.1f} MB)" in capsys.readouterr().err
+    assert f"wrote {folder} ({size / 1e6:.1f} MB, vocoder {inside / 1e6:.1f} MB)" in capsys.readouterr().err
     system = load_system(folder)
-    assert system.vocoder is not None and system.vocoder.config.unit_hash == "beef" and system.unit_hash is None
+    assert system.vocoder is not None and system.vocoder.config.unit_hash == "beef" and system.units.hash is None
     assert (folder / "vocoder" / "README.md").read_text() == "# Its own card\n"
     small = save_vocoder(make_voice(units - 1), tmp_path / "small")
     assert main(["export", str(PUBLISHED / "checkpoint.pt"), "-o", str(tmp_path / "c"), "--vocoder", str(small)]) == 1
@@ -191,4 +195,4 @@ def test_the_data_folder_names_the_centroids(tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, str(wrong)]) == 1
     assert "units of the centroids feedbeef, the vocoder knows units of beef" in capsys.readouterr().err
     assert main([*arguments, str(save_vocoder(make_voice(units, "feedbeef"), tmp_path / "right"))]) == 0
-    assert load_system(tmp_path / "b").unit_hash == "feedbeef"
+    assert load_system(tmp_path / "b").units.hash == "feedbeef"

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from test_network import GEOMETRIES, check_streaming, small_model
+from test_network import POLICIES, check_streaming, small_model
 from torch.nn import functional as F
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.network import attention
-from nast_s2x.network.decoder import SlotGeometry
 from nast_s2x.network.positions import rotary_angles, rotate
 
 ROTARY = small_model(unit_rotary=True, max_unit_positions=6, unit_layers=2)
@@ -40,32 +39,31 @@ def test_products_depend_on_the_distance_alone() -> None:
 
 def test_an_encoder_frame_stands_in_the_middle_of_its_slots() -> None:
     # pooling 2, 1 text slot, 6 unit slots: 3 unit slots a frame, frame 4 covers slots 12, 13 and 14.
-    unit = SlotGeometry.unit(ChunkGeometry(None))
-    assert unit.slots_per_frame == 3 and SlotGeometry.text(ChunkGeometry(None)).slots_per_frame == 0.5
+    unit = ROTARY.geometry(ChunkPolicy(None))
     (query, own), (_, frames) = ROTARY.unit_decoder._angles(torch.arange(13, 14), 4, 5, unit)
     torch.testing.assert_close(frames, query)
     assert query is own
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_streaming_equals_offline(geometry: ChunkGeometry) -> None:
-    check_streaming(ROTARY, geometry)
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_streaming_equals_offline(policy: ChunkPolicy) -> None:
+    check_streaming(ROTARY, policy)
 
 
 @torch.no_grad()
 def test_learned_positions_repeat_and_set_no_limit() -> None:
     model = small_model(unit_rotary=True, max_unit_positions=6, max_text_positions=1024)
     table = model.unit_decoder.embed_positions.weight
-    slots, cut = torch.zeros(1, 20, 16, dtype=torch.float64), SlotGeometry.unit(ChunkGeometry(None))
+    slots, cut = torch.zeros(1, 20, 16, dtype=torch.float64), model.geometry(ChunkPolicy(None))
     embedded = model.unit_decoder._embed(slots, 3, cut)[0]
     expected = torch.stack([table[2 + slot % 6] for slot in range(3, 23)])
     torch.testing.assert_close(embedded, expected)
-    assert model(torch.randn(1, 400, 80, dtype=torch.float64), None, ChunkGeometry(None)).unit_logits.size(1) == 300
+    assert model(torch.randn(1, 400, 80, dtype=torch.float64), None, ChunkPolicy(None)).unit_logits.size(1) == 300
 
 
 def test_features_are_turned_in_pairs() -> None:
-    with pytest.raises(ValueError, match="even head size, got decoder_dim 18 / decoder_heads 6"):
+    with pytest.raises(ValueError, match="even head size, but decoder_dim 18 / decoder_heads 6 is odd"):
         small_model(unit_rotary=True, encoder_dim=18, decoder_dim=18, encoder_heads=6, decoder_heads=6)
 
 
@@ -76,9 +74,9 @@ def test_without_rotary_positions_nothing_is_turned(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(attention, "rotate", refuse)
     fbank = torch.randn(1, 40, 80, dtype=torch.float64)
-    assert small_model()(fbank, None, ChunkGeometry(None)).unit_logits is not None
+    assert small_model()(fbank, None, ChunkPolicy(None)).unit_logits is not None
     with pytest.raises(AssertionError, match="rotated"):
-        ROTARY(fbank, None, ChunkGeometry(None))
+        ROTARY(fbank, None, ChunkPolicy(None))
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -102,15 +100,15 @@ def test_bfloat16_training_on_a_cpu_takes_the_plain_form(monkeypatch: pytest.Mon
     monkeypatch.setattr(attention, "_plain_attention", lambda *given: calls.append(1) or plain(*given))
     model = small_model(torch.float32, unit_rotary=True, max_unit_positions=6)
     fbank = torch.randn(2, 60, 80)
-    exact = model(fbank, None, ChunkGeometry(None)).unit_logits
+    exact = model(fbank, None, ChunkPolicy(None)).unit_logits
     assert not calls
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model(fbank, None, ChunkGeometry(None)).unit_logits
+        rough = model(fbank, None, ChunkPolicy(None)).unit_logits
     assert len(calls) == 2 * 2 + 1 * 2  # self- and cross-attention of 2 text and 1 unit layers
     with torch.no_grad():  # 8 text and 48 unit slots are few
-        assert torch.equal(model(fbank, None, ChunkGeometry(None)).unit_logits, exact)
+        assert torch.equal(model(fbank, None, ChunkPolicy(None)).unit_logits, exact)
         assert len(calls) == 6
-        model(torch.randn(1, 100, 80), None, ChunkGeometry(None))  # 78 unit slots are not
+        model(torch.randn(1, 100, 80), None, ChunkPolicy(None))  # 78 unit slots are not
     assert len(calls) == 8
     assert F.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.99
     rough.float().sum().backward()

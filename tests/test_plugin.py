@@ -1,4 +1,4 @@
-"""Parts of the fairseq plugin: geometries, dataset, criterion, scores, and checkpoints that try to run code."""
+"""Parts of the fairseq plugin: policies, dataset, criterion, scores, and checkpoints that try to run code."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from plugin_data import UNITS, make_data_folder  # noqa: E402
 from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import build_specaugment, slots_needed  # noqa: E402
-from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries  # noqa: E402
+from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +39,28 @@ def build_task(data: Path, *flags: str) -> tuple[Any, Any, Any]:
     return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
 
 
-# --- geometries -----------------------------------------------------------------------------------------------------
+# --- policies -----------------------------------------------------------------------------------------------------
 
 
 def test_chunk_sizes_are_sorted_and_look_ahead_follows_them() -> None:
-    geometries = parse_geometries("offline,640,320,640")
-    assert [geometry.name for geometry in geometries] == ["320", "640", "offline"]
-    assert [geometry.lookahead_frames for geometry in geometries] == [32, 64, 0]
-    assert [geometry.lookahead_frames for geometry in parse_geometries("320,640", lookahead_ms=160)] == [16, 16]
-    assert [geometry.name for geometry in extremes(geometries)] == ["320", "offline"]
-    assert [geometry.name for geometry in extremes(geometries[:1])] == ["320"]
+    policies = ChunkPolicy.parse("offline,640,320,640")
+    assert [policy.name for policy in policies] == ["320", "640", "offline"]
+    assert [policy.lookahead_ms for policy in policies] == [320, 640, 0]
+    assert [policy.lookahead_ms for policy in ChunkPolicy.parse("320,640", lookahead_ms=160)] == [160, 160]
+    assert [policy.name for policy in extremes(policies)] == ["320", "offline"]
+    assert [policy.name for policy in extremes(policies[:1])] == ["320"]
     with pytest.raises(ValueError, match="'fast'"):
-        parse_geometries("fast")
+        ChunkPolicy.parse("fast")
     with pytest.raises(ValueError, match="at least one"):
-        parse_geometries(" , ")
+        ChunkPolicy.parse(" , ")
 
 
 def test_drawn_geometry_depends_on_seed_and_update_only() -> None:
-    geometries = parse_geometries("320,640,1280,offline")
-    drawn = [draw_geometry(geometries, 1, update) for update in range(400)]
-    assert drawn == [draw_geometry(geometries, 1, update) for update in range(400)]
-    assert drawn != [draw_geometry(geometries, 2, update) for update in range(400)]
-    counts = Counter(geometry.name for geometry in drawn)
+    policies = ChunkPolicy.parse("320,640,1280,offline")
+    drawn = [draw_policy(policies, 1, update) for update in range(400)]
+    assert drawn == [draw_policy(policies, 1, update) for update in range(400)]
+    assert drawn != [draw_policy(policies, 2, update) for update in range(400)]
+    counts = Counter(policy.name for policy in drawn)
     assert set(counts) == {"320", "640", "1280", "offline"} and min(counts.values()) > 60
 
 
@@ -135,11 +136,11 @@ def test_loss_of_a_batch_with_some_units_is_that_of_its_parts(data: Path) -> Non
     task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny", "--label-smoothing", "0")
     model.eval()
     sample = batch_of(task, [0, 1, 2])
-    _, full, _ = criterion.compute(model, sample, task.geometries[0], update=0)
+    _, full, _ = criterion.compute(model, sample, task.policies[0], update=0)
     partial = copy.deepcopy(sample)
     partial["units_lengths"][1] = 0
-    _, log, _ = criterion.compute(model, partial, task.geometries[0], update=0)
-    ones = [criterion.compute(model, batch_of(task, [i]), task.geometries[0], update=0)[1] for i in (0, 2)]
+    _, log, _ = criterion.compute(model, partial, task.policies[0], update=0)
+    ones = [criterion.compute(model, batch_of(task, [i]), task.policies[0], update=0)[1] for i in (0, 2)]
     assert float(log["unit_loss"]) == pytest.approx(np.mean([float(one["unit_loss"]) for one in ones]), rel=1e-4)
     assert float(log["text_loss"]) == pytest.approx(float(full["text_loss"]), rel=1e-6)
 
@@ -154,7 +155,7 @@ def test_a_batch_with_few_or_no_units_trains_every_parameter(data: Path, rows: l
     if not rows:
         sample["units"] = sample["units_lengths"] = None
     model.train()
-    loss, log, output = criterion.compute(model, sample, task.geometries[0], update=0)
+    loss, log, output = criterion.compute(model, sample, task.policies[0], update=0)
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
@@ -170,12 +171,12 @@ def test_glancing_is_off_in_validation_and_at_ratio_zero(data: Path) -> None:
     task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny", "--text-glancing", "0")
     sample = batch_of(task, [0, 1])
     model.train()
-    output = criterion.compute(model, sample, task.geometries[0], update=0)[2]
+    output = criterion.compute(model, sample, task.policies[0], update=0)[2]
     # Units are glanced although text is not.
     assert not (output.text_glance_mask is not None and output.text_glance_mask.any())
     assert output.unit_glance_mask is not None
     model.eval()
-    output = criterion.compute(model, sample, task.geometries[0], update=0)[2]
+    output = criterion.compute(model, sample, task.policies[0], update=0)[2]
     assert output.text_glance_mask is None and output.unit_glance_mask is None
 
 

@@ -14,6 +14,7 @@ from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
+from nast_s2x.inference.bundle import save_bundle
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +144,9 @@ def test_a_unit_decoder_becomes_deeper(data: Path, ctc: Path, tmp_path: Path) ->
 
 
 def make_text_bundle(data: Path, asr: Path, folder: Path) -> Path:
-    from nast_s2x.inference.bundle import system_from_checkpoints
+    from nast_s2x.inference.loading import system_from_checkpoints
 
-    return system_from_checkpoints([asr / "checkpoint_last.pt"], data).save(folder)
+    return save_bundle(system_from_checkpoints([asr / "checkpoint_last.pt"], data), folder)
 
 
 def test_the_unit_decoder_learns_alone_on_top_of_a_bundle(data: Path, asr: Path, tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> N
 
 def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Path) -> None:
     from nast_s2x.checkpoints.fairseq import load_checkpoint
-    from nast_s2x.chunking import ChunkGeometry
+    from nast_s2x.chunking import ChunkPolicy
     from nast_s2x.corpus.audio_ref import load_features
     from nast_s2x.ctc import ctc_collapse
     from nast_s2x.network import NastConfig, NastModel
@@ -250,7 +251,7 @@ def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Pat
     model = NastModel(NastConfig.from_dict(state["task_state"]["nast_s2x"]["network"])).eval()
     model.load_state_dict(state["model"])
     features = torch.from_numpy(load_features("test-0.npy", data))[None]
-    labels = model(features, None, ChunkGeometry(32, 32)).text_logits[0].argmax(-1)
+    labels = model(features, None, ChunkPolicy(320)).text_logits[0].argmax(-1)
     tokens = ctc_collapse(labels, blank=model.config.text_vocab - 1, drop=(0, 1, 2))
     pieces = ["<unk>" if token == 3 else _pieces(data)[token - 4] for token in tokens]
     assert fields["H-0"][2] == " ".join(pieces)

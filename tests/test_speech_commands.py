@@ -14,10 +14,12 @@ from random_system import NUM_UNITS, make_bundle, make_signal, make_voice
 from nast_s2x.cli.main import main
 from nast_s2x.cli.speech import file_names
 from nast_s2x.frontend.audio import load_audio
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.playback import Playback
-from nast_s2x.inference.streaming import Emission, StreamingTranslator
+from nast_s2x.inference.streaming import Emission, TranslationStream
+from nast_s2x.inference.system import System
 from nast_s2x.vocoder.checkpoint import save_vocoder
 from nast_s2x.vocoder.streaming import SynthesisWindow
 
@@ -28,8 +30,8 @@ STEP = 1 / 32767  # of 16-bit samples
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with a voice, one without, and a recording of each kind."""
     folder = tmp_path_factory.mktemp("speech")
-    make_bundle(folder / "system", voice=True).save(folder / "bundle")
-    make_bundle(folder / "system").save(folder / "mute")
+    save_bundle(make_bundle(folder / "system", voice=True), folder / "bundle")
+    save_bundle(make_bundle(folder / "system"), folder / "mute")
     signal = make_signal(1.2, seed=1)
     soundfile.write(folder / "plain.wav", signal, 16000, subtype="FLOAT")
     soundfile.write(folder / "eight.wav", make_signal(0.8, seed=2, rate=8000), 8000, subtype="PCM_U8")
@@ -55,8 +57,8 @@ def run(*arguments: Any) -> int:
 def emissions_of(bundle: System, path: Path, chunk_ms: int, lookahead_frames: int = 5) -> list[Emission]:
     samples, rate = soundfile.read(path, dtype="float32")
     synthesis = SynthesisWindow(lookahead_frames)
-    translator = StreamingTranslator(bundle, bundle.geometry(chunk_ms), with_speech=True, synthesis=synthesis)
-    return translator.push(samples, rate) + translator.finish()
+    translator = TranslationStream(bundle, bundle.policy(chunk_ms), with_speech=True, synthesis=synthesis)
+    return translator.push(samples, rate) + translator.push([], final=True)
 
 
 def played(emissions: list[Emission], buffer_ms: float = 0.0) -> Playback:
@@ -185,8 +187,8 @@ def test_recordings_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixt
         ("translate", ["--speech", "--vocoder", "nowhere"], "nowhere"),
         ("translate", ["--speech", "--vocoder", "{small}"], f"the model has {NUM_UNITS} units, the vocoder knows 5"),
         ("generate", ["--speech", "--vocoder", "{other}"], "vocoder knows units of feed"),
-        ("translate", ["--speech", "-m", "{mute}"], "this system has no voice: give a unit vocoder with --vocoder"),
-        ("generate", ["--speech", "-m", "{mute}"], "this system has no voice"),
+        ("translate", ["--speech", "-m", "{mute}"], "this system has no vocoder: give one with --vocoder"),
+        ("generate", ["--speech", "-m", "{mute}"], "this system has no vocoder"),
     ],
 )
 def test_wrong_usage(
@@ -213,7 +215,7 @@ def test_a_voice_for_a_system_without_one(folder: Path, tmp_path: Path, capsys: 
     flags = ["--speech", "--vocoder", voice, "-o", tmp_path / "out"]
     assert run("translate", folder / "plain.wav", "-m", folder / "mute", *flags) == 0
     said, _ = soundfile.read(tmp_path / "out" / "plain.wav", dtype="float32")
-    expected = emissions_of(load_system(folder / "mute").take_voice(voice), folder / "plain.wav", 320)
+    expected = emissions_of(load_system(folder / "mute").with_vocoder(voice), folder / "plain.wav", 320)
     assert np.abs(said - np.concatenate([emission.waveform for emission in expected])).max() <= STEP
 
 
@@ -242,7 +244,7 @@ def test_generate_speaks_a_corpus(
     assert [row["id"] for row in listed] == [f"row/{number}" for number in range(6)]
     for row, entry in zip(rows[:6], listed):
         samples = load_audio(folder / row["audio"])
-        expected = translate_samples(bundle, samples, geometry=bundle.geometry("offline"), with_speech=True)
+        expected = translate_samples(bundle, samples, policy=bundle.policy("offline"), with_speech=True)
         said, rate = soundfile.read(tmp_path / "all" / entry["audio"], dtype="float32")
         assert row["wav"] == str(tmp_path / "all" / entry["audio"]) and rate == 16000
         assert str(len(said)) == entry["n_samples"] and len(said) == len(expected.waveform)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from random_system import NUM_UNITS, make_bundle, make_signal
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.frontend.audio import StreamResampler
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.offline import translate_batch
-from nast_s2x.inference.streaming import Emission, StreamingTranslator
+from nast_s2x.inference.streaming import Emission, TranslationStream
+from nast_s2x.inference.system import System
 
 CHUNKS_MS = (160, 320, 640, 1280)
 LOOKAHEADS = ("none", "half", "full", "longer", "odd")
@@ -37,9 +37,9 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("single"))
 
 
-def geometry_of(bundle: System, chunk_ms: int, lookahead: str, wait: int) -> ChunkGeometry:
+def policy_of(bundle: System, chunk_ms: int, lookahead: str, wait: int, left_ms: int | None = None) -> ChunkPolicy:
     milliseconds = {"none": 0, "half": chunk_ms // 2, "full": chunk_ms, "longer": 2 * chunk_ms + 40, "odd": 120}
-    return bundle.geometry(chunk_ms, milliseconds[lookahead], wait)
+    return bundle.policy(chunk_ms, milliseconds[lookahead], wait, left_ms)
 
 
 def random_cuts(total: int, rng: np.random.Generator, pushes: int = 12) -> list[int]:
@@ -52,7 +52,7 @@ def random_cuts(total: int, rng: np.random.Generator, pushes: int = 12) -> list[
 
 
 def stream(
-    translator: StreamingTranslator, samples: np.ndarray, ends: list[int], rate: int | None = None
+    translator: TranslationStream, samples: np.ndarray, ends: list[int], rate: int | None = None
 ) -> list[tuple[int, Emission]]:
     """Push ``samples`` in pieces and finish; each emission with the number of samples heard when it came."""
     heard, emissions = 0, []
@@ -60,7 +60,7 @@ def stream(
         emissions += [(end, emission) for emission in translator.push(samples[heard:end], rate)]
         heard = end
     assert heard == len(samples)
-    return emissions + [(heard, emission) for emission in translator.finish()]
+    return emissions + [(heard, emission) for emission in translator.push([], final=True)]
 
 
 @contextmanager
@@ -74,18 +74,20 @@ def recorded(bundle: System) -> Iterator[list]:
         hook.remove()
 
 
-def check_contents(bundle: System, samples: np.ndarray, geometry: ChunkGeometry, emissions: list[Emission]) -> None:
-    """Concatenated emissions are the offline translation of the same geometry, and look as emissions should."""
-    offline = translate_batch(bundle, [fbank(samples)], geometry)[0]
+def check_contents(bundle: System, samples: np.ndarray, policy: ChunkPolicy, emissions: list[Emission]) -> None:
+    """Concatenated emissions are the offline translation of the same policy, and look as emissions should."""
+    offline = translate_batch(bundle, [fbank(samples)], policy)[0]
     assert [token for emission in emissions for token in emission.tokens] == offline.tokens
     assert [unit for emission in emissions for unit in emission.units] == offline.units
     assert join_words(emission.text for emission in emissions) == offline.text
     assert all(0 <= unit < NUM_UNITS for unit in offline.units)
-    slots = geometry.text_slots(offline.num_frames)
-    assert len(offline.labels) == slots and len(offline.unit_labels) == slots * geometry.unit_upsample
+    geometry = bundle.model.geometry(policy)
+    slots = geometry.length("text", offline.num_frames)
+    assert len(offline.labels) == slots
+    assert len(offline.unit_labels) == geometry.length("unit", offline.num_frames)
     if emissions:
         assert [emission.final for emission in emissions] == [False] * (len(emissions) - 1) + [True]
-        size = geometry.chunk_text_slots or slots
+        size = geometry.per_chunk("text") or slots
         assert emissions[-1].chunk == -(-slots // size) - 1
         chunks = [emission.chunk for emission in emissions]
         assert sorted(set(chunks)) == list(range(chunks[-1] + 1)) and chunks == sorted(chunks)
@@ -93,11 +95,13 @@ def check_contents(bundle: System, samples: np.ndarray, geometry: ChunkGeometry,
         assert offline.num_frames == 0 and not offline.text and not offline.tokens
 
 
-def check_times(samples: np.ndarray, geometry: ChunkGeometry, emissions: list[tuple[int, Emission]]) -> None:
+def check_times(
+    bundle: System, samples: np.ndarray, policy: ChunkPolicy, emissions: list[tuple[int, Emission]]
+) -> None:
     """At 16 kHz an emission bears the geometry's time (or the end's), and came neither before it nor late."""
     end_ms = len(samples) / 16
     for heard, emission in emissions:
-        due = end_ms if geometry.offline else min(geometry.emission_ms(emission.chunk), end_ms)
+        due = end_ms if policy.is_offline else min(bundle.model.geometry(policy).emission_ms(emission.chunk), end_ms)
         assert emission.source_ms == pytest.approx(end_ms if emission.final else due)
         assert heard / 16 >= emission.source_ms
     times = [emission.source_ms for _, emission in emissions]
@@ -114,27 +118,27 @@ CASES = [
 def test_any_cut_gives_the_offline_translation(
     exact: System, chunk_ms: int, lookahead: str, wait: int, first: int, second: int
 ) -> None:
-    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
-    translator = StreamingTranslator(exact, geometry)
+    # Every third case has a limited left context.
+    left_ms = chunk_ms * wait if lookahead in ("half", "longer") else None
+    policy = policy_of(exact, chunk_ms, lookahead, wait, left_ms)
     rng = np.random.default_rng([chunk_ms, len(lookahead), wait])
     for length in (first, second):
         samples = SIGNAL[length : 2 * length] if 2 * length <= len(SIGNAL) else SIGNAL[:length]
-        emissions = stream(translator, samples, random_cuts(length, rng))
-        check_contents(exact, samples, geometry, [emission for _, emission in emissions])
-        check_times(samples, geometry, emissions)
-        translator.reset()
+        emissions = stream(TranslationStream(exact, policy), samples, random_cuts(length, rng))
+        check_contents(exact, samples, policy, [emission for _, emission in emissions])
+        check_times(exact, samples, policy, emissions)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_every_length_at_the_usual_chunk_and_offline(exact: System, length: int) -> None:
     samples = SIGNAL[:length]
-    for geometry in (exact.geometry(320), exact.geometry("offline")):
-        at_once = stream(StreamingTranslator(exact, geometry), samples, [length])
-        in_pieces = stream(StreamingTranslator(exact, geometry), samples, [*range(0, length, 640), length])
+    for policy in (exact.policy(320), exact.policy("offline")):
+        at_once = stream(TranslationStream(exact, policy), samples, [length])
+        in_pieces = stream(TranslationStream(exact, policy), samples, [*range(0, length, 640), length])
         assert [emission for _, emission in at_once] == [emission for _, emission in in_pieces]
-        check_contents(exact, samples, geometry, [emission for _, emission in at_once])
-        check_times(samples, geometry, in_pieces)
-        if geometry.offline:
+        check_contents(exact, samples, policy, [emission for _, emission in at_once])
+        check_times(exact, samples, policy, in_pieces)
+        if policy.is_offline:
             assert len(at_once) == (length >= 400)
 
 
@@ -143,10 +147,10 @@ def test_every_length_at_the_usual_chunk_and_offline(exact: System, length: int)
     [(160, "longer", 1), (320, "full", 0), (640, "odd", 2), (1280, "half", 0)],
 )
 def test_fifteen_seconds(exact: System, chunk_ms: int, lookahead: str, wait: int) -> None:
-    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
-    emissions = stream(StreamingTranslator(exact, geometry), SIGNAL, [*range(1280, len(SIGNAL), 1280), len(SIGNAL)])
-    check_contents(exact, SIGNAL, geometry, [emission for _, emission in emissions])
-    check_times(SIGNAL, geometry, emissions)
+    policy = policy_of(exact, chunk_ms, lookahead, wait)
+    emissions = stream(TranslationStream(exact, policy), SIGNAL, [*range(1280, len(SIGNAL), 1280), len(SIGNAL)])
+    check_contents(exact, SIGNAL, policy, [emission for _, emission in emissions])
+    check_times(exact, SIGNAL, policy, emissions)
     # The labels must vary for all this to mean something.
     tokens = [token for _, emission in emissions for token in emission.tokens]
     words = [word for _, emission in emissions for word in emission.text.split()]
@@ -155,13 +159,13 @@ def test_fifteen_seconds(exact: System, chunk_ms: int, lookahead: str, wait: int
 
 @pytest.mark.parametrize("chunk_ms", [160, 320, 1280])
 def test_emissions_come_as_soon_as_the_geometry_permits(exact: System, chunk_ms: int) -> None:
-    geometry = geometry_of(exact, chunk_ms, "half", 1)
-    translator = StreamingTranslator(exact, geometry)
+    policy = policy_of(exact, chunk_ms, "half", 1)
+    translator = TranslationStream(exact, policy)
     emitted = 0
     for heard in range(80, 24000, 80):
         emitted += len(translator.push(SIGNAL[heard - 80 : heard]))
         due = 0
-        while geometry.emission_ms(due) <= heard / 16:
+        while exact.model.geometry(policy).emission_ms(due) <= heard / 16:
             due += 1
         assert emitted == due
 
@@ -170,12 +174,12 @@ def test_emissions_come_as_soon_as_the_geometry_permits(exact: System, chunk_ms:
     ("chunk_ms", "lookahead", "wait"), [(160, "none", 0), (320, "full", 0), (320, "longer", 2), (640, "odd", 1)]
 )
 def test_log_probabilities_in_float32(single: System, chunk_ms: int, lookahead: str, wait: int) -> None:
-    geometry = geometry_of(single, chunk_ms, lookahead, wait)
+    policy = policy_of(single, chunk_ms, lookahead, wait)
     samples = SIGNAL[:80000]
     with recorded(single) as pieces:
-        stream(StreamingTranslator(single, geometry), samples, random_cuts(len(samples), np.random.default_rng(1)))
+        stream(TranslationStream(single, policy), samples, random_cuts(len(samples), np.random.default_rng(1)))
     with recorded(single) as whole, torch.inference_mode():
-        translate_batch(single, [fbank(samples)], geometry)
+        translate_batch(single, [fbank(samples)], policy)
     assert [piece.first_text_slot for piece in pieces] == np.cumsum(
         [0, *(piece.text_logits.size(1) for piece in pieces[:-1])]
     ).tolist()
@@ -189,8 +193,8 @@ def test_log_probabilities_in_float32(single: System, chunk_ms: int, lookahead: 
 def test_offline_pieces_equal_the_whole_in_float32(single: System) -> None:
     samples = SIGNAL[:50000]
     with recorded(single) as outputs:
-        stream(StreamingTranslator(single, single.geometry("offline")), samples, [1000, 30000, 50000])
-        translate_batch(single, [fbank(samples)], single.geometry("offline"))
+        stream(TranslationStream(single, single.policy("offline")), samples, [1000, 30000, 50000])
+        translate_batch(single, [fbank(samples)], single.policy("offline"))
     streamed = torch.cat([output.text_logits for output in outputs[:-1]], 1).log_softmax(-1)
     assert (streamed - outputs[-1].text_logits.log_softmax(-1)).abs().max() < 1e-4
 
@@ -198,16 +202,16 @@ def test_offline_pieces_equal_the_whole_in_float32(single: System) -> None:
 def test_two_interleaved_streams_share_one_model(exact: System) -> None:
     sources = [SIGNAL[:50000], make_signal(2.7, seed=3)]
     translators = [
-        StreamingTranslator(exact, exact.geometry(160)),
-        StreamingTranslator(exact, exact.geometry(320, 160, 1)),
+        TranslationStream(exact, exact.policy(160)),
+        TranslationStream(exact, exact.policy(320, 160, 1)),
     ]
     emissions: list[list[Emission]] = [[], []]
     for start in range(0, 50000, 700):
         for source, translator, out in zip(sources, translators, emissions, strict=True):
             out += translator.push(source[start : start + 700])
     for source, translator, out in zip(sources, translators, emissions, strict=True):
-        out += translator.finish()
-        check_contents(exact, source, translator.geometry, out)
+        out += translator.push([], final=True)
+        check_contents(exact, source, translator.policy, out)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
@@ -215,44 +219,48 @@ def test_two_interleaved_streams_share_one_model(exact: System) -> None:
 def test_other_rates_and_stereo(exact: System, rate: int, chunk_ms: int) -> None:
     mono = make_signal(2.3, seed=rate, rate=rate)
     stereo = np.stack([mono, 0.5 * np.roll(mono, 50)], axis=1)
-    geometry = exact.geometry(chunk_ms)
+    policy = exact.policy(chunk_ms)
     cuts = random_cuts(len(stereo), np.random.default_rng(rate), pushes=20)
-    emissions = stream(StreamingTranslator(exact, geometry), stereo, cuts, rate)
+    emissions = stream(TranslationStream(exact, policy), stereo, cuts, rate)
     resampled = StreamResampler(rate).push(stereo, final=True)
-    check_contents(exact, resampled, geometry, [emission for _, emission in emissions])
+    check_contents(exact, resampled, policy, [emission for _, emission in emissions])
     for heard, emission in emissions:
         end_ms = 1000 * len(stereo) / rate
-        assert min(geometry.emission_ms(emission.chunk), end_ms) <= emission.source_ms <= 1000 * heard / rate + 1e-6
+        assert (
+            min(exact.model.geometry(policy).emission_ms(emission.chunk), end_ms)
+            <= emission.source_ms
+            <= 1000 * heard / rate + 1e-6
+        )
 
 
 def test_times_of_a_resampled_stream_hardly_depend_on_the_cut(exact: System) -> None:
     samples = make_signal(3.0, seed=5, rate=44100)
     runs = [
-        [emission for _, emission in stream(StreamingTranslator(exact), samples, ends, 44100)]
+        [emission for _, emission in stream(TranslationStream(exact), samples, ends, 44100)]
         for ends in ([len(samples)], [*range(0, len(samples), 97), len(samples)])
     ]
     assert [emission.text for emission in runs[0]] == [emission.text for emission in runs[1]]
     for whole, pieces in zip(*runs, strict=True):
         assert abs(whole.source_ms - pieces.source_ms) <= 10
-        needed = exact.geometry().emission_ms(whole.chunk)
+        needed = exact.model.geometry(exact.policy()).emission_ms(whole.chunk)
         assert min(needed, 3000) <= whole.source_ms <= needed + 60
 
 
 @pytest.mark.parametrize(("chunk_ms", "lookahead", "wait"), [(160, "half", 0), (320, "longer", 1), (640, "none", 2)])
 def test_nothing_depends_on_what_comes_later(exact: System, chunk_ms: int, lookahead: str, wait: int) -> None:
-    geometry = geometry_of(exact, chunk_ms, lookahead, wait)
+    policy = policy_of(exact, chunk_ms, lookahead, wait)
     other = SIGNAL.copy()
     shared = 40000
     other[shared:] = make_signal(15.0, seed=11)[shared:]
     runs = []
     for source in (SIGNAL[:70000], other[:70000]):
-        emissions = [emission for _, emission in stream(StreamingTranslator(exact, geometry), source, [70000])]
+        emissions = [emission for _, emission in stream(TranslationStream(exact, policy), source, [70000])]
         runs.append([emission for emission in emissions if emission.source_ms <= shared / 16])
     assert runs[0] == runs[1] and runs[0]
 
 
 def test_silence_noise_and_full_scale(exact: System) -> None:
-    geometry = exact.geometry(320)
+    policy = exact.policy(320)
     for samples in (
         np.zeros(20000, np.float32),
         np.sign(make_signal(1.3, seed=2)),
@@ -260,6 +268,6 @@ def test_silence_noise_and_full_scale(exact: System) -> None:
         np.concatenate([np.zeros(8000, np.float32), SIGNAL[:8000], np.zeros(16000, np.float32)]),
     ):
         with recorded(exact) as outputs:
-            emissions = stream(StreamingTranslator(exact, geometry), samples, [5000, len(samples)])
+            emissions = stream(TranslationStream(exact, policy), samples, [5000, len(samples)])
         assert all(torch.isfinite(output.text_logits).all() for output in outputs)
-        check_contents(exact, samples, geometry, [emission for _, emission in emissions])
+        check_contents(exact, samples, policy, [emission for _, emission in emissions])

@@ -1,4 +1,4 @@
-"""The translator's manners: errors, resets, inputs of all kinds; and the detokenizer."""
+"""The translation stream: errors, the end, inputs of all kinds; and the detokenizer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import pytest
 import torch
 from random_system import make_bundle, make_signal
 
-from nast_s2x.inference.bundle import System
+from nast_s2x.errors import StreamError
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, detokenize, join_words
 from nast_s2x.inference.offline import Translation, translate_batch, translate_samples
-from nast_s2x.inference.streaming import StreamingTranslator
+from nast_s2x.inference.streaming import TranslationStream
+from nast_s2x.inference.system import System
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> System:
 
 
 def test_whole_words_come_with_the_next_word(bundle: System) -> None:
-    tokenizer = bundle.tokenizer
+    tokenizer = bundle.text
     tokens = tokenizer.encode("the small house is red")
     stream = StreamingDetokenizer(tokenizer)
     seen = [stream.push([token]) for token in tokens]
@@ -32,10 +33,10 @@ def test_whole_words_come_with_the_next_word(bundle: System) -> None:
 def test_any_cut_of_random_tokens_gives_the_offline_text(bundle: System) -> None:
     rng = np.random.default_rng(0)
     for _ in range(100):
-        tokens = rng.integers(3, bundle.dictionary.blank, size=rng.integers(0, 30)).tolist()
-        whole = detokenize(bundle.tokenizer, tokens)
-        assert whole == bundle.tokenizer.decode(tokens)
-        stream = StreamingDetokenizer(bundle.tokenizer)
+        tokens = rng.integers(3, bundle.text.blank, size=rng.integers(0, 30)).tolist()
+        whole = detokenize(bundle.text, tokens)
+        assert whole == bundle.text.decode(tokens)
+        stream = StreamingDetokenizer(bundle.text)
         texts = []
         while tokens:
             size = int(rng.integers(0, 5))
@@ -58,32 +59,24 @@ def test_lone_word_starts_and_inner_spaces() -> None:
     stream = StreamingDetokenizer(Pieces())
     assert [stream.push([token]) for token in (1, 0, 0, 1, 3, 2)] == ["", "a", "", "", "", "ac d"]
     assert stream.finish() == "b"
-    stream.push([1])
-    stream.reset()
-    assert stream.finish() == ""
 
 
-def test_reset_begins_another_stream(bundle: System) -> None:
-    first, second = make_signal(1.5, seed=1), make_signal(2.0, seed=2, rate=8000)
-    translator = StreamingTranslator(bundle)
-    expected = StreamingTranslator(bundle)
-    results = expected.push(second, 8000) + expected.finish()
-    translator.push(first)
-    translator.reset()
-    assert translator.push(second, 8000) + translator.finish() == results
-    translator.reset()
-    assert translator.push(first) + translator.finish() != results
+def test_the_last_piece_may_end_the_stream(bundle: System) -> None:
+    signal = make_signal(2.0, seed=2, rate=8000)
+    in_two, in_one, in_many = (TranslationStream(bundle) for _ in range(3))
+    expected = in_two.push(signal, 8000) + in_two.push([], final=True)
+    assert in_one.push(signal, 8000, final=True) == expected and expected[-1].final
+    pieces = [in_many.push(signal[start : start + 999], 8000) for start in range(0, 15000, 999)]
+    pieces.append(in_many.push(signal[15984:], final=True))  # without a rate: that of the stream
+    assert [emission for piece in pieces for emission in piece] == expected
 
 
-def test_push_and_finish_after_finish(bundle: System) -> None:
-    translator = StreamingTranslator(bundle)
-    assert translator.finish() == [] and translator.finished
-    with pytest.raises(ValueError, match="push after finish"):
-        translator.push(np.zeros(10))
-    with pytest.raises(ValueError, match="finish after finish"):
-        translator.finish()
-    translator.reset()
-    assert translator.push(np.zeros(10)) == [] and translator.finish() == []
+def test_push_after_the_end(bundle: System) -> None:
+    stream = TranslationStream(bundle)
+    assert stream.push([], final=True) == [] and stream.is_finished
+    for final in (False, True):
+        with pytest.raises(StreamError, match="this stream has ended"):
+            stream.push(np.zeros(10), final=final)
 
 
 @pytest.mark.parametrize(
@@ -104,22 +97,30 @@ def test_bad_pieces_are_refused_and_change_nothing(
     bundle: System, samples: np.ndarray, rate: int | None, message: str
 ) -> None:
     signal = make_signal(1.0)
-    expected = translate_samples(bundle, signal, geometry=bundle.geometry())
-    translator = StreamingTranslator(bundle)
+    expected = translate_samples(bundle, signal, policy=bundle.policy())
+    translator = TranslationStream(bundle)
     with pytest.raises(ValueError, match=message):
         translator.push(samples, rate)
-    emissions = translator.push(signal) + translator.finish()
+    emissions = translator.push(signal) + translator.push([], final=True)
     assert join_words(emission.text for emission in emissions) == expected.text
 
 
 def test_rate_and_channels_stay(bundle: System) -> None:
-    translator = StreamingTranslator(bundle)
+    translator = TranslationStream(bundle)
     translator.push(np.zeros((100, 2)), 44100)
     with pytest.raises(ValueError, match="began at 44100 Hz, this piece has 16000 Hz"):
-        translator.push(np.zeros((100, 2)))
+        translator.push(np.zeros((100, 2)), 16000)
+    translator.push(np.zeros((100, 2)))  # without a rate: that of the stream
     with pytest.raises(ValueError, match="began with 2 channels, this piece has 1"):
         translator.push(np.zeros(100), 44100)
-    translator.push(np.zeros(0), 44100)  # an empty piece has no channels to speak of
+    translator.push(np.zeros(0), 44100)  # an empty piece has no channels
+
+
+def test_an_empty_push_does_not_fix_the_rate(bundle: System) -> None:
+    signal = make_signal(1.0)
+    stream, expected = TranslationStream(bundle), TranslationStream(bundle)
+    assert stream.push([], 48000) == []
+    assert stream.push(signal, 16000, final=True) == expected.push(signal, 16000, final=True)
 
 
 @pytest.mark.parametrize("kind", ["list", "int16", "float64", "torch", "two channels"])
@@ -133,48 +134,46 @@ def test_kinds_of_samples(bundle: System, kind: str) -> None:
         "torch": torch.from_numpy(floats),
         "two channels": np.stack([floats, floats], axis=1),
     }
-    expected, translator = StreamingTranslator(bundle), StreamingTranslator(bundle)
+    expected, translator = TranslationStream(bundle), TranslationStream(bundle)
     assert translator.push(pieces[kind]) == expected.push(floats)
-    assert translator.finish() == expected.finish()
+    assert translator.push([], final=True) == expected.push([], final=True)
 
 
 def test_pushed_samples_may_be_overwritten(bundle: System) -> None:
     """Sound libraries reuse their buffers: a translator must not look at a piece after push has returned."""
     signal = make_signal(1.5, seed=6)
-    translator, buffer = StreamingTranslator(bundle), np.zeros(100, np.float32)
+    translator, buffer = TranslationStream(bundle), np.zeros(100, np.float32)
     for start in range(0, len(signal), 100):
         buffer[:] = signal[start : start + 100]
         translator.push(buffer)
         buffer[:] = 9.0
-    expected = StreamingTranslator(bundle)
+    expected = TranslationStream(bundle)
     expected.push(signal)
-    assert [e.tokens for e in translator.finish()] == [e.tokens for e in expected.finish()]
+    assert [e.tokens for e in translator.push([], final=True)] == [e.tokens for e in expected.push([], final=True)]
 
 
 def test_without_units(bundle: System) -> None:
     signal = make_signal(1.5, seed=3)
-    plain, full = StreamingTranslator(bundle, with_units=False), StreamingTranslator(bundle)
-    without, with_units = plain.push(signal) + plain.finish(), full.push(signal) + full.finish()
+    plain, full = TranslationStream(bundle, with_units=False), TranslationStream(bundle)
+    without, with_units = plain.push(signal) + plain.push([], final=True), full.push(signal) + full.push([], final=True)
     assert all(not emission.units for emission in without) and any(emission.units for emission in with_units)
     assert [emission.tokens for emission in without] == [emission.tokens for emission in with_units]
 
 
 def test_a_stream_longer_than_the_position_tables(bundle: System) -> None:
-    translator = StreamingTranslator(bundle)
+    translator = TranslationStream(bundle)
     seconds = bundle.model.config.max_text_positions * 0.08
     with pytest.raises(ValueError, match=f"{seconds:g} s"):
         for _ in range(40):
             translator.push(np.zeros(16000))
-    translator.reset()
-    assert translator.push(make_signal(1.0))
 
 
 def test_batches_padding_and_empty_utterances(bundle: System) -> None:
     from nast_s2x.frontend.fbank import fbank
 
     features = [fbank(make_signal(seconds, seed=int(10 * seconds))) for seconds in (0.0, 2.1, 0.3, 1.0)]
-    together = translate_batch(bundle, features, bundle.geometry(160))
-    alone = [translate_batch(bundle, [item.numpy()], bundle.geometry(160))[0] for item in features]
+    together = translate_batch(bundle, features, bundle.policy(160))
+    alone = [translate_batch(bundle, [item.numpy()], bundle.policy(160))[0] for item in features]
     for one, other in zip(together, alone, strict=True):
         assert (one.labels, one.unit_labels, one.text) == (other.labels, other.unit_labels, other.text)
         assert one.score == pytest.approx(other.score, abs=1e-4)

@@ -30,7 +30,7 @@ from espeak_fr_en import intelligibility  # noqa: E402
 from nast_s2x.benchmarks.autoregressive import autoregressive_units, one_pass_units  # noqa: E402
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.inference.system import System
 
 MAX_UNITS = 300
 """No sentence of the corpus has so many: a hypothesis that does not end is cut there."""
@@ -122,10 +122,10 @@ def bundle_decoder(bundle: System) -> Decoder:
     """Units by one offline pass."""
     from nast_s2x.labels import RepeatFilter
 
-    geometry = bundle.geometry("offline")
+    policy = bundle.policy("offline")
 
     def decode(fbank: Tensor) -> list[int]:
-        return RepeatFilter(bundle.drop_repeats).push(one_pass_units(bundle.model, fbank, geometry)[0])
+        return RepeatFilter(bundle.units.drop_repeats).push(one_pass_units(bundle.model, fbank, policy)[0])
 
     return decode
 
@@ -137,7 +137,7 @@ def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[An
 
     with torch.inference_mode():
         for place, sentence in enumerate(progress.steps(sentences, "translating")):
-            features = bundle.normalise(fbank(load_audio(sentence.audio)))[None]
+            features = bundle.normalize(fbank(load_audio(sentence.audio)))[None]
             for system in systems:
                 if not place:
                     system.decode(features)  # the first call sets up what later ones reuse

@@ -29,7 +29,7 @@ from nast_s2x.metrics.text import normalise
 from nast_s2x.recognisers import Recogniser, open_recogniser
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.inference.system import System
     from nast_s2x.vocoder.network import UnitVocoder
 
 RECOGNISER = Path(__file__).resolve().parent / "recogniser"
@@ -193,15 +193,13 @@ def copy_synthesis(
 def speak(bundle: System, sentences: Sequence[Sentence], chunk: str, progress: Progress) -> Speech:
     """What the bundle says to each recording at a chunk size (milliseconds or "offline")."""
     from nast_s2x.frontend.audio import load_audio
-    from nast_s2x.inference.streaming import StreamingTranslator
 
     name = "model, offline" if chunk == "offline" else f"model, {chunk} ms"
     speech = Speech(name, [], [], [])
-    translator = StreamingTranslator(bundle, bundle.geometry(chunk), with_speech=True)
+    policy = bundle.policy(chunk)
     for sentence in progress.steps(sentences, name):
-        translator.reset()
-        # One push: what is emitted does not depend on how the recording is cut.
-        emissions = [*translator.push(load_audio(sentence.audio)), *translator.finish()]
+        # One push: the emissions do not depend on how the recording is cut.
+        emissions = bundle.stream(policy, with_speech=True).push(load_audio(sentence.audio), final=True)
         pieces = [emission.waveform for emission in emissions if emission.waveform is not None]
         speech.waveforms.append(np.concatenate([np.zeros(0, np.float32), *pieces]))
         speech.texts.append(" ".join(emission.text for emission in emissions if emission.text))
@@ -243,16 +241,17 @@ def check_hashes(**hashes: str | None) -> None:
 
 def load_speakers(arguments: argparse.Namespace, unit_hash: str | None) -> tuple[UnitVocoder | None, System | None]:
     """Vocoder and bundle, as far as asked for; the bundle speaks with --vocoder if that is given."""
-    from nast_s2x.inference.bundle import load_system
+    from nast_s2x.inference.loading import load_system
     from nast_s2x.vocoder.checkpoint import load_vocoder
 
     if arguments.bundle is None:
         bundle, vocoder = None, None if arguments.vocoder is None else load_vocoder(arguments.vocoder)
     else:
         bundle = load_system(arguments.bundle)
-        vocoder = (bundle.take_voice(arguments.vocoder) if arguments.vocoder else bundle).voice()
+        bundle = bundle.with_vocoder(arguments.vocoder) if arguments.vocoder else bundle
+        vocoder = bundle.require_vocoder()
     if vocoder is not None:
-        of_bundle = None if bundle is None else bundle.unit_hash
+        of_bundle = None if bundle is None else bundle.units.hash
         check_hashes(manifest=unit_hash, vocoder=vocoder.config.unit_hash, bundle=of_bundle)
     return vocoder, bundle
 

@@ -1,1 +1,1 @@
-"""SimulEval agents: thin adapters of :class:`nast_s2x.inference.StreamingTranslator` (SimulEval is needed here)."""
+"""SimulEval agents: thin adapters of :class:`nast_s2x.inference.TranslationStream` (SimulEval is needed here)."""

@@ -20,13 +20,13 @@ from simuleval.agents import SpeechToSpeechAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import SpeechSegment
 
-from nast_s2x.agents.streams import StreamingAgent, StreamStates, Translator
-from nast_s2x.inference.bundle import System
-from nast_s2x.inference.streaming import SPEECH_RATE, StreamingTranslator, SynthesisWindow
+from nast_s2x.agents.streams import Stream, StreamingAgent, StreamStates, policy_of
+from nast_s2x.inference.streaming import SPEECH_RATE, SynthesisWindow
+from nast_s2x.inference.system import System
 
 
 class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
-    """Writes the sound of chunks as they complete, everything left at the end of the source.
+    """Writes the waveform of chunks as they complete, everything left at the end of the source.
 
     Arguments as :class:`~nast_s2x.agents.streams.StreamingAgent`; its flags, ``--vocoder``, ``--synthesis-lookahead``.
     """
@@ -40,20 +40,22 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
             "--synthesis-lookahead",
             type=int,
             default=SynthesisWindow.lookahead_frames,
-            help="unit frames of 20 ms that the voice holds back as right context (default: %(default)s)",
+            help="right context of the vocoder in unit frames of 20 ms (default: %(default)s)",
         )
 
     @staticmethod
-    def translator_maker(bundle: System, args: Namespace) -> Callable[[], Translator]:
-        """What makes the streams of a system, with a voice, as ``args`` say."""
-        geometry = bundle.geometry(args.chunk_ms, args.lookahead_ms, args.wait_chunks)
-        synthesis = SynthesisWindow(args.synthesis_lookahead)
-        if args.vocoder is not None:
-            bundle.take_voice(args.vocoder)
-        return lambda: StreamingTranslator(bundle, geometry, with_speech=True, synthesis=synthesis)
+    def stream_maker(system: System, args: Namespace) -> Callable[[], Stream]:
+        """A function that makes the streams of a system with speech output for the flags ``args``."""
+        policy = policy_of(system, args)
+        lookahead = getattr(args, "synthesis_lookahead", None)
+        synthesis = SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
+        vocoder = getattr(args, "vocoder", None)
+        speaking = system if vocoder is None else system.with_vocoder(vocoder)
+        speaking.require_vocoder()
+        return lambda: speaking.stream(policy, with_speech=True, synthesis=synthesis)
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Write the sound that has become final; read on if there is none; at the end of the source finish."""
+        """Write the samples that have become final; read on if there is none; at the end of the source finish."""
         states = self.states if states is None else states
         pieces = [emission.waveform for emission in states.take() if emission.waveform is not None]
         samples = np.concatenate([np.zeros(0, np.float32), *pieces])

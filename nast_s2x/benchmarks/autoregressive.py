@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nast_s2x.benchmarks.streaming import random_model
-from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.ctc import ctc_collapse
+from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkPolicy
 from nast_s2x.device import find_device, parse_dtype
+from nast_s2x.labels import NUM_SPECIALS, UnitLabels
 from nast_s2x.network import NastConfig, NastModel
 
-SPECIALS = (0, 1, 2, 3)
 MIN_RUNS, MAX_RUNS = 3, 15
 QUICK = {"seconds": (2.0, 10.0), "beams": (1, 10), "batch": (1,)}
 FULL = {"seconds": (2.0, 5.0, 10.0, 20.0), "beams": (1, 10), "batch": (1, 16)}
@@ -49,8 +48,8 @@ def run_autoregressive(args: argparse.Namespace) -> dict[str, Any]:
     other_name = args.autoregressive_dtype or (args.dtype if args.dtype != "int8" else "fp32")
     torch.set_num_threads(args.threads)
     lengths, beams, batches = _sizes(args)
-    geometry = ChunkGeometry(None)
-    ours = random_model(args.preset, max(lengths), geometry)
+    policy = ChunkPolicy(None)
+    ours = random_model(args.preset, max(lengths))
     theirs = build_s2ut(ours.config, args.decoder_layers)
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in (ours, theirs)]
     ours, theirs = ours.to(device).convert_for_inference(dtype), theirs.to(device, parse_dtype(other_name))
@@ -58,9 +57,9 @@ def run_autoregressive(args: argparse.Namespace) -> dict[str, Any]:
     cells = [(length, batch) for length in lengths for batch in batches]
     with torch.inference_mode(), tqdm(total=len(cells) * len(beams), desc="autoregressive", leave=False) as progress:
         for length, batch in cells:
-            fbank = torch.randn(batch, int(length * 100), ours.config.input_dim, device=device)
+            fbank = torch.randn(batch, int(length * FRAMES_PER_SECOND), ours.config.input_dim, device=device)
             for beam in beams:
-                rows.append(_row(ours, theirs, fbank, geometry, beam, length, args.units_per_second))
+                rows.append(_row(ours, theirs, fbank, policy, beam, length, args.units_per_second))
                 progress.update()
     summary = next((row for row in rows if (row["seconds"], row["beam"], row["batch"]) == (10.0, 10, 1)), None)
     return {
@@ -96,7 +95,7 @@ def _row(
     ours: NastModel,
     theirs: nn.Module,
     fbank: Tensor,
-    geometry: ChunkGeometry,
+    policy: ChunkPolicy,
     beam: int,
     seconds: float,
     units_per_second: float,
@@ -107,7 +106,7 @@ def _row(
     decoded = autoregressive_units(theirs, generator, inputs[1])
     assert all(len(sentence) == units for sentence in decoded), "the forced length was not kept"
     times = alternate(
-        lambda: one_pass_units(ours, inputs[0], geometry), lambda: autoregressive_units(theirs, generator, inputs[1])
+        lambda: one_pass_units(ours, inputs[0], policy), lambda: autoregressive_units(theirs, generator, inputs[1])
     )
     nast, other = (statistics.median(part) for part in times)
     best = [min(part) for part in times]
@@ -125,18 +124,18 @@ def _row(
     }
 
 
-def one_pass_units(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> list[list[int]]:
+def one_pass_units(model: NastModel, fbank: Tensor, policy: ChunkPolicy) -> list[list[int]]:
     """Features (B, F, bins) to unit codes of each sentence: encoder, text decoder, unit decoder, collapse."""
-    labels = model(fbank, None, geometry).unit_logits.argmax(-1).tolist()
-    blank = model.config.unit_vocab - 1
-    return [[label - len(SPECIALS) for label in ctc_collapse(row, blank, SPECIALS)] for row in labels]
+    labels = model(fbank, None, policy).unit_logits.argmax(-1).tolist()
+    units = UnitLabels.of_size(model.config.unit_vocab)
+    return [units.collapser().push(row) for row in labels]
 
 
 def autoregressive_units(model: nn.Module, generator: nn.Module, fbank: Tensor) -> list[list[int]]:
     """Features (B, F, bins) to the best unit codes of each sentence, unit by unit."""
     lengths = torch.full((fbank.size(0),), fbank.size(1), device=fbank.device)
     hypotheses = generator.generate([model], {"net_input": {"src_tokens": fbank, "src_lengths": lengths}})
-    return [[label - len(SPECIALS) for label in best[0]["tokens"].tolist()[:-1]] for best in hypotheses]
+    return [[label - NUM_SPECIALS for label in best[0]["tokens"].tolist()[:-1]] for best in hypotheses]
 
 
 def build_s2ut(config: NastConfig, decoder_layers: int | None = None) -> nn.Module:
@@ -149,7 +148,7 @@ def build_s2ut(config: NastConfig, decoder_layers: int | None = None) -> nn.Modu
     from fairseq.models.speech_to_speech.s2s_transformer import S2UTTransformerModel, s2ut_architecture_base
 
     units = Dictionary()
-    for unit in range(config.unit_vocab - len(SPECIALS) - 1):  # it has no blank
+    for unit in range(config.unit_vocab - NUM_SPECIALS - 1):  # it has no blank
         units.add_symbol(str(unit))
     args = Namespace(
         encoder_embed_dim=config.encoder_dim,
@@ -190,7 +189,7 @@ def alternate(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Seconds of calls of either, in turn: 3 to 15 of each, as many as fit into ``budget`` seconds.
 
-    The short one is timed twice in each turn, before and after the long one, so that the machine's mood meets both.
+    The short one is timed twice in each turn, before and after the long one, so that background load affects both.
     """
     first()
     times: tuple[list[float], list[float]] = ([], [])

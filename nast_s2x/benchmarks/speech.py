@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nast_s2x.benchmarks.streaming import random_model
-from nast_s2x.chunking import ChunkGeometry, parse_chunk_ms
+from nast_s2x.benchmarks.streaming import one_policy, random_model
+from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import StreamingFbank
 from nast_s2x.inference.playback import Playback
@@ -56,15 +57,15 @@ def run_voice(args: argparse.Namespace) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str, Any]:
     """:func:`run_voice` for a vocoder of any size."""
-    chunk = parse_chunk_ms(args.chunk_ms)
-    if chunk is None or chunk % 2:
-        raise ValueError("voice needs a chunk size in ms, a multiple of 20 (a unit frame)")
+    policy = one_policy(args.chunk_ms)
+    if policy.chunk_ms is None or policy.chunk_ms % 20:
+        raise ConfigError("voice needs a chunk size in ms, a multiple of 20 (a unit frame)")
     torch.set_num_threads(args.threads)
-    geometry = ChunkGeometry(chunk, lookahead_frames=chunk)
-    model, vocoder = random_model(args.preset, args.seconds, geometry), random_vocoder(vocoder_config)
+    model, vocoder = random_model(args.preset, args.seconds), random_vocoder(vocoder_config)
+    geometry = model.geometry(policy)
     source = np.random.default_rng(0).normal(0, 0.1, round(args.seconds * SAMPLE_RATE)).astype(np.float32)
     with torch.inference_mode():
-        stream(model, vocoder, geometry, source[: 4 * chunk * _SHIFT])
+        stream(model, vocoder, geometry, source[: 4 * (geometry.chunk_frames or 0) * _SHIFT])
         runs = [stream(model, vocoder, geometry, source) for _ in range(3)]
         offline = offline_seconds(vocoder)
     run = sorted(runs, key=lambda run: sum(run.seconds))[1]
@@ -81,7 +82,7 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
         "seconds": args.seconds,
         "speech_seconds": sum(map(len, run.sounds)) / SAMPLE_RATE,
         "chunks": run.chunks,
-        "chunk_ms": chunk * 10,
+        "chunk_ms": policy.chunk_ms,
         "unit_frames_per_chunk": _units_per_chunk(geometry) * UNIT_FRAMES,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocoder_parameters": sum(parameter.numel() for parameter in vocoder.parameters()),
@@ -172,17 +173,17 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
         ("unit_decoder", model.unit_decoder),
     ):
         watch.watch(stage, module)
-    fbank, state, voice = StreamingFbank(), model.init_state(geometry), VocoderStream(vocoder, SynthesisWindow())
+    fbank, state, voice = StreamingFbank(), model.init_state(geometry.policy), VocoderStream(vocoder, SynthesisWindow())
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):
             final, begun = stop == len(source), time.perf_counter()
             with watch("features"):
                 features = fbank.push(source[start:stop], final)
-            output = model(features[None], None, geometry, state=state, final=final)
+            output = model(features[None], None, geometry.policy, state=state, final=final)
             for collapser, logits in zip(collapsers, (output.text_logits, output.unit_logits)):
                 collapser.push(logits[0].argmax(-1))
-            new = -(-output.text_logits.shape[1] // (geometry.chunk_text_slots or 1))
+            new = -(-output.text_logits.shape[1] // (geometry.per_chunk("text") or 1))
             with watch("vocoder"):
                 sounds = [voice.push(fixed_units(geometry, vocoder), final and last == new - 1) for last in range(new)]
             run.seconds.append(time.perf_counter() - begun)

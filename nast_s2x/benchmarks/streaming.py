@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask, parse_chunk_ms
+from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkGeometry, ChunkPolicy, SequenceLayout, SlotRates, attention_mask
+from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastModel, positions_for_seconds, preset
 from nast_s2x.network.attention import RelativeSelfAttention, merge_heads, split_heads
 from nast_s2x.network.positions import relation_index
@@ -34,22 +35,22 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
         chunk_ms_last_third (median time of a chunk in that stream), labels_equal (cached against the whole forward,
         near-ties left out), tied_slots, and sizes.
     """
-    chunk = parse_chunk_ms(args.chunk_ms)
-    if chunk is None:
-        raise ValueError("streaming needs a chunk size in ms: offline there is no chunk to wait for")
+    policy = one_policy(args.chunk_ms)
+    if policy.is_offline:
+        raise ConfigError("streaming needs a chunk size in ms: offline there is no chunk to wait for")
     torch.set_num_threads(args.threads)
-    geometry = ChunkGeometry(chunk, lookahead_frames=chunk)
-    model = random_model(args.preset, args.seconds, geometry)
-    fbank = torch.randn(1, int(args.seconds * 100), model.config.input_dim)
+    model = random_model(args.preset, args.seconds)
+    geometry = model.geometry(policy)
+    fbank = torch.randn(1, int(args.seconds * FRAMES_PER_SECOND), model.config.input_dim)
     with torch.inference_mode():
-        warm_up = fbank[:, : 3 * chunk]
+        warm_up = fbank[:, : 3 * (geometry.chunk_frames or 0)]
         stream(model, warm_up, geometry)
         runs = [stream(model, fbank, geometry)]
         begun = time.perf_counter()
-        whole = model(fbank, None, geometry)
+        whole = model(fbank, None, policy)
         offline = time.perf_counter() - begun
         recomputed = recompute_prefixes(model, fbank, geometry)
-        # The long measurement lies between the short ones, so that a machine's mood meets both.
+        # The long measurement runs between the short ones, so that background load affects both.
         runs += [stream(model, fbank, geometry) for _ in range(2)]
     text, units, chunk_seconds = sorted(runs, key=lambda run: sum(run[2]))[1]
     equal, ties = compare((text, whole.text_logits), (units, whole.unit_logits))
@@ -67,17 +68,29 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
         "tied_slots": ties,
         "chunks": len(chunk_seconds),
         "seconds": args.seconds,
-        "chunk_ms": chunk * 10,
+        "chunk_ms": policy.chunk_ms,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "threads": torch.get_num_threads(),
     }
 
 
-def random_model(name: str, seconds: float, geometry: ChunkGeometry) -> NastModel:
+def one_policy(chunk_ms: str) -> ChunkPolicy:
+    """The policy of ``--chunk-ms`` with a look-ahead of one chunk.
+
+    Raises:
+        ConfigError: several chunk sizes, or one that is not a size.
+    """
+    policies = ChunkPolicy.parse(chunk_ms)
+    if len(policies) != 1:
+        raise ConfigError(f"takes one --chunk-ms, got {chunk_ms}")
+    return policies[0]
+
+
+def random_model(name: str, seconds: float) -> NastModel:
     """A speech-to-speech-unit network of a preset's size with random weights and labels that vary."""
     torch.manual_seed(0)
     # The published sizes unless the source is longer: tables grow with the longest source.
-    text, unit = positions_for_seconds(seconds, geometry)
+    text, unit = positions_for_seconds(seconds, SlotRates())
     config = preset(
         name,
         text_vocab=TEXT_VOCAB,
@@ -102,11 +115,11 @@ def pieces(frames: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
 
 def stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> tuple[Tensor, Tensor, list[float]]:
     """Text and unit logits of a cached stream, and the seconds that each emission took."""
-    state, text, units, seconds = model.init_state(geometry), [], [], []
+    state, text, units, seconds = model.init_state(geometry.policy), [], [], []
     for start, stop in pieces(fbank.size(1), geometry):
         begun = time.perf_counter()
         final = stop == fbank.size(1)
-        output = model(fbank[:, start:stop], None, geometry, state=state, final=final)
+        output = model(fbank[:, start:stop], None, geometry.policy, state=state, final=final)
         seconds.append(time.perf_counter() - begun)
         text.append(output.text_logits)
         units.append(output.unit_logits)
@@ -118,7 +131,7 @@ def recompute_prefixes(model: NastModel, fbank: Tensor, geometry: ChunkGeometry)
     total = 0.0
     for _, stop in tqdm(pieces(fbank.size(1), geometry), desc="recomputed prefixes", leave=False):
         begun = time.perf_counter()
-        model(fbank[:, :stop], None, geometry)
+        model(fbank[:, :stop], None, geometry.policy)
         total += time.perf_counter() - begun
     return total
 
@@ -145,17 +158,16 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
         seconds and pairwise_seconds (medians), speedup, relation_bytes and pairwise_relation_bytes (the largest tensor
         that relations need in either form), max_abs_difference of the outputs.
     """
-    chunk = parse_chunk_ms(args.chunk_ms)
+    geometry = ChunkGeometry(SlotRates(), one_policy(args.chunk_ms))
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     config = preset(args.preset, text_vocab=10)
     layer = RelativeSelfAttention(config.encoder_dim, config.encoder_heads, config.max_relative_position, 0.0)
-    geometry = ChunkGeometry(chunk, lookahead_frames=chunk or 0)
-    frames = geometry.encoder_frames(int(args.seconds * 100))
-    sequence = SequenceLayout.plain(0, frames, geometry.chunk_encoder_frames)
-    if chunk is not None:
-        per_chunk = geometry.chunk_encoder_frames
-        sequence = sequence + SequenceLayout.copies(0, frames // per_chunk, per_chunk, per_chunk, frames)
+    frames = geometry.length("encoder", int(args.seconds * FRAMES_PER_SECOND))
+    per_chunk = geometry.per_chunk("encoder")
+    sequence = SequenceLayout.plain(0, frames, per_chunk)
+    if per_chunk is not None:
+        sequence = sequence + SequenceLayout.copies((0, frames // per_chunk), per_chunk, per_chunk, frames)
     relation = relation_index(sequence.position, sequence.position, layer.clip)
     mask = attention_mask(sequence, sequence)
     x = torch.randn(args.batch or 1, len(sequence), config.encoder_dim)

@@ -16,8 +16,10 @@ from nast_s2x.checkpoints.fairseq import (
     read_model_states,
     settings,
 )
-from nast_s2x.inference.geometries import TrainedGeometries
-from nast_s2x.network import NastConfig, config_from_published
+from nast_s2x.checkpoints.published import config_from_published
+from nast_s2x.chunking import DEFAULT_TRAINING_CHUNKS, ChunkPolicy, SlotRates
+from nast_s2x.errors import CheckpointError
+from nast_s2x.network import NastConfig
 
 PUBLISHED, OURS = "published", "nast_s2x"
 
@@ -29,13 +31,13 @@ class TrainedModel:
     Attributes:
         weights: parameters in the released names.
         config: architecture.
-        geometries: chunk sizes of the training.
+        policies: chunk policies of the training.
         origin: checkpoint type (``published`` or ``nast_s2x``), updates, number of checkpoints averaged.
     """
 
     weights: Mapping[str, Tensor]
     config: NastConfig
-    geometries: TrainedGeometries
+    policies: tuple[ChunkPolicy, ...]
     origin: dict[str, Any]
 
 
@@ -47,23 +49,25 @@ def read_trained_model(paths: Sequence[str | Path]) -> TrainedModel:
         FileNotFoundError, ValueError: see :func:`~nast_s2x.checkpoints.fairseq.load_checkpoint`.
     """
     if not paths:
-        raise ValueError("at least one checkpoint is needed")
+        raise CheckpointError("at least one checkpoint is needed")
     state = load_checkpoint(paths[0])
     weights = state["model"] if len(paths) == 1 else average_weights(read_model_states(paths))
     flags = settings(state, "model")
     kind = checkpoint_kind(flags, Path(paths[0]))
     try:
         if kind == PUBLISHED:
-            config, geometry = config_from_published(flags, weights)
-            geometries = TrainedGeometries.from_geometry(geometry)
+            config, policy = config_from_published(flags, weights)
+            policies: tuple[ChunkPolicy, ...] = (policy,)
         else:
             config = _config_of_ours(flags, weights)
-            geometries = TrainedGeometries.from_flags(flags)
+            policies = _policies_of_ours(flags)
     except KeyError as error:
-        raise ValueError(f"{paths[0]} is no checkpoint of a NAST-S2X model: {error.args[0]} is missing in it") from None
+        raise CheckpointError(
+            f"{paths[0]} is no checkpoint of a NAST-S2X model: {error.args[0]} is missing in it"
+        ) from None
     averaged = max(len(paths), len((state.get("extra_state") or {}).get("averaged_checkpoints") or []))
     origin = {"checkpoint": kind, "updates": num_updates(state), "averaged": averaged}
-    return TrainedModel(weights, config, geometries, origin)
+    return TrainedModel(weights, config, policies, origin)
 
 
 def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
@@ -72,7 +76,7 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
         return PUBLISHED
     if "chunk_ms" in flags and "encoder_heads" in flags:
         return OURS
-    raise ValueError(
+    raise CheckpointError(
         f"{path} is no checkpoint of a NAST-S2X model: its settings have neither chunk_ms (ours) nor main_context "
         "(the released ones)"
     )
@@ -89,4 +93,16 @@ def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     }
     config = config_from_published(released_names, weights)[0]
     sinusoids, rotary = float(flags.get("unit_sinusoids") or 0.0), bool(flags.get("unit_rotary"))
-    return replace(config, unit_sinusoids=sinusoids, unit_rotary=rotary)
+    names = ("pooling", "text_upsample", "unit_upsample")
+    rates = SlotRates(**{name: int(flags[name]) for name in names if name in flags})
+    return replace(config, unit_sinusoids=sinusoids, unit_rotary=rotary, rates=rates)
+
+
+def _policies_of_ours(flags: Mapping[str, Any]) -> tuple[ChunkPolicy, ...]:
+    """Policies of the training flags that a checkpoint of this project keeps (``--chunk-ms 160,320,offline`` ...)."""
+    return ChunkPolicy.parse(
+        flags["chunk_ms"] or DEFAULT_TRAINING_CHUNKS,
+        flags.get("lookahead_ms"),
+        flags.get("wait_chunks") or 0,
+        flags.get("left_ms"),
+    )

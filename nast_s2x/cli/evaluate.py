@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nast_s2x.cli.system import add_system_flags, say
+from nast_s2x.cli.system import add_system_flags, log_stderr
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
     from nast_s2x.evaluation.settings import Setup
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.inference.system import System
     from nast_s2x.recognisers import Recogniser
 
 
@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
     setup = _setup(args)
     bundle = open_bundle(setup)
     chunks = _chunks(args, bundle)
-    recogniser = _recogniser(args, bundle.target_lang)
+    recogniser = _recogniser(args, bundle.info.target_lang)
     folder = Path(args.output)
     take_folder(folder, record(setup, bundle, test_set, audio, chunks))
     try:
         evaluate(folder, test_set.items, setup, chunks, args.workers, progress, bundle)
     except KeyboardInterrupt:
-        say("what is finished is kept: the same command goes on from there")
+        log_stderr("what is finished is kept: the same command goes on from there")
         raise
     return _finish(folder, recogniser, args, progress)
 
@@ -138,24 +138,24 @@ def _chunks(args: argparse.Namespace, bundle: System) -> list[str]:
 
     words = [word.strip() for word in (args.chunk_ms or "").split(",")]
     if args.chunk_ms is None:
-        words = [geometry.name for geometry in bundle.trained.geometries]
+        words = [policy.name for policy in bundle.trained]
     if "" in words:
         raise ValueError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
-    if bundle.example:
-        say(f"this is an example system that knows only its own small world: {bundle.example}")
-    geometries = [bundle.geometry(word, args.lookahead_ms, args.wait_chunks) for word in words]
-    for geometry in geometries:
-        note = bundle.trained.note(geometry)
+    if bundle.info.example:
+        log_stderr(f"note: example model, trained on a small synthetic corpus: {bundle.info.example}")
+    policies = [bundle.policy(word, args.lookahead_ms, args.wait_chunks) for word in words]
+    for policy in policies:
+        note = bundle.training_note(policy)
         if note:
-            say(f"note: {note}")
-    return sort_chunks(geometry.name for geometry in geometries)
+            log_stderr(f"note: {note}")
+    return sort_chunks(policy.name for policy in policies)
 
 
 def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | None:
     """Opened before anything runs, so that one that is missing is not found out at the end."""
     if args.recogniser is None:
         if args.target_type == "speech":
-            say("note: without --recogniser there is no ASR-BLEU; `nast-s2x score` can add it later")
+            log_stderr("note: without --recogniser there is no ASR-BLEU; `nast-s2x score` can add it later")
         return None
     from nast_s2x.recognisers import open_recogniser
 
@@ -169,5 +169,5 @@ def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespac
     if not args.no_report:
         from nast_s2x.evaluation import report
 
-        say(f"report: {report.write(folder)[-1]}")
+        log_stderr(f"report: {report.write(folder)[-1]}")
     return 0

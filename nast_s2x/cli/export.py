@@ -46,22 +46,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit status."""
-    from nast_s2x.inference.bundle import system_from_checkpoints
-    from nast_s2x.labels import RepeatFilter
+    from dataclasses import replace
+
+    from nast_s2x.inference.bundle import save_bundle
+    from nast_s2x.inference.loading import system_from_checkpoints
+    from nast_s2x.labels import RepeatFilter, UnitLabels
 
     card = ""
     if args.card is not None:
         if not Path(args.card).is_file():
             raise FileNotFoundError(f"--card: no such file {args.card}")
         card = Path(args.card).read_text(encoding="utf-8")
-    bundle = system_from_checkpoints(args.checkpoints, args.data)
+    RepeatFilter(args.drop_repeats)  # checks the value before anything is read
+    system = system_from_checkpoints(args.checkpoints, args.data)
     if args.vocoder is not None:
-        bundle.take_voice(args.vocoder)
-    bundle.card, bundle.example = card, args.example
-    RepeatFilter(args.drop_repeats)  # refuses what it cannot do before anything is written
-    bundle.drop_repeats = args.drop_repeats
-    folder = bundle.save(args.output, half=args.half)
-    voice = f", voice {_megabytes(folder / 'vocoder')}" if bundle.vocoder is not None else ""
+        system = system.with_vocoder(args.vocoder)
+    units = system.units and UnitLabels(system.units.num_units, system.units.hash, args.drop_repeats)
+    system = replace(system, units=units, info=replace(system.info, card=card, example=args.example))
+    folder = save_bundle(system, args.output, half=args.half)
+    voice = f", vocoder {_megabytes(folder / 'vocoder')}" if system.vocoder is not None else ""
     print(f"wrote {folder} ({_megabytes(folder)}{voice})", file=sys.stderr)
     return 0
 

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, open_voice
-from nast_s2x.cli.system import add_system_flags, open_system, say
+from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, with_speech
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 
 if TYPE_CHECKING:
+    from nast_s2x.chunking import ChunkPolicy
     from nast_s2x.cli.sound_folder import SoundFolder
-    from nast_s2x.inference.bundle import System
     from nast_s2x.inference.generation import GeneratedRow, SourceRow
+    from nast_s2x.inference.system import System
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
 
@@ -65,20 +66,20 @@ def run(args: argparse.Namespace) -> int:
     check_speech_flags(args, ("--output-wav",))
     all_rows = _rows(args)
     rows = shard_rows(all_rows, args.num_shards, args.shard_id)
-    bundle, geometry = open_system(args, offline_default=True)
-    synthesis = open_voice(args, bundle)
-    with_units = bundle.has_units and not args.no_units
+    system, policy = open_system(args, prefer_offline=True)
+    system, synthesis = with_speech(args, system)
+    with_units = system.has_units and not args.no_units
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         sounds = _open_sounds(stack, args, all_rows) if args.speech else None
         json_file = _open(stack, args.json) if args.json else None
         # JSON on standard output has it to itself.
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
-        results = _generated(args, bundle, geometry, rows, synthesis)
-        done = list(_write(results, bundle, with_units, lines, json_file, sounds))
+        results = _generated(args, system, policy, rows, synthesis)
+        done = list(_write(results, system, with_units, lines, json_file, sounds))
     _report(args, done, time.monotonic() - started)
     if sounds is not None:
-        say(sounds.report())
+        log_stderr(sounds.report())
     return 1 if any(row.error for row in done) else 0
 
 
@@ -108,8 +109,8 @@ def _open(stack: contextlib.ExitStack, name: str | None) -> IO[str]:
 
 def _generated(
     args: argparse.Namespace,
-    bundle: System,
-    geometry: Any,
+    system: System,
+    policy: ChunkPolicy,
     rows: list[SourceRow],
     synthesis: SynthesisWindow | None,
 ) -> Iterable[GeneratedRow]:
@@ -119,9 +120,9 @@ def _generated(
 
     with tqdm(total=len(rows), unit="utt", file=sys.stderr, disable=args.no_progress or None) as bar:
         yield from generate(
-            bundle,
+            system,
             rows,
-            geometry,
+            policy,
             batch_size=args.batch_size,
             max_tokens=args.max_tokens,
             with_units=not args.no_units,
@@ -133,7 +134,7 @@ def _generated(
 
 def _write(
     results: Iterable[GeneratedRow],
-    bundle: System,
+    system: System,
     with_units: bool,
     lines: IO[str] | None,
     json_file: IO[str] | None,
@@ -142,13 +143,13 @@ def _write(
     """Write each result as it comes; yields it without its sound, which is in its file by then."""
     for result in results:
         if result.error is not None:
-            say(f"left out: {result.row.id}: {result.error}")
+            log_stderr(f"left out: {result.row.id}: {result.error}")
         if lines is not None and result.translation is not None:
-            pieces = bundle.tokenizer.pieces(result.translation.tokens)
+            pieces = system.text.pieces(result.translation.tokens)
             lines.write(fairseq_lines(result, pieces, with_units))
         sound = sounds.add(result) if sounds is not None and result.translation is not None else {}
         if json_file is not None:
-            json_file.write(json.dumps(as_json(result, bundle, with_units) | sound, ensure_ascii=False) + "\n")
+            json_file.write(json.dumps(as_json(result, system, with_units) | sound, ensure_ascii=False) + "\n")
         yield without_sound(result)
 
 
@@ -171,7 +172,7 @@ def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> 
     return "\n".join(lines) + "\n"
 
 
-def as_json(result: GeneratedRow, bundle: System, with_units: bool) -> dict[str, Any]:
+def as_json(result: GeneratedRow, system: System, with_units: bool) -> dict[str, Any]:
     """One row as a JSON object; with ``error`` instead of a translation where there is none."""
     row, translation = result.row, result.translation
     entry: dict[str, Any] = {"index": row.index, "id": row.id, "audio": row.audio}
@@ -179,7 +180,7 @@ def as_json(result: GeneratedRow, bundle: System, with_units: bool) -> dict[str,
         entry["reference"] = row.reference
     if translation is None:
         return {**entry, "error": result.error}
-    entry |= {"text": translation.text, "pieces": bundle.tokenizer.pieces(translation.tokens)}
+    entry |= {"text": translation.text, "pieces": system.text.pieces(translation.tokens)}
     if with_units:
         entry["units"] = translation.units
     return entry | {"score": round(translation.score, 4), "seconds": round(translation.num_frames / 100, 2)}
@@ -191,14 +192,14 @@ def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) 
     shard = f" (shard {args.shard_id} of {args.num_shards})" if args.num_shards > 1 else ""
     speed = f", {speech / seconds:.1f} times as fast as speech" if speech and seconds else ""
     count = f"{len(translated)} of {len(done)} utterances{shard}"
-    say(f"translated {count}, {speech:.1f} s of speech in {seconds:.1f} s{speed}")
+    log_stderr(f"translated {count}, {speech:.1f} s of speech in {seconds:.1f} s{speed}")
     scored = [(r.translation.text, r.row.reference) for r in translated if r.translation and r.row.reference]
     if not scored:
         return
     try:
         import sacrebleu
     except ModuleNotFoundError:
-        say("BLEU is not computed: it needs the package sacrebleu (pip install sacrebleu)")
+        log_stderr("BLEU is not computed: it needs the package sacrebleu (pip install sacrebleu)")
         return
     bleu = sacrebleu.corpus_bleu([text for text, _ in scored], [[reference for _, reference in scored]])
-    say(f"BLEU{shard} on {len(scored)} utterances: {bleu}")
+    log_stderr(f"BLEU{shard} on {len(scored)} utterances: {bleu}")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nast_s2x.cli.system import say
+from nast_s2x.cli.system import log_stderr
 
 if TYPE_CHECKING:
     from nast_s2x.recognisers import Recogniser
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from nast_s2x.evaluation import report
 
-    say(f"report: {report.write(folder)[-1]}")
+    log_stderr(f"report: {report.write(folder)[-1]}")
     return 0
 
 

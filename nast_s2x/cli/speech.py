@@ -1,4 +1,4 @@
-"""What ``translate --speech`` and ``generate --speech`` share: flags, the voice, names of files, sound files."""
+"""Common part of ``translate --speech`` and ``generate --speech``: flags, vocoder, file names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.inference.system import System
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
 DEFAULT_FOLDER = "translated"
@@ -18,7 +18,7 @@ DEFAULT_FOLDER = "translated"
 def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """``--speech --vocoder --synthesis-lookahead``, as a group that a subcommand adds its own to."""
     group = parser.add_argument_group("speech")
-    group.add_argument("--speech", action="store_true", help="speak the translation (the system needs a voice)")
+    group.add_argument("--speech", action="store_true", help="also produce speech (the system needs a vocoder)")
     group.add_argument(
         "--vocoder", metavar="DIR", help="unit vocoder: a folder or a released checkpoint (default: the bundle's)"
     )
@@ -26,7 +26,7 @@ def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
         "--synthesis-lookahead",
         type=int,
         metavar="R",
-        help="unit frames of 20 ms that the voice holds back as right context while the stream goes on (default: 5)",
+        help="right context of the vocoder in a stream, in unit frames of 20 ms (default: 5)",
     )
     return group
 
@@ -45,21 +45,21 @@ def check_speech_flags(args: argparse.Namespace, flags: Sequence[str]) -> None:
             raise ValueError(f"{flag} needs --speech")
 
 
-def open_voice(args: argparse.Namespace, bundle: System) -> SynthesisWindow | None:
-    """How to speak, and the voice of ``--vocoder`` in the bundle; ``None`` without ``--speech``.
+def with_speech(args: argparse.Namespace, system: System) -> tuple[System, SynthesisWindow | None]:
+    """The system with the vocoder of ``--vocoder``, and the synthesis window; ``None`` without ``--speech``.
 
     Raises:
-        FileNotFoundError, ValueError: there is no voice, or it is one for other units.
+        FileNotFoundError, NastError: there is no vocoder, or it belongs to other units.
     """
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
     if not args.speech:
-        return None
+        return system, None
     if args.vocoder is not None:
-        bundle.take_voice(args.vocoder)
-    bundle.voice()
+        system = system.with_vocoder(args.vocoder)
+    system.require_vocoder()
     frames = args.synthesis_lookahead
-    return SynthesisWindow() if frames is None else SynthesisWindow(lookahead_frames=frames)
+    return system, SynthesisWindow() if frames is None else SynthesisWindow(lookahead_frames=frames)
 
 
 def file_names(names: Sequence[str]) -> list[str]:

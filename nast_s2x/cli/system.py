@@ -7,14 +7,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from nast_s2x.device import DTYPES
+from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nast_s2x.chunking import ChunkGeometry
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.chunking import ChunkPolicy
+    from nast_s2x.inference.system import System
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
-    """``--model --data --chunk-ms --lookahead-ms --wait-chunks --device --dtype --threads``."""
+    """``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --device --dtype --threads``."""
     group = parser.add_argument_group("system")
     group.add_argument("--model", "-m", required=True, metavar="BUNDLE", help="bundle folder, or checkpoint file")
     group.add_argument(
@@ -23,7 +24,10 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--chunk-ms", metavar="MS", help=f"chunk size in ms, or offline (default: {default_chunk})")
     group.add_argument("--lookahead-ms", type=int, metavar="MS", help="right context in ms (default: as in training)")
     group.add_argument(
-        "--wait-chunks", type=int, metavar="N", help="chunks the decoders stay behind (default: as in training)"
+        "--wait-chunks", type=int, metavar="N", help="chunks the decoders follow the encoder by (default: as trained)"
+    )
+    group.add_argument(
+        "--left-ms", type=int, metavar="MS", help="past audio that stays visible at least (default: as in training)"
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
@@ -36,27 +40,26 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
 
 
-def open_system(args: argparse.Namespace, offline_default: bool) -> tuple[System, ChunkGeometry]:
-    """Load the system that the flags name, and the geometry; tells on stderr what users should know about it."""
+def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System, ChunkPolicy]:
+    """Load the system of the flags and choose the chunk policy; notes for the user go to stderr."""
     import torch
 
     from nast_s2x.device import parse_dtype
-    from nast_s2x.inference.bundle import load_system
-    from nast_s2x.inference.geometries import describe
+    from nast_s2x.inference.loading import load_system
 
     if args.threads is not None:
         if args.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {args.threads}")
+            raise ConfigError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
-    bundle = load_system(args.model, args.data, args.device, parse_dtype(args.dtype))
-    geometry = bundle.trained.choose(args.chunk_ms, args.lookahead_ms, args.wait_chunks, offline_default)
-    if bundle.example:
-        say(f"this is an example system that knows only its own small world: {bundle.example}")
-    note = bundle.trained.note(geometry)
-    say(f"note: {note}" if note else f"geometry: {describe(geometry)}")
-    return bundle, geometry
+    system = load_system(args.model, args.data, args.device, parse_dtype(args.dtype))
+    policy = system.policy(args.chunk_ms, args.lookahead_ms, args.wait_chunks, args.left_ms, prefer_offline)
+    if system.info.example:
+        log_stderr(f"note: example model, trained on a small synthetic corpus: {system.info.example}")
+    note = system.training_note(policy)
+    log_stderr(f"note: {note}" if note else f"policy: {policy}")
+    return system, policy
 
 
-def say(message: str) -> None:
-    """Tell something beside the results: on stderr."""
+def log_stderr(message: str) -> None:
+    """Print a message to stderr."""
     print(message, file=sys.stderr, flush=True)

@@ -14,10 +14,10 @@ from nast_s2x.cli.speech import (
     add_speech_flags,
     check_speech_flags,
     file_names,
-    open_voice,
     protect_sources,
+    with_speech,
 )
-from nast_s2x.cli.system import add_system_flags, open_system, say
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nast_s2x.cli.listening import Listener
-    from nast_s2x.inference.streaming import Emission, StreamingTranslator
+    from nast_s2x.inference.streaming import Emission, TranslationStream
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -66,8 +66,6 @@ def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate each recording; returns the exit status (1 if a recording could not be translated)."""
-    from nast_s2x.inference.streaming import StreamingTranslator
-
     if args.piece_ms <= 0:
         raise ValueError(f"--piece-ms must be positive, got {args.piece_ms}")
     if args.offline:
@@ -76,16 +74,15 @@ def run(args: argparse.Namespace) -> int:
         args.chunk_ms = "offline"
     check_speech_flags(args, ("--output", "--playback-buffer-ms", "--computation-aware"))
     names = _output_names(args)
-    bundle, geometry = open_system(args, offline_default=False)
-    synthesis = open_voice(args, bundle)
-    translator = StreamingTranslator(bundle, geometry, args.units, synthesis is not None, synthesis)
+    system, policy = open_system(args, prefer_offline=False)
+    system, synthesis = with_speech(args, system)
     failures = 0
     for path, name in zip(args.audio, names):
-        translator.reset()
+        stream = system.stream(policy, with_units=args.units, with_speech=args.speech, synthesis=synthesis)
         try:
-            _translate_file(translator, Path(path), name, args)
+            _translate_file(stream, Path(path), name, args)
         except ValueError as error:
-            say(f"{path}: {error}")
+            log_stderr(f"{path}: {error}")
             failures += 1
     return 1 if failures else 0
 
@@ -103,7 +100,7 @@ def _output_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def _translate_file(translator: StreamingTranslator, path: Path, name: str, args: argparse.Namespace) -> None:
+def _translate_file(stream: TranslationStream, path: Path, name: str, args: argparse.Namespace) -> None:
     if not args.json:
         print(f"# {path}")
     show = _Show(path, args)
@@ -111,12 +108,12 @@ def _translate_file(translator: StreamingTranslator, path: Path, name: str, args
         for piece, rate, heard_ms in _pieces(path, args.piece_ms):
             show.clock.wait_for(heard_ms)
             with show.clock:
-                emissions = translator.push(piece, rate)
+                emissions = stream.push(piece, rate)
             if show.listener is not None:
                 show.listener.hear(piece, rate)
             show.emissions(emissions)
         with show.clock:
-            emissions = translator.finish()
+            emissions = stream.push([], final=True)
         show.emissions(emissions)
         if not args.json:
             print(f"= {' '.join(show.words)}", flush=True)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from nast_s2x.cli import vocoder_train
-from nast_s2x.cli.system import say
+from nast_s2x.cli.system import log_stderr
 
 _SYNTHESIZE = """\
 Turn units into sound files (16 kHz, mono, 16 bit), one OUTPUT/ID.wav for each utterance. UNITS is one of
@@ -78,14 +78,14 @@ def synthesize(args: argparse.Namespace) -> int:
     config = vocoder.config
     found = read_utterances(args.units, config.num_embeddings, config.unit_hash, args.durations, args.split)
     for problem in found.problems:
-        say(problem)
+        log_stderr(problem)
     began = time.monotonic()
     with tqdm(total=len(found.rows), unit="utt", file=sys.stderr, disable=args.no_progress or None) as bar:
         report = synthesize_files(vocoder, found.rows, args.output, args.batch_size, args.overwrite, bar.update)
     seconds = time.monotonic() - began
     kept = f", {report.kept} were there already" if report.kept else ""
     left_out = f", {len(found.problems)} bad lines left out" if found.problems else ""
-    say(
+    log_stderr(
         f"{report.written} sound files written{kept}{left_out}; {report.samples / SAMPLE_RATE:.1f} s of speech, "
         f"{seconds:.1f} s of work; list: {Path(args.output) / LIST}"
     )

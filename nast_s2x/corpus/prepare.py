@@ -21,7 +21,7 @@ from nast_s2x.corpus.packing import Part, PartJob, Recording, compute_parts, pac
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.errors import ManifestError
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
-from nast_s2x.labels import LabelDictionary
+from nast_s2x.labels import TextLabels
 
 COLUMNS = ("id", "audio", "src_text", "tgt_text", "split")
 FEATURES = ("zip", "npy", "audio")
@@ -277,7 +277,7 @@ def _write_folder(
     (output / _SPM_NAME).write_bytes(vocabulary.model)
     vocabulary.dictionary.save(output / _VOCAB_NAME)
     report.notes += [vocabulary.note] if vocabulary.note else []
-    report.labels = len(vocabulary.dictionary)
+    report.labels = vocabulary.dictionary.size
     report.unit_hash = _unit_hash(manifest, options, rows)
     report.num_units = _count_units(manifest, options, rows, report)
     config = _config(options, report, with_cmvn=cmvn is not None)
@@ -297,7 +297,7 @@ def _statistics(
     if options.vocabulary_from is not None:
         shared = DataConfig.load(options.vocabulary_from)
         cmvn = GlobalCmvn.load(shared.cmvn_path) if shared.cmvn_path else None
-        return cmvn, Vocabulary(shared.spm_path.read_bytes(), LabelDictionary.load(shared.vocab_path))
+        return cmvn, Vocabulary(shared.spm_path.read_bytes(), TextLabels.load(shared.vocab_path))
     accumulator = CmvnAccumulator()
     for _, part in parts:
         accumulator.add_sums(part.cmvn_frames, part.cmvn_sums)

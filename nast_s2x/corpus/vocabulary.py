@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sentencepiece
 
-from nast_s2x.labels import SPECIALS, LabelDictionary
+from nast_s2x.labels import SPECIALS, TextLabels
 
 # The sums of the training depend on the number of threads: a constant one makes the model reproducible.
 _THREADS = 2
@@ -20,7 +20,7 @@ class Vocabulary:
     """A SentencePiece model file as bytes, the dictionary of its pieces, and a remark if its size is not as asked."""
 
     model: bytes
-    dictionary: LabelDictionary
+    dictionary: TextLabels
     note: str = ""
 
 
@@ -64,7 +64,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
     size = processor.GetPieceSize()
     pieces = [processor.IdToPiece(index) for index in range(len(SPECIALS), size)]
     note = f"the training text yields {size} pieces, not the {vocab_size} asked for" if size != vocab_size else ""
-    return Vocabulary(buffer.getvalue(), LabelDictionary(pieces), note)
+    return Vocabulary(buffer.getvalue(), TextLabels(pieces), note)
 
 
 def _explain(message: str, vocab_size: int) -> str:

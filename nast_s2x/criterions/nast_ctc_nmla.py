@@ -10,7 +10,8 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.batches import Lengths
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.losses import Glancer, GlancingSchedule, ctc_loss, make_glancer, nmla_loss
 from nast_s2x.network import NastOutput
 
@@ -92,15 +93,16 @@ class Targets:
 def glancer_for(targets: Targets, blank: int, ratio: float, statistics: dict[str, float]) -> Glancer:
     """A glancer that shows nothing to sentences without a target."""
     if targets.complete:
-        return make_glancer(targets.labels, targets.lengths, blank, ratio, statistics=statistics)
+        whole = make_glancer(targets.labels, targets.lengths, blank, ratio, statistics=statistics)
+        return lambda logits, lengths: whole(logits, lengths.on(logits.device))
     rows = targets.rows
     chosen = targets.select(rows)
     inner = make_glancer(chosen.labels, chosen.lengths, blank, ratio, statistics=statistics)
 
-    def glance(logits: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def glance(logits: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
         labels = torch.full(logits.shape[:2], blank, dtype=torch.long, device=logits.device)
         mask = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        labels[rows], mask[rows] = inner(logits[rows], lengths[rows])
+        labels[rows], mask[rows] = inner(logits[rows], lengths.on(logits.device)[rows])
         return labels, mask
 
     return glance
@@ -125,22 +127,24 @@ class NastCriterion(FairseqCriterion):
         self.text_schedule = GlancingSchedule(cfg.text_glancing)
         self.unit_schedule = GlancingSchedule(cfg.unit_glancing)
         self.text_blank = task.labels.blank
-        self.unit_blank = task.unit_vocab - 1
+        self.unit_blank = task.unit_labels.blank if task.unit_labels is not None else 0
 
     def forward(self, model: nn.Module, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
-        """Loss of one batch: (scalar, 1, numbers to log). The task adds ``geometry`` and ``update`` to the batch."""
-        loss, log, _ = self.compute(model, sample, sample["geometry"], sample["update"])
+        """Loss of one batch: (scalar, 1, numbers to log). The task adds ``policy`` and ``update`` to the batch."""
+        loss, log, _ = self.compute(model, sample, sample["policy"], sample["update"])
         return loss, 1, log
 
     def compute(
-        self, model: nn.Module, sample: Mapping[str, Any], geometry: ChunkGeometry, update: int
+        self, model: nn.Module, sample: Mapping[str, Any], policy: ChunkPolicy, update: int
     ) -> tuple[Tensor, dict[str, Any], NastOutput]:
-        """Loss, numbers to log and the network's output, at ``geometry``; glancing while the model trains."""
+        """Loss, numbers to log and the network's output, for ``policy``; glancing while the model trains."""
         source, text, units = (Targets.of(sample, name) for name in ("source", "text", "units"))
         glancers, log = self._glancers(text, units, update) if model.training else ({}, {})
         bf16 = self.cfg.autocast_bf16 and model.training
         with torch.autocast(sample["net_input"]["fbank"].device.type, torch.bfloat16, enabled=bf16):
-            output = model(**sample["net_input"], geometry=geometry, with_asr=self.cfg.asr_weight > 0, **glancers)
+            frames = Lengths(tuple(sample["net_input"]["frames"]))
+            fbank = sample["net_input"]["fbank"]
+            output = model(fbank, frames, policy, with_asr=self.cfg.asr_weight > 0, **glancers)
         losses = {}
         if self.cfg.text_weight > 0:
             losses["text_loss"] = self._loss("text", output.text_logits, output.text_lengths, text)
@@ -159,7 +163,7 @@ class NastCriterion(FairseqCriterion):
             **{name: value.detach() for name, value in losses.items()},
             **_flatten(log),
             "batches": 1,
-            "ntokens": int(sample["net_input"]["fbank_lengths"].sum()),
+            "ntokens": sum(sample["net_input"]["frames"]),
             "nsentences": sample["nsentences"],
             "sample_size": 1,
         }
@@ -184,10 +188,11 @@ class NastCriterion(FairseqCriterion):
                 glancers[f"{name}_glancer"] = glancer_for(targets, blank, ratio, counts[name])
         return glancers, counts
 
-    def _loss(self, name: str, logits: Tensor, lengths: Tensor, targets: Targets | None) -> Tensor:
+    def _loss(self, name: str, logits: Tensor, lengths: Lengths, targets: Targets | None) -> Tensor:
         """One loss over the sentences that have a target; without any, zero that still reaches the parameters."""
         if targets is None or not bool((targets.lengths > 0).any()):
             return 0.0 * logits.float().sum()
+        lengths = lengths.on(logits.device)
         if not targets.complete:
             rows = targets.rows
             logits, lengths, targets = logits[rows], lengths[rows], targets.select(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from simuleval.data.segments import Segment
 from simuleval.evaluator.instance import SpeechInputInstance, SpeechToSpeechInstance, SpeechToTextInstance
 
 from nast_s2x.agents.segments import FirstSegment
-from nast_s2x.agents.streams import StreamingAgent
+from nast_s2x.agents.streams import StreamingAgent, StreamStates
 from nast_s2x.evaluation.items import Item
 from nast_s2x.frontend.audio import read_samples
 
@@ -90,12 +91,39 @@ class TimedAgent:
 
     def pushpop(self, segment: Segment) -> Segment:
         """The agent's answer; its ``config`` holds the computing time of the push and its emissions."""
-        before = len(self.agent.states.emitted)
+        taken = _record_emissions(self.agent.states)
         started = time.perf_counter()
         answer = self.agent.pushpop(segment)
         cost = 1000 * (time.perf_counter() - started)
-        answer.config = {**answer.config, PUSH_MS: cost, EMITTED: self.agent.states.emitted[before:]}
+        answer.config = {**answer.config, PUSH_MS: cost, EMITTED: taken}
         return answer
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What is recorded of an emission: everything but its waveform."""
+
+    chunk: int
+    source_ms: float
+    text: str
+    units: tuple[int, ...]
+    samples: int
+
+
+def _record_emissions(states: StreamStates) -> list[Emitted]:
+    """A list that grows with what ``states`` takes from its stream until the next call."""
+    record: list[Emitted] = []
+    plain = type(states).take
+
+    def take() -> list[Any]:
+        emissions = plain(states)
+        for item in emissions:
+            samples = 0 if item.waveform is None else len(item.waveform)
+            record.append(Emitted(item.chunk, item.source_ms, item.text, tuple(item.units), samples))
+        return emissions
+
+    states.take = take
+    return record
 
 
 class _Measured(FirstSegment, SpeechInputInstance):

@@ -27,8 +27,9 @@ from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
 from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.settings import Setup
 from nast_s2x.evaluation.shards import WAVS, Block, blocks_of, is_complete, join
-from nast_s2x.inference.bundle import System, load_system
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.streaming import SynthesisWindow
+from nast_s2x.inference.system import System
 
 AGENTS: dict[str, type[StreamingAgent]] = {"text": NastSpeechToTextAgent, "speech": NastSpeechToSpeechAgent}
 
@@ -52,8 +53,8 @@ def open_bundle(setup: Setup) -> System:
     bundle = load_system(setup.model, setup.data, setup.device, parse_dtype(setup.dtype))
     if setup.target_type == "speech":
         if setup.vocoder is not None:
-            bundle.take_voice(setup.vocoder)
-        bundle.voice()
+            bundle = bundle.with_vocoder(setup.vocoder)
+        bundle.require_vocoder()
     return bundle
 
 
@@ -84,8 +85,8 @@ class Engine:
                 if setup.synthesis_lookahead is None
                 else setup.synthesis_lookahead,
             )
-            maker = agent_class.translator_maker(self.bundle, flags)
-            self._agents[chunk] = TimedAgent(agent_class(flags, make_translator=maker))
+            maker = agent_class.stream_maker(self.bundle, flags)
+            self._agents[chunk] = TimedAgent(agent_class(flags, make_stream=maker))
         return self._agents[chunk]
 
     def run(self, block: Block, advance: Callable[[], None] = lambda: None) -> Block:

@@ -16,7 +16,7 @@ from nast_s2x.files import read_json
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
-    from nast_s2x.inference.bundle import System
+    from nast_s2x.inference.system import System
 
 SETTINGS = "settings.json"
 FORMAT = 1
@@ -71,9 +71,9 @@ def record(setup: Setup, bundle: System, test_set: TestSet, audio: Sequence[str]
         "model": {
             "path": str(Path(setup.model).resolve()),
             "sha256": hash_files(system_files(setup.model, setup.data)),
-            "source_lang": bundle.source_lang,
-            "target_lang": bundle.target_lang,
-            "example": bundle.example,
+            "source_lang": bundle.info.source_lang,
+            "target_lang": bundle.info.target_lang,
+            "example": bundle.info.example,
         },
         "source": _source(test_set.source, (f"{digest} {name}" for digest, name in sources)),
         "target": _source(test_set.target, (item.reference for item in items)),

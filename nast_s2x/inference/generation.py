@@ -11,14 +11,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.corpus.audio_ref import load_features
 from nast_s2x.corpus.data_folder import CONFIG_NAME
 from nast_s2x.corpus.manifest import read_table
 from nast_s2x.frontend.audio import AudioError, declared_samples
 from nast_s2x.frontend.fbank import num_frames
-from nast_s2x.inference.bundle import System
 from nast_s2x.inference.offline import Translation, translate_batch
+from nast_s2x.inference.system import System
 from nast_s2x.vocoder.streaming import SynthesisWindow
 
 # translate_batch with everything given but the features.
@@ -152,9 +152,9 @@ def make_batches(rows: Sequence[SourceRow], batch_size: int, max_tokens: int | N
 
 
 def generate(
-    bundle: System,
+    system: System,
     rows: Sequence[SourceRow],
-    geometry: ChunkGeometry | None = None,
+    policy: ChunkPolicy | None = None,
     *,
     batch_size: int = 16,
     max_tokens: int | None = 20000,
@@ -176,8 +176,8 @@ def generate(
     next_place = 0
     translate = partial(
         translate_batch,
-        bundle,
-        geometry=geometry,
+        system,
+        policy=policy,
         with_units=with_units,
         with_speech=with_speech,
         synthesis=synthesis,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.batches import Lengths
+from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import System
 from nast_s2x.inference.detokenizer import detokenize
-from nast_s2x.labels import UnitReader, text_collapser
+from nast_s2x.network import NastOutput
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize, synthesize_chunks
+
+if TYPE_CHECKING:
+    from nast_s2x.inference.system import System
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Translation:
         score: mean natural-log-probability of the best text label of each slot; 0 without slots.
         num_frames: feature frames (10 ms) of the source.
         labels, unit_labels: best label of each text and unit slot, before collapse.
-        unit_chunks: the units, as the chunks of the geometry bring them.
-        waveform: (n,) float32 at 16 kHz, the units spoken; ``None`` when no speech was asked for. Translations that
+        unit_chunks: the units of each chunk.
+        waveform: (n,) float32 at 16 kHz; ``None`` when no speech was asked for. Translations that
             differ in this alone count as equal.
     """
 
@@ -48,101 +54,105 @@ class Translation:
 
 @torch.inference_mode()
 def translate_batch(
-    bundle: System,
+    system: System,
     features: Sequence[Tensor | NDArray[np.float32]],
-    geometry: ChunkGeometry | None = None,
+    policy: ChunkPolicy | None = None,
     with_units: bool = True,
-    normalised: bool = False,
+    normalized: bool = False,
     with_speech: bool = False,
     synthesis: SynthesisWindow | None = None,
 ) -> list[Translation]:
     """Translate utterances in one forward pass.
 
     Args:
-        bundle: the trained system.
+        system: the trained system.
         features: of each utterance (F, bins), F from 0; log-mel as the front end gives them.
-        geometry: ``None`` takes the bundle's default for whole utterances.
-        with_units: return units too, if the bundle has a unit decoder.
-        normalised: True if CMVN has been applied already.
-        with_speech: return the sound of the units too.
-        synthesis: look-ahead and context of the vocoder; ``None`` takes the usual one.
+        policy: ``None`` takes the default for whole utterances.
+        with_units: return units too, if the model has a unit decoder.
+        normalized: True if CMVN has been applied already.
+        with_speech: return the waveform of the units too.
+        synthesis: look-ahead and context of the vocoder.
     Returns:
         one translation per utterance, in order; padding and batching do not change them.
     Raises:
-        ValueError: features of a wrong shape, an utterance longer than the model's position tables, speech asked of a
-            bundle without a vocoder.
+        ValueError: features of a wrong shape.
+        ConfigError: an utterance longer than the model's position tables, speech without a vocoder.
     """
-    vocoder = bundle.voice() if with_speech else None
-    geometry = bundle.trained.choose(offline_default=True) if geometry is None else geometry
-    tensors = [_as_features(item, bundle.model.config.input_dim) for item in features]
+    vocoder = system.require_vocoder() if with_speech else None
+    policy = system.policy(prefer_offline=True) if policy is None else policy
+    tensors = [_as_features(item, system.model.config.input_dim) for item in features]
     results = [Translation() for _ in tensors]
-    spoken = [index for index, item in enumerate(tensors) if len(item)]
-    if not spoken:
-        return results if vocoder is None else _spoken(vocoder, results, geometry, synthesis)
-    ready = [
-        tensors[index].to(bundle.device, bundle.dtype) if normalised else bundle.normalise(tensors[index])
-        for index in spoken
-    ]
-    lengths = torch.tensor([len(item) for item in ready], device=bundle.device)
-    fbank_batch = torch.nn.utils.rnn.pad_sequence(ready, batch_first=True)  # (B, F, bins)
-    output = bundle.model(fbank_batch, lengths, geometry, with_units=with_units or with_speech)
+    filled = [index for index, item in enumerate(tensors) if len(item)]
+    if filled:
+        ready = [
+            tensors[index].to(system.device, system.dtype) if normalized else system.normalize(tensors[index])
+            for index in filled
+        ]
+        frames = Lengths(tuple(len(item) for item in ready))
+        fbank_batch = torch.nn.utils.rnn.pad_sequence(ready, batch_first=True)  # (B, F, bins)
+        output = system.model(fbank_batch, frames, policy, with_units=with_units or with_speech)
+        for index, translation in zip(filled, _translations(system, policy, output, frames)):
+            results[index] = translation
+    return results if vocoder is None else _with_waveforms(vocoder, results, policy, synthesis)
+
+
+def _translations(system: System, policy: ChunkPolicy, output: NastOutput, frames: Lengths) -> Iterator[Translation]:
+    """The translation of each row of a batch."""
     scores, labels = output.text_logits.log_softmax(-1).max(-1)  # (B, N) each
-    unit_labels = None
-    if output.unit_logits is not None:
-        unit_labels = output.unit_logits.argmax(-1)  # (B, U)
-    for row, index in enumerate(spoken):
-        slots = int(output.text_lengths[row])
-        units = unit_labels[row, : slots * geometry.unit_upsample].tolist() if unit_labels is not None else []
-        score = float(scores[row, :slots].float().mean())
-        results[index] = _translation(bundle, geometry, labels[row, :slots].tolist(), units, score, len(ready[row]))
-    return results if vocoder is None else _spoken(vocoder, results, geometry, synthesis)
+    unit_labels = None if output.unit_logits is None else output.unit_logits.argmax(-1)  # (B, U)
+    for row, slots in enumerate(output.text_lengths.host):
+        units: list[int] = []
+        if unit_labels is not None and output.unit_lengths is not None:
+            units = unit_labels[row, : output.unit_lengths.host[row]].tolist()
+        best = labels[row, :slots].tolist()
+        tokens = system.text.collapser().push(best)
+        chunks = _unit_chunks(system, policy, units)
+        yield Translation(
+            text=detokenize(system.text, tokens),
+            tokens=tokens,
+            units=[unit for chunk in chunks for unit in chunk],
+            score=float(scores[row, :slots].float().mean()),
+            num_frames=frames.host[row],
+            labels=best,
+            unit_labels=units,
+            unit_chunks=chunks,
+        )
 
 
-def _translation(
-    bundle: System,
-    geometry: ChunkGeometry,
-    labels: list[int],
-    unit_labels: list[int],
-    score: float,
-    num_frames: int,
-) -> Translation:
-    tokens = text_collapser(bundle).push(labels)
-    chunks: list[list[int]] = []
-    if unit_labels:
-        reader, size = UnitReader(bundle), geometry.chunk_text_slots or len(labels)
-        step = size * geometry.unit_upsample
-        chunks = [reader.push(unit_labels[start : start + step]) for start in range(0, len(unit_labels), step)]
-    units = [unit for chunk in chunks for unit in chunk]
-    text = detokenize(bundle.tokenizer, tokens)
-    return Translation(text, tokens, units, score, num_frames, labels, unit_labels, chunks)
+def _unit_chunks(system: System, policy: ChunkPolicy, labels: list[int]) -> list[list[int]]:
+    """Unit codes of each chunk, as a stream of the same policy returns them."""
+    if system.units is None or not labels:
+        return []
+    collapser, size = system.units.collapser(), system.model.geometry(policy).per_chunk("unit") or len(labels)
+    return [collapser.push(labels[start : start + size]) for start in range(0, len(labels), size)]
 
 
-def _spoken(
+def _with_waveforms(
     vocoder: UnitVocoder,
     translations: Sequence[Translation],
-    geometry: ChunkGeometry,
+    policy: ChunkPolicy,
     synthesis: SynthesisWindow | None,
 ) -> list[Translation]:
-    """The translations with their sound."""
-    if geometry.offline:  # one window each: what a stream does, but several utterances at a time
-        sounds = synthesize(vocoder, [translation.units for translation in translations])
+    """The translations with the waveforms of their units."""
+    if policy.is_offline:  # one window each, as in a stream, but several utterances at a time
+        waveforms = synthesize(vocoder, [translation.units for translation in translations])
     else:
-        sounds = [speak_chunks(vocoder, translation.unit_chunks, geometry, synthesis) for translation in translations]
-    return [replace(translation, waveform=sound) for translation, sound in zip(translations, sounds)]
+        waveforms = [waveform_of(vocoder, item.unit_chunks, policy, synthesis) for item in translations]
+    return [replace(translation, waveform=waveform) for translation, waveform in zip(translations, waveforms)]
 
 
-def speak_chunks(
+def waveform_of(
     vocoder: UnitVocoder,
     chunks: Sequence[Sequence[int]],
-    geometry: ChunkGeometry,
+    policy: ChunkPolicy,
     synthesis: SynthesisWindow | None = None,
 ) -> NDArray[np.float32]:
-    """The sound of a translation, (n,) float32: what a stream of the same geometry says for the units of its chunks.
+    """The waveform of a translation, (n,) float32: that of a stream of the same policy for the units of its chunks.
 
-    The end of a stream counts as a chunk without units, so that its sound does not depend on whether the end of the
+    The end of a stream counts as a chunk without units, so that the waveform does not depend on whether the end of the
     source was known when the last chunk was complete. An offline translation is a single chunk, in one window.
     """
-    return synthesize_chunks(vocoder, chunks if geometry.offline else [*chunks, []], synthesis)
+    return synthesize_chunks(vocoder, chunks if policy.is_offline else [*chunks, []], synthesis)
 
 
 def _as_features(item: Tensor | NDArray[np.float32], bins: int) -> Tensor:
@@ -153,14 +163,31 @@ def _as_features(item: Tensor | NDArray[np.float32], bins: int) -> Tensor:
 
 
 def translate_samples(
-    bundle: System,
+    system: System,
     samples: ArrayLike,
     sample_rate: int | None = None,
-    geometry: ChunkGeometry | None = None,
+    policy: ChunkPolicy | None = None,
     with_units: bool = True,
     with_speech: bool = False,
     synthesis: SynthesisWindow | None = None,
 ) -> Translation:
-    """Translate one recording: samples (n,) or (n, channels) at ``sample_rate`` Hz (``None``: the bundle's)."""
-    features = fbank(samples, bundle.sample_rate if sample_rate is None else sample_rate)
-    return translate_batch(bundle, [features], geometry, with_units, with_speech=with_speech, synthesis=synthesis)[0]
+    """Translate one recording: samples (n,) or (n, channels) at ``sample_rate`` Hz (``None``: 16000)."""
+    features = fbank(samples, system.sample_rate if sample_rate is None else sample_rate)
+    return translate_batch(system, [features], policy, with_units, with_speech=with_speech, synthesis=synthesis)[0]
+
+
+def translate_file(
+    system: System,
+    path: str | Path,
+    policy: ChunkPolicy | None = None,
+    with_units: bool = True,
+    with_speech: bool = False,
+    synthesis: SynthesisWindow | None = None,
+) -> Translation:
+    """Translate one sound file of any format and rate.
+
+    Raises:
+        AudioError: the file is missing or cannot be read.
+    """
+    samples, rate = read_samples(path)
+    return translate_samples(system, samples, rate, policy, with_units, with_speech, synthesis)

@@ -7,7 +7,7 @@ fairseq's encoder-decoder base class insists on its own encoder type; this class
 import logging
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,10 +18,10 @@ from omegaconf import II, DictConfig
 from torch import Tensor
 
 from nast_s2x.checkpoints.fairseq import SAFE_CLASSES, load_checkpoint
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.checkpoints.published import IGNORED_SUFFIXES, load_published_state
+from nast_s2x.chunking import SlotRates
 from nast_s2x.inference.bundle import read_weights
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
-from nast_s2x.network.nast import IGNORED_SUFFIXES, load_published_state
 
 logger = logging.getLogger(__name__)
 TRAIN_ONLY_CHOICES = ChoiceEnum(["all", "units"])
@@ -33,38 +33,26 @@ torch.serialization.add_safe_globals(list(SAFE_CLASSES))
 # fairseq reads the types of these fields at run time: they must be classes of `typing`, not strings or unions.
 
 
+_FROM_DATA = {"text_vocab", "unit_vocab", "input_dim", "max_text_positions", "max_unit_positions", "rates"}
+"""Fields of the network's configuration that follow from the data folder and from task flags."""
+_TYPES = {"int": int, "float": float, "bool": bool}
+_NETWORK_FIELDS = [entry for entry in fields(NastConfig) if entry.name not in _FROM_DATA]
+
+NetworkFlags = make_dataclass(
+    "NetworkFlags",
+    [
+        (entry.name, _TYPES[str(entry.type)], field(default=entry.default, metadata=dict(entry.metadata)))
+        for entry in _NETWORK_FIELDS
+    ],
+    bases=(FairseqDataclass,),
+    namespace={"__module__": __name__},
+)
+
+
 @dataclass
-class NastModelConfig(FairseqDataclass):
+class NastModelConfig(NetworkFlags):
     """Flags of the network; the architecture (``--arch``) sets those that are not given."""
 
-    conv_channels: int = field(default=64, metadata={"help": "channels of the two subsampling convolutions"})
-    encoder_dim: int = field(default=512, metadata={"help": "width of the encoder"})
-    encoder_layers: int = field(default=6, metadata={"help": "layers of the encoder"})
-    encoder_heads: int = field(default=8, metadata={"help": "attention heads of the encoder"})
-    encoder_ffn_dim: int = field(default=2048, metadata={"help": "inner width of the encoder's feed-forward blocks"})
-    decoder_dim: int = field(default=512, metadata={"help": "width of both decoders"})
-    decoder_layers: int = field(default=6, metadata={"help": "layers of the text decoder"})
-    decoder_heads: int = field(default=8, metadata={"help": "attention heads of both decoders"})
-    decoder_ffn_dim: int = field(default=2048, metadata={"help": "inner width of the decoders' feed-forward blocks"})
-    unit_layers: int = field(default=6, metadata={"help": "layers of the unit decoder (nast_s2s architectures)"})
-    max_relative_position: int = field(
-        default=32, metadata={"help": "clip of the encoder's relative positions, in encoder frames of 40 ms"}
-    )
-    max_position_shift: int = field(
-        default=300, metadata={"help": "in training, encoder positions of a sentence start at a random number below it"}
-    )
-    unit_sinusoids: float = field(
-        default=0.0,
-        metadata={"help": "add sinusoids of this size to the unit decoder's learned positions (published: 0, none)"},
-    )
-    unit_rotary: bool = field(
-        default=False, metadata={"help": "rotary positions in the unit decoder's attention (published: none)"}
-    )
-    dropout: float = field(
-        default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
-    )
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
-    activation_dropout: float = field(default=0.1, metadata={"help": "dropout inside the feed-forward blocks"})
     unit_decoder: bool = field(
         default=False, metadata={"help": "add the unit decoder; the nast_s2s architectures do this by themselves"}
     )
@@ -88,16 +76,16 @@ class NastModelConfig(FairseqDataclass):
     )
     # Copies of task flags, so that a checkpoint's model section describes the whole network and its geometry.
     max_source_seconds: float = II("task.max_source_seconds")
-    chunk_ms: str = II("task.chunk_ms")
+    chunk_ms: Optional[str] = II("task.chunk_ms")  # noqa: UP045
     lookahead_ms: Optional[int] = II("task.lookahead_ms")  # noqa: UP045
-    wait_chunks: int = II("task.wait_chunks")
+    wait_chunks: Optional[int] = II("task.wait_chunks")  # noqa: UP045
+    left_ms: Optional[int] = II("task.left_ms")  # noqa: UP045
     pooling: int = II("task.pooling")
     text_upsample: int = II("task.text_upsample")
     unit_upsample: int = II("task.unit_upsample")
 
 
 ModelSettings = NastModelConfig | DictConfig | Namespace
-_NETWORK_FIELDS = {f.name for f in fields(NastConfig)} & {f.name for f in fields(NastModelConfig)}
 
 
 def drop_foreign_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -134,17 +122,16 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
     """
     if cfg.unit_decoder and not unit_vocab:
         raise ValueError("this architecture has a unit decoder, but config.yaml of the data folder names no num_units")
-    structure = ChunkGeometry(
-        chunk_frames=None, pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample
-    )
-    text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, structure)
+    rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
+    text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, rates)
     return NastConfig(
         text_vocab=text_vocab,
         unit_vocab=unit_vocab if cfg.unit_decoder else 0,
         input_dim=input_dim,
         max_text_positions=text_positions,
         max_unit_positions=cfg.unit_upsample if cfg.unit_rotary else unit_positions,
-        **{name: getattr(cfg, name) for name in _NETWORK_FIELDS},
+        rates=rates,
+        **{entry.name: getattr(cfg, entry.name) for entry in _NETWORK_FIELDS},
     )
 
 
@@ -182,7 +169,7 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
     @classmethod
     def build_model(cls, args: ModelSettings, task: Any) -> "NastFairseqModel":
         """Build the network for ``task`` (label sets, feature size); weights are those of the initialisation."""
-        model = cls(network_config(args, len(task.labels), task.unit_vocab, task.data_config.feature_bins))
+        model = cls(network_config(args, task.labels.size, task.unit_vocab, task.data_config.feature_bins))
         model.cfg = args
         return model
 
@@ -266,8 +253,8 @@ def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:
 def _set_defaults(args: Namespace | DictConfig, name: str, unit_decoder: bool) -> None:
     """Fill what the command line left open from the preset ``name`` (fairseq calls this with flat settings)."""
     base = preset(name, text_vocab=5)
-    for field_name in sorted(_NETWORK_FIELDS):
-        setattr(args, field_name, getattr(args, field_name, getattr(base, field_name)))
+    for entry in _NETWORK_FIELDS:
+        setattr(args, entry.name, getattr(args, entry.name, getattr(base, entry.name)))
     args.unit_decoder = unit_decoder or bool(getattr(args, "unit_decoder", False))
 
 

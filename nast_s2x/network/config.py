@@ -1,82 +1,108 @@
-"""Sizes of a network, presets, and sizes read from released checkpoints."""
+"""Sizes of a network and presets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from torch import Tensor
+from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
+from nast_s2x.errors import ConfigError
 
-from nast_s2x.chunking import ChunkGeometry
+SUBSAMPLING = 4
+"""Feature frames per encoder frame: two convolutions of stride 2."""
 
-OFFLINE_CONTEXT_FRAMES = 6000
-"""A released checkpoint with a context of so many feature frames or more is an offline model."""
+
+def _size(default: int, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class NastConfig:
     """Architecture of a :class:`~nast_s2x.network.nast.NastModel`; the defaults are the paper's (``base``).
 
-    Attributes:
-        text_vocab: text labels, 4 specials and blank included.
-        unit_vocab: unit labels, 4 specials and blank included; 0 = no unit decoder (speech-to-text).
-        input_dim: feature bins of a frame.
-        conv_channels: channels of the two convolutions in front of the encoder.
-        encoder_dim, encoder_layers, encoder_heads, encoder_ffn_dim: the encoder.
-        decoder_dim, decoder_heads, decoder_ffn_dim: both decoders; their width must equal the encoder's.
-        decoder_layers, unit_layers: layers of the text and of the unit decoder.
-        max_relative_position: clip of relative positions in the encoder (Shaw et al., 2018).
-        dropout: after attention and feed-forward and on the decoders' input.
-        attention_dropout, activation_dropout: on attention weights and on activations.
-        max_text_positions, max_unit_positions: slots for which the decoders have learned positions.
-        unit_sinusoids: sinusoids of this size are added to the unit decoder's learned positions; 0 (published): none.
-            Learned positions soon tell the slots of one text slot apart, but not near slots from far ones.
-        unit_rotary: rotary positions (Su et al., 2021) in the unit decoder's self- and cross-attention, with slots
-            and encoder frames on one time axis; the learned ones then repeat every ``max_unit_positions`` slots and set
-            no limit. Published: none.
-        max_position_shift: in training each sentence's encoder positions start at a random number below it.
+    The ``help`` entry of each field's metadata describes it; fairseq's flags are made from these fields.
+
+    Raises:
+        ConfigError: values of a wrong type, or that do not fit together.
     """
 
-    text_vocab: int
-    unit_vocab: int = 0
-    input_dim: int = 80
-    conv_channels: int = 64
-    encoder_dim: int = 512
-    encoder_layers: int = 6
-    encoder_heads: int = 8
-    encoder_ffn_dim: int = 2048
-    decoder_dim: int = 512
-    decoder_layers: int = 6
-    decoder_heads: int = 8
-    decoder_ffn_dim: int = 2048
-    unit_layers: int = 6
-    max_relative_position: int = 32
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    max_text_positions: int = 1024
-    max_unit_positions: int = 1200
-    max_position_shift: int = 300
-    unit_sinusoids: float = 0.0
-    unit_rotary: bool = False
+    text_vocab: int = field(metadata={"help": "text labels, 4 specials and blank included"})
+    unit_vocab: int = _size(0, "unit labels, 4 specials and blank included; 0: no unit decoder (speech to text)")
+    input_dim: int = _size(80, "bins of a feature frame")
+    conv_channels: int = _size(64, "channels of the two subsampling convolutions")
+    encoder_dim: int = _size(512, "width of the encoder")
+    encoder_layers: int = _size(6, "layers of the encoder")
+    encoder_heads: int = _size(8, "attention heads of the encoder")
+    encoder_ffn_dim: int = _size(2048, "inner width of the encoder's feed-forward blocks")
+    decoder_dim: int = _size(512, "width of both decoders, equal to the encoder's")
+    decoder_layers: int = _size(6, "layers of the text decoder")
+    decoder_heads: int = _size(8, "attention heads of both decoders")
+    decoder_ffn_dim: int = _size(2048, "inner width of the decoders' feed-forward blocks")
+    unit_layers: int = _size(6, "layers of the unit decoder (nast_s2s architectures)")
+    max_relative_position: int = _size(32, "clip of the encoder's relative positions, in encoder frames of 40 ms")
+    dropout: float = field(
+        default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
+    )
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
+    activation_dropout: float = field(default=0.1, metadata={"help": "dropout inside the feed-forward blocks"})
+    max_text_positions: int = _size(1024, "text slots for which the text decoder has learned positions")
+    max_unit_positions: int = _size(1200, "unit slots for which the unit decoder has learned positions")
+    max_position_shift: int = _size(
+        300, "in training, encoder positions of a sentence start at a random number below this one"
+    )
+    unit_sinusoids: float = field(
+        default=0.0,
+        metadata={"help": "add sinusoids of this amplitude to the unit decoder's learned positions (published: 0)"},
+    )
+    unit_rotary: bool = field(
+        default=False,
+        metadata={"help": "rotary positions (Su et al., 2021) in the unit decoder's attention (published: none)"},
+    )
+    rates: SlotRates = field(default=SlotRates(), metadata={"help": "positions per chunk of audio of each stage"})
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            self._check_type(entry.name, entry.type)
         if self.text_vocab < 5:
-            raise ValueError(f"text_vocab counts 4 specials, pieces and blank, so at least 5, got {self.text_vocab}")
+            raise ConfigError(
+                f"`text_vocab` counts 4 specials, pieces and blank, so at least 5, but is {self.text_vocab}"
+            )
         if self.unit_vocab and self.unit_vocab < 6:
-            raise ValueError(f"unit_vocab counts 4 specials, units and blank, so at least 6, got {self.unit_vocab}")
+            raise ConfigError(
+                f"`unit_vocab` counts 4 specials, units and blank, so at least 6, but is {self.unit_vocab}"
+            )
         if self.encoder_dim != self.decoder_dim:
-            raise ValueError(
-                "decoder_dim must equal encoder_dim (the text decoder starts from pooled encoder states and the "
-                f"recognition loss shares its embedding), got {self.decoder_dim} and {self.encoder_dim}"
+            raise ConfigError(
+                "`decoder_dim` must equal `encoder_dim` (the text decoder starts from pooled encoder states and the "
+                f"recognition loss shares its embedding), but they are {self.decoder_dim} and {self.encoder_dim}"
             )
-
+        for part in ("encoder", "decoder"):
+            dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
+            if dim % heads:
+                raise ConfigError(f"`{part}_dim` must be a multiple of `{part}_heads`, but they are {dim} and {heads}")
         if self.unit_rotary and self.decoder_dim // self.decoder_heads % 2:
-            raise ValueError(
-                "rotary positions turn pairs of features: unit_rotary needs an even head size, got "
-                f"decoder_dim {self.decoder_dim} / decoder_heads {self.decoder_heads}"
+            raise ConfigError(
+                "rotary positions rotate pairs of features: `unit_rotary` needs an even head size, but decoder_dim "
+                f"{self.decoder_dim} / decoder_heads {self.decoder_heads} is odd"
             )
+        if self.rates.subsampling != SUBSAMPLING:
+            raise ConfigError(f"`subsampling` must be {SUBSAMPLING}, but is {self.rates.subsampling}")
+
+    def _check_type(self, name: str, kind: Any) -> None:
+        value = getattr(self, name)
+        if kind in ("int", int):
+            least = 0 if name in _MAY_BE_ZERO else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
+        elif kind in ("float", float):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < (1 if "dropout" in name else float("inf")):
+                raise ConfigError(f"`{name}` must be a number from 0{' to 1' * ('dropout' in name)}, but is {value!r}")
+        elif kind in ("bool", bool) and not isinstance(value, bool):
+            raise ConfigError(f"`{name}` must be true or false, but is {value!r}")
+        elif kind in ("SlotRates", SlotRates) and not isinstance(value, SlotRates):
+            raise ConfigError(f"`{name}` must be slot rates, but is {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as a plain dictionary, for configuration files."""
@@ -84,11 +110,25 @@ class NastConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NastConfig:
-        """The inverse of :meth:`to_dict`; an unknown name is an error."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: an unknown name, or a value that cannot be used.
+        """
+        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
         if unknown:
-            raise ValueError(f"a network configuration has no field {', '.join(unknown)}")
-        return cls(**values)
+            raise ConfigError(f"a network configuration has no field {', '.join(unknown)}")
+        if "text_vocab" not in values:
+            raise ConfigError("a network configuration needs the field text_vocab")
+        given = dict(values)
+        if "rates" in given:
+            if not isinstance(given["rates"], Mapping):
+                raise ConfigError(f"`rates` must be a table of slot rates, but is {given['rates']!r}")
+            given["rates"] = SlotRates.from_dict(given["rates"])
+        return cls(**given)
+
+
+_MAY_BE_ZERO = {"unit_vocab", "unit_layers", "max_position_shift", "max_relative_position"}
 
 
 _TINY = {
@@ -114,84 +154,11 @@ def preset(name: str, **overrides: Any) -> NastConfig:
     4
     """
     if name not in PRESETS:
-        raise ValueError(f"a preset is one of {', '.join(PRESETS)}, got {name!r}")
+        raise ConfigError(f"a preset is one of {', '.join(PRESETS)}, got {name!r}")
     return NastConfig(**{**PRESETS[name], **overrides})
 
 
-def positions_for_seconds(seconds: float, geometry: ChunkGeometry) -> tuple[int, int]:
-    """Learned positions that the text and the unit decoder need for ``seconds`` of source speech."""
-    frames = int(-(-seconds * 100 // 1))
-    return geometry.text_slots(frames), geometry.unit_slots(frames)
-
-
-def geometry_from_published(values: Mapping[str, Any]) -> ChunkGeometry:
-    """Geometry in the published names: contexts in feature frames, 6000 or more meaning offline (SPEC section 3)."""
-    main = int(values["main_context"])
-    base = ChunkGeometry(
-        chunk_frames=None,
-        pooling=int(values.get("unit_size", 2)),
-        text_upsample=int(values.get("src_upsample_ratio", 1)),
-        unit_upsample=int(values.get("hidden_upsample_ratio", 6)),
-    )
-    if main >= OFFLINE_CONTEXT_FRAMES:
-        return base
-    return base.replace(
-        chunk_frames=main,
-        lookahead_frames=int(values.get("right_context", 0)),
-        wait_chunks=int(values.get("wait_until", 0) or 0),
-    )
-
-
-def config_from_published(cfg_model: Any, state: Mapping[str, Tensor]) -> tuple[NastConfig, ChunkGeometry]:
-    """Architecture and geometry of a checkpoint in the released format.
-
-    Args:
-        cfg_model: the checkpoint's ``cfg["model"]``, a Namespace or a mapping in the published names.
-        state: the checkpoint's parameters; vocabularies, layers, positions and channels are read off their shapes.
-
-    Raises:
-        ValueError: the checkpoint asks for something that the published system does not have.
-    """
-    values = dict(cfg_model) if isinstance(cfg_model, Mapping) else vars(cfg_model)
-    required = {
-        "encoder_normalize_before": False,
-        "decoder_normalize_before": False,
-        "activation_fn": "relu",
-        "conv_type": "shallow2d_base",
-        "share_decoder_input_output_embed": True,
-        "no_scale_embedding": False,
-    }
-    for name, expected in required.items():
-        if name in values and values[name] != expected:
-            raise ValueError(f"a released checkpoint has {name} = {expected!r}, this one {values[name]!r}")
-    units = "unit_decoder.embed_tokens.weight" in state
-    conv = state["encoder.conv_layers.conv.0.weight"]
-    width = state["decoder.embed_tokens.weight"].size(1)
-    config = NastConfig(
-        text_vocab=state["decoder.embed_tokens.weight"].size(0),
-        unit_vocab=state["unit_decoder.embed_tokens.weight"].size(0) if units else 0,
-        input_dim=state["encoder.conv_layers.out_proj.weight"].size(1) // conv.size(0),
-        conv_channels=conv.size(0),
-        encoder_dim=width,
-        encoder_layers=_count_layers(state, "encoder"),
-        encoder_heads=int(values["encoder_attention_heads"]),
-        encoder_ffn_dim=state["encoder.layers.0.fc1.weight"].size(0),
-        decoder_dim=width,
-        decoder_layers=_count_layers(state, "decoder"),
-        decoder_heads=int(values["decoder_attention_heads"]),
-        decoder_ffn_dim=state["decoder.layers.0.fc1.weight"].size(0),
-        unit_layers=_count_layers(state, "unit_decoder"),
-        max_relative_position=state["encoder.layers.0.self_attn.relative_keys_embedding.weight"].size(0) // 2,
-        dropout=float(values.get("dropout", 0.1)),
-        attention_dropout=float(values.get("attention_dropout", 0.1)),
-        activation_dropout=float(values.get("activation_dropout", 0.1)),
-        max_text_positions=state["decoder.embed_positions.weight"].size(0) - 2,
-        max_unit_positions=state["unit_decoder.embed_positions.weight"].size(0) - 2 if units else 1200,
-        max_position_shift=int(values.get("rand_pos_encoder", 300) or 0),
-    )
-    return config, geometry_from_published(values)
-
-
-def _count_layers(state: Mapping[str, Tensor], part: str) -> int:
-    prefix = f"{part}.layers."
-    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
+def positions_for_seconds(seconds: float, rates: SlotRates) -> tuple[int, int]:
+    """Learned positions that the text and the unit decoder need for ``seconds`` of source audio."""
+    frames = int(-(-seconds * FRAMES_PER_SECOND // 1))
+    return rates.length("text", frames), rates.length("unit", frames)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
+from nast_s2x.errors import StreamError
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import Dropouts, EncoderLayer
@@ -18,7 +20,7 @@ from nast_s2x.network.subsampling import ConvSubsampler
 
 @dataclass
 class EncoderState:
-    """What the encoder remembers of a stream.
+    """State of the encoder in a stream.
 
     Attributes:
         caches: keys and values of the emitted frames, one cache a layer.
@@ -58,13 +60,13 @@ class ChunkEncoder(nn.Module):
         )
 
     def init_state(self) -> EncoderState:
-        """State of a stream of which nothing was heard yet."""
+        """State at the start of a stream."""
         return EncoderState(caches=[KeyValueCache() for _ in self.layers])
 
     def forward(
         self,
         fbank: Tensor,
-        lengths: Tensor | None,
+        lengths: Lengths | None,
         geometry: ChunkGeometry,
         state: EncoderState | None = None,
         final: bool = True,
@@ -72,7 +74,7 @@ class ChunkEncoder(nn.Module):
         """Feature frames (B, F, bins) -> encoder frames (B, S, D).
 
         Args:
-            lengths: (B,) valid *encoder* frames; ``None``: all.
+            lengths: valid *encoder* frames of each row; ``None``: all.
             state: a stream, to which ``fbank`` adds new frames; only frames that are final are returned.
             final: the source ends here.
         """
@@ -80,9 +82,9 @@ class ChunkEncoder(nn.Module):
         if state is None:
             return self._run(inputs, 0, inputs.size(1), lengths, geometry, None)
         if state.finished:
-            raise ValueError("the stream has ended: a state takes no frames after final=True")
+            raise StreamError("the stream has ended: a state takes no frames after final=True")
         start, available = state.num_emitted, state.num_emitted + inputs.size(1)
-        ready = geometry.ready_chunks(state.num_frames) * (geometry.chunk_encoder_frames or 0)
+        ready = geometry.ready_chunks(state.num_frames) * (geometry.per_chunk("encoder") or 0)
         stop = available if final else max(start, ready)
         state.finished = final
         state.pending = inputs[:, stop - start :]
@@ -106,7 +108,7 @@ class ChunkEncoder(nn.Module):
     def _positions(self, x: Tensor, start: int) -> Tensor:
         index = torch.arange(start, start + x.size(1), device=x.device)[None] + POSITION_OFFSET
         if self.training and self.max_position_shift:
-            # Sentences are heard from random places, so that no absolute position is learned by heart.
+            # A random offset per sentence, so that the encoder does not rely on absolute positions.
             index = index + torch.randint(self.max_position_shift, (x.size(0), 1), device=x.device)
         return sinusoidal_positions(index, self.dim, x.dtype)
 
@@ -115,7 +117,7 @@ class ChunkEncoder(nn.Module):
         inputs: Tensor,
         start: int,
         stop: int,
-        lengths: Tensor | None,
+        lengths: Lengths | None,
         geometry: ChunkGeometry,
         state: EncoderState | None,
     ) -> Tensor:
@@ -123,22 +125,22 @@ class ChunkEncoder(nn.Module):
         keep = stop - start
         if keep == 0:
             return inputs[:, :0]
-        per_chunk, device = geometry.chunk_encoder_frames, inputs.device
+        per_chunk, device = geometry.per_chunk("encoder"), inputs.device
         query = SequenceLayout.plain(start, stop, per_chunk, device=device)
         key = SequenceLayout.plain(0, stop, per_chunk, lengths, device)
         x = inputs[:, :keep]
         if per_chunk is not None and geometry.lookahead_encoder_frames:
             copies = SequenceLayout.copies(
-                start // per_chunk,
-                stop // per_chunk,
+                (start // per_chunk, stop // per_chunk),
                 per_chunk,
                 geometry.lookahead_encoder_frames,
                 start + inputs.size(1),
+                lengths,
                 device,
             )
             query, key = query + copies, key + copies
             x = torch.cat([x, inputs.index_select(1, copies.position - start)], dim=1)
-        mask = attention_mask(query, key)
+        mask = attention_mask(query, key, left=geometry.policy.left_chunks)
         relation = relation_index(query.position, key.position, self.clip)
         for number, layer in enumerate(self.layers):
             # Nothing reads the copies after the last layer: there they are keys only.

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS, System, load_system
+from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS
+from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
-from nast_s2x.labels import text_collapser
+from nast_s2x.inference.system import System
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
@@ -52,7 +52,7 @@ class BundleRecogniser:
         if not folder.is_dir():
             raise FileNotFoundError(f"no such folder of a recogniser's bundle: {folder}")
         bundle = load_system(folder, device=device)
-        source, target = bundle.source_lang, bundle.target_lang
+        source, target = bundle.info.source_lang, bundle.info.target_lang
         if source is None or target is None:
             raise ValueError(f"{folder} does not say its languages: a recogniser's source and target must be known")
         if source != target:
@@ -68,37 +68,35 @@ class BundleRecogniser:
         from tqdm import tqdm
 
         samples = checked_waveforms(waveforms)
-        geometry = self.bundle.trained.choose(offline_default=True)
+        policy = self.bundle.policy(prefer_offline=True)
         transcripts = [NOTHING] * len(samples)
         batches = by_length(samples, BATCH)
         for batch in tqdm(batches, desc="hearing", unit="batch", file=sys.stderr, disable=None if progress else True):
             features = [fbank(samples[index]) for index in batch]
-            heard = translate_batch(self.bundle, features, geometry, with_units=False)
+            heard = translate_batch(self.bundle, features, policy, with_units=False)
             for index, translation in zip(batch, heard, strict=True):
-                words = timed_words(self.bundle, geometry, translation.labels, len(samples[index]) / SAMPLE_RATE)
+                words = timed_words(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
                 transcripts[index] = Transcript(translation.text, words)
         return transcripts
 
 
-def timed_words(
-    bundle: System, geometry: ChunkGeometry, labels: Sequence[int], seconds: float
-) -> tuple[RecognisedWord, ...]:
+def timed_words(bundle: System, labels: Sequence[int], seconds: float) -> tuple[RecognisedWord, ...]:
     """The words of text labels, one label a slot, with their times; nothing ends after ``seconds``.
 
     Words that share their pieces (a piece may hold a space) share their times.
     """
     spans: list[tuple[list[int], int, int]] = []  # tokens of a word, its first slot, the slot behind its last
-    for token, first in text_collapser(bundle).push_with_slots(labels):
+    for token, first in bundle.text.collapser().push_with_slots(labels):
         end = first
         while end < len(labels) and labels[end] == token:
             end += 1
-        if spans and not bundle.tokenizer.starts_word(token):
+        if spans and not bundle.text.starts_word(token):
             tokens, begin, _ = spans[-1]
             spans[-1] = ([*tokens, token], begin, end)
         else:
             spans.append(([token], first, end))
-    words = []
+    words, slot_s = [], bundle.model.config.rates.step_ms("text") / 1000
     for tokens, first, end in spans:
-        start_s, end_s = (min(seconds, geometry.seconds_of_text_slots(slot)) for slot in (first, end))
-        words += [RecognisedWord(text, start_s, end_s) for text in bundle.tokenizer.decode(tokens).split()]
+        start_s, end_s = (min(seconds, slot * slot_s) for slot in (first, end))
+        words += [RecognisedWord(text, start_s, end_s) for text in bundle.text.decode(tokens).split()]
     return tuple(words)

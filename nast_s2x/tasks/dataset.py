@@ -12,26 +12,18 @@ import torch
 from fairseq.data import FairseqDataset
 from torch import Tensor
 
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
 from nast_s2x.corpus.audio_ref import load_features
 from nast_s2x.corpus.data_folder import DataConfig
 from nast_s2x.corpus.manifest import Example
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
-from nast_s2x.labels import TextTokenizer
+from nast_s2x.labels import PAD, TextLabels, UnitLabels
 
 logger = logging.getLogger(__name__)
 
-BOS, PAD, EOS = 0, 1, 2
-UNIT_OFFSET = 4
-"""Unit c has label c + 4."""
 SIZE_JITTER = 0.05
 """Lengths vary by so much when training samples are sorted, so that batches differ from epoch to epoch."""
-
-
-def with_boundaries(labels: Sequence[int]) -> np.ndarray:
-    """Labels between ``<s>`` and ``</s>``, as targets have them."""
-    return np.array([BOS, *labels, EOS], dtype=np.int64)
 
 
 def slots_needed(labels: np.ndarray) -> int:
@@ -58,27 +50,29 @@ class Sample:
 
 
 def label_examples(
-    examples: Sequence[Example], tokenizer: TextTokenizer, target_text: str, num_units: int
+    examples: Sequence[Example], text_labels: TextLabels, target_text: str, unit_labels: UnitLabels | None
 ) -> list[Sample]:
     """Labels of every example.
 
     Args:
         target_text: ``target`` (the translation) or ``source`` (the transcript) for the text decoder.
-        num_units: units that exist; 0: target units are not used.
+        unit_labels: ``None``: target units are not used.
 
     Raises:
         ValueError: a unit outside 0..num_units-1; names the example.
     """
     samples = []
     for example in examples:
-        source = with_boundaries(tokenizer.encode(example.src_text)) if example.src_text else None
-        target = with_boundaries(tokenizer.encode(example.tgt_text)) if example.tgt_text else None
+        source = np.array(text_labels.target(example.src_text)) if example.src_text else None
+        target = np.array(text_labels.target(example.tgt_text)) if example.tgt_text else None
         units = None
-        if num_units and example.tgt_audio:
-            if max(example.tgt_audio) >= num_units:
-                unit = max(example.tgt_audio)
-                raise ValueError(f"example {example.id} has unit {unit}, but num_units in config.yaml is {num_units}")
-            units = with_boundaries([unit + UNIT_OFFSET for unit in example.tgt_audio])
+        if unit_labels is not None and example.tgt_audio:
+            unit = max(example.tgt_audio)
+            if unit >= unit_labels.num_units:
+                raise ValueError(
+                    f"example {example.id} has unit {unit}, but num_units in config.yaml is {unit_labels.num_units}"
+                )
+            units = np.array(unit_labels.target(example.tgt_audio))
         samples.append(Sample(source, source if target_text == "source" else target, units))
     return samples
 
@@ -107,12 +101,12 @@ class NastDataset(FairseqDataset):
     Args:
         examples: rows of its manifest.
         config: the data folder; features, CMVN and SpecAugment come from it.
-        tokenizer: text to labels.
-        structure: any geometry with the slot counts of the run (pooling and upsampling; chunks play no part here).
+        text_labels: text to labels.
+        rates: slot rates of the model.
         train: training split: shuffled and augmented, and samples that cannot be learned are left out.
         max_frames: longest source in feature frames.
         target_text: ``target`` or ``source``.
-        num_units: units that exist; 0: target units are not used.
+        unit_labels: ``None``: target units are not used.
         seed: of shuffling (with the epoch) and of augmentation (with epoch and index).
         split: name of the split, for messages and for its own transforms in config.yaml.
         specaugment: see :func:`build_specaugment`.
@@ -122,19 +116,19 @@ class NastDataset(FairseqDataset):
         self,
         examples: Sequence[Example],
         config: DataConfig,
-        tokenizer: TextTokenizer,
-        structure: ChunkGeometry,
+        text_labels: TextLabels,
+        rates: SlotRates,
         *,
         train: bool,
         max_frames: int,
         target_text: str = "target",
-        num_units: int = 0,
+        unit_labels: UnitLabels | None = None,
         seed: int = 1,
         split: str = "",
         specaugment: str | None = None,
     ) -> None:
         self.examples = list(examples)
-        self.labels = label_examples(self.examples, tokenizer, target_text, num_units)
+        self.labels = label_examples(self.examples, text_labels, target_text, unit_labels)
         self.folder = config.audio_root
         self.target_text = target_text
         self.train, self.seed = train, seed
@@ -144,22 +138,22 @@ class NastDataset(FairseqDataset):
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
         self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
         if train:
-            self._leave_out(structure, max_frames, split)
+            self._leave_out(rates, max_frames, split)
         self.frames = np.array([example.n_frames for example in self.examples], dtype=np.int64)
         self.sizes = self.frames  # the name by which fairseq filters
 
-    def _leave_out(self, structure: ChunkGeometry, max_frames: int, split: str) -> None:
+    def _leave_out(self, rates: SlotRates, max_frames: int, split: str) -> None:
         """Drop samples that cannot be learned: too long, or with fewer slots than their target needs."""
         kept: list[int] = []
         for index, (example, labels) in enumerate(zip(self.examples, self.labels, strict=True)):
             reason = None
             if example.n_frames > max_frames:
-                reason = f"longer than {max_frames / 100:g} s"
+                reason = f"longer than {max_frames / FRAMES_PER_SECOND:g} s"
             elif labels.text is None:
                 reason = "without target text"
-            elif slots_needed(labels.text) > structure.text_slots(example.n_frames):
+            elif slots_needed(labels.text) > rates.length("text", example.n_frames):
                 reason = "with fewer text slots than labels"
-            elif labels.units is not None and slots_needed(labels.units) > structure.unit_slots(example.n_frames):
+            elif labels.units is not None and slots_needed(labels.units) > rates.length("unit", example.n_frames):
                 reason = "with fewer unit slots than labels"
             if reason is None:
                 kept.append(index)
@@ -206,7 +200,7 @@ class NastDataset(FairseqDataset):
             "nsentences": len(samples),
             "net_input": {
                 "fbank": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),  # (B, F, bins)
-                "fbank_lengths": torch.tensor([len(item) for item in features]),
+                "frames": tuple(len(item) for item in features),
             },
             "source": source,
             "source_lengths": source_lengths,

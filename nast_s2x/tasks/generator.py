@@ -6,34 +6,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nast_s2x.chunking import ChunkGeometry
-from nast_s2x.ctc import ctc_collapse
-
-EOS = 2
-SPECIALS = (0, 1, EOS)
-"""``<s>``, ``<pad>``, ``</s>``: predicted as labels, dropped after the collapse."""
+from nast_s2x.batches import Lengths
+from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.labels import BOS, EOS, PAD, TextLabels
 
 
-def collapse_batch(logits: Tensor, lengths: Tensor, blank: int) -> list[list[int]]:
-    """Tokens of each sentence from logits (B, T, V) and valid slots (B,)."""
-    best = logits.argmax(-1).cpu()
-    return [
-        ctc_collapse(labels[:length], blank, SPECIALS) for labels, length in zip(best, lengths.tolist(), strict=True)
-    ]
+def network_inputs(sample: dict[str, Any]) -> tuple[Tensor, Lengths]:
+    """Features (B, F, bins) and valid frames of a batch of :class:`~nast_s2x.tasks.dataset.NastDataset`."""
+    return sample["net_input"]["fbank"], Lengths(tuple(sample["net_input"]["frames"]))
+
+
+def best_labels(logits: Tensor, lengths: Lengths) -> list[list[int]]:
+    """Best label of each valid slot of each sentence, from logits (B, T, V)."""
+    best = logits.argmax(-1).tolist()
+    return [labels[:length] for labels, length in zip(best, lengths.host, strict=True)]
 
 
 class CtcGreedyGenerator:
     """What fairseq calls a generator; of several models the log-probabilities of labels are averaged.
 
     Args:
-        geometry: chunk sizes to generate with.
-        blank: the blank label of the text.
+        policy: chunk policy to generate with.
+        labels: labels of the text decoder.
     """
 
-    def __init__(self, geometry: ChunkGeometry, blank: int) -> None:
-        self.geometry = geometry
-        self.blank = blank
-        self.symbols_to_strip_from_output = {*SPECIALS, blank}
+    def __init__(self, policy: ChunkPolicy, labels: TextLabels) -> None:
+        self.policy, self.labels = policy, labels
+        self.symbols_to_strip_from_output = {BOS, PAD, EOS, labels.blank}
 
     @torch.no_grad()
     def generate(self, models: Sequence[nn.Module], sample: dict[str, Any], **_: Any) -> list[list[dict[str, Any]]]:
@@ -41,13 +40,15 @@ class CtcGreedyGenerator:
         # Not `model.eval()(...)`: models that fairseq has made ready for generation return nothing from eval().
         for model in models:
             model.eval()
-        outputs = [model(**sample["net_input"], geometry=self.geometry) for model in models]
+        inputs = network_inputs(sample)
+        outputs = [model(*inputs, self.policy) for model in models]
         lengths = outputs[0].text_lengths
         log_probs = torch.stack([output.text_logits.float().log_softmax(-1) for output in outputs]).mean(0)
         scores = log_probs.max(-1).values
         hypotheses = []
-        for row, tokens in enumerate(collapse_batch(log_probs, lengths, self.blank)):
-            slot_scores = scores[row, : int(lengths[row])].cpu()
+        for row, best in enumerate(best_labels(log_probs, lengths)):
+            tokens = self.labels.collapser().push(best)
+            slot_scores = scores[row, : lengths.host[row]].cpu()
             hypotheses.append(
                 [
                     {

@@ -16,23 +16,26 @@ from torch import Tensor, nn
 
 # fairseq imports tasks/ and models/ of a user directory, but not criterions/.
 import nast_s2x.criterions.nast_ctc_nmla  # noqa: F401
-from nast_s2x.chunking import ChunkGeometry
+from nast_s2x.chunking import (
+    DEFAULT_TRAINING_CHUNKS,
+    FRAMES_PER_SECOND,
+    ChunkGeometry,
+    ChunkPolicy,
+    SlotRates,
+)
 from nast_s2x.corpus.data_folder import DataConfig
 from nast_s2x.corpus.manifest import read_split
-from nast_s2x.labels import BLANK, LabelDictionary, TextTokenizer
+from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.models.nast_s2x import load_pretrained_encoder, start_from
 from nast_s2x.network import NastOutput
-from nast_s2x.tasks.dataset import UNIT_OFFSET, NastDataset, unit_string
-from nast_s2x.tasks.generator import SPECIALS, CtcGreedyGenerator, collapse_batch
-from nast_s2x.tasks.geometries import draw_geometry, extremes, parse_geometries
+from nast_s2x.tasks.dataset import NastDataset, unit_string
+from nast_s2x.tasks.generator import CtcGreedyGenerator, best_labels
+from nast_s2x.tasks.policies import draw_policy, extremes
 
 logger = logging.getLogger(__name__)
 
 TARGET_TEXT_CHOICES = ChoiceEnum(["source", "target"])
-
-
-DEFAULT_CHUNK_MS = "320,640,1280,offline"
 
 
 @dataclass
@@ -48,20 +51,35 @@ class NastTaskConfig(FairseqDataclass):
             "(stage 0, speech recognition)"
         },
     )
-    chunk_ms: str = field(
-        default=DEFAULT_CHUNK_MS,
+    chunk_ms: Optional[str] = field(  # noqa: UP045
+        default=None,
         metadata={
             "help": "chunk sizes in ms, and/or offline, separated by commas; training draws one for each update, "
-            "validation looks at the smallest and the largest, generation takes the largest (published: "
-            "--main-context, in frames of 10 ms)"
+            "validation uses the smallest and the largest, generation the largest (published: --main-context, in "
+            f"frames of 10 ms); default: {DEFAULT_TRAINING_CHUNKS} in training, those of the training in generation"
         },
     )
     lookahead_ms: Optional[int] = field(  # noqa: UP045
         default=None,
         metadata={"help": "look-ahead of a chunk in ms; default: as long as the chunk (published: --right-context)"},
     )
-    wait_chunks: int = field(
-        default=0, metadata={"help": "chunks that the decoders stay behind the encoder (published: --wait-until)"}
+    wait_chunks: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "chunks by which the decoders follow the encoder (published: --wait-until); default: 0 in "
+            "training, that of the training in generation"
+        },
+    )
+    left_ms: Optional[int] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "past audio in ms that stays visible to a chunk at least, in whole chunks; default: all"},
+    )
+    drop_repeats: int = field(
+        default=0,
+        metadata={
+            "help": "in validation, remove unit sequences of up to this length that repeat the previous one, as "
+            "`nast-s2x export --drop-repeats` does"
+        },
     )
     pooling: int = field(default=2, metadata={"help": "encoder frames of 40 ms per text slot (published: --unit-size)"})
     text_upsample: int = field(
@@ -94,13 +112,16 @@ class NastTask(FairseqTask):
 
     def __init__(self, cfg: NastTaskConfig) -> None:
         super().__init__(cfg)
-        self.geometries = parse_geometries(
-            cfg.chunk_ms, cfg.lookahead_ms, cfg.wait_chunks, cfg.pooling, cfg.text_upsample, cfg.unit_upsample
+        self.policies = ChunkPolicy.parse(
+            cfg.chunk_ms or DEFAULT_TRAINING_CHUNKS, cfg.lookahead_ms, cfg.wait_chunks or 0, cfg.left_ms
         )
+        self.rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
+        for policy in self.policies:
+            ChunkGeometry(self.rates, policy)  # checks that the sizes fit the rates
         self.data_config = DataConfig.load(Path(cfg.data) / cfg.config_yaml)
-        self.labels = LabelDictionary.load(self.data_config.vocab_path)
-        self.tokenizer = TextTokenizer(self.data_config.spm_path, self.labels)
-        self.num_units = self.data_config.num_units or 0
+        self.labels = TextLabels.load(self.data_config.vocab_path, self.data_config.spm_path)
+        units = self.data_config.num_units
+        self.unit_labels = UnitLabels(units, self.data_config.unit_hash, cfg.drop_repeats) if units else None
         self.trains_units = False
         self._dictionary = _fairseq_dictionary(self.labels)
         self._printed = 0
@@ -109,7 +130,7 @@ class NastTask(FairseqTask):
     @property
     def unit_vocab(self) -> int:
         """Labels of the unit decoder: 4 specials, the units, blank; 0 where the data has no units."""
-        return self.num_units + UNIT_OFFSET + 1 if self.num_units else 0
+        return 0 if self.unit_labels is None else self.unit_labels.size
 
     @property
     def target_dictionary(self) -> Dictionary:
@@ -119,7 +140,7 @@ class NastTask(FairseqTask):
     @property
     def max_frames(self) -> int:
         """Longest source in feature frames."""
-        return int(self.cfg.max_source_seconds * 100)
+        return int(self.cfg.max_source_seconds * FRAMES_PER_SECOND)
 
     def max_positions(self) -> int:
         """Longest source in feature frames; fairseq refuses longer ones outside training."""
@@ -133,12 +154,12 @@ class NastTask(FairseqTask):
         self.datasets[split] = NastDataset(
             examples,
             self.data_config,
-            self.tokenizer,
-            self.geometries[0],
+            self.labels,
+            self.rates,
             train=train,
             max_frames=self.max_frames,
             target_text=str(self.cfg.target_text),
-            num_units=self.num_units,
+            unit_labels=self.unit_labels,
             seed=self.cfg.seed,
             split=names[0],
             specaugment=self.cfg.specaugment,
@@ -157,7 +178,7 @@ class NastTask(FairseqTask):
             model.keep_text()
         self._description = {
             "network": model.config.to_dict(),
-            "geometries": [geometry.to_dict() for geometry in self.geometries],
+            "policies": [policy.to_dict() for policy in self.policies],
             "target_text": str(self.cfg.target_text),
         }
         return model
@@ -178,9 +199,9 @@ class NastTask(FairseqTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        """As in fairseq, with the geometry of this update."""
-        geometry = draw_geometry(self.geometries, self.cfg.seed, update_num)
-        sample = {**sample, "geometry": geometry, "update": update_num}
+        """As in fairseq, with the chunk policy of this update."""
+        policy = draw_policy(self.policies, self.cfg.seed, update_num)
+        sample = {**sample, "policy": policy, "update": update_num}
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
@@ -191,31 +212,39 @@ class NastTask(FairseqTask):
     def valid_step(
         self, sample: dict[str, Any], model: nn.Module, criterion: nn.Module
     ) -> tuple[Tensor, int, dict[str, Any]]:
-        """Losses (mean) and BLEU counts at the smallest and at the largest geometry, one forward pass for each."""
+        """Losses (mean) and BLEU counts at the smallest and at the largest chunk, one forward pass for each."""
         model.eval()
-        geometries = extremes(self.geometries)
+        policies = extremes(self.policies)
         logs: list[dict[str, Any]] = []
         hypotheses: dict[str, list[str]] = {}
-        for geometry in geometries:
-            _, log, output = criterion.compute(model, sample, geometry, update=0)
+        for policy in policies:
+            _, log, output = criterion.compute(model, sample, policy, update=0)
             if not self.cfg.skip_bleu:
-                texts, units = self.translate(output)
-                hypotheses[geometry.name] = texts
-                log |= self._bleu_counts(geometry.name, sample, texts, units)
+                texts, units = self.translate(output, policy)
+                hypotheses[policy.name] = texts
+                log |= self._bleu_counts(policy.name, sample, texts, units)
             logs.append(log)
         losses = {key: sum(log[key] for log in logs) / len(logs) for key in logs[0] if key.endswith("loss")}
         merged = {key: value for log in logs for key, value in log.items()} | losses
         self._log_samples(sample, hypotheses)
         return losses["loss"], 1, merged
 
-    def translate(self, output: NastOutput) -> tuple[list[str], list[str] | None]:
-        """Texts and unit strings of a batch by greedy decoding; units are ``None`` without a unit decoder."""
-        tokens = collapse_batch(output.text_logits, output.text_lengths, self.labels.blank)
-        texts = [self.tokenizer.decode(row) for row in tokens]
-        if output.unit_logits is None:
+    def translate(self, output: NastOutput, policy: ChunkPolicy) -> tuple[list[str], list[str] | None]:
+        """Texts and unit strings of a batch by greedy decoding; units are ``None`` without a unit decoder.
+
+        Units are collapsed chunk by chunk, as in a stream of ``policy``.
+        """
+        rows = best_labels(output.text_logits, output.text_lengths)
+        texts = [self.labels.decode(self.labels.collapser().push(row)) for row in rows]
+        if output.unit_logits is None or output.unit_lengths is None or self.unit_labels is None:
             return texts, None
-        rows = collapse_batch(output.unit_logits, output.unit_lengths, self.unit_vocab - 1)
-        return texts, [unit_string([unit - UNIT_OFFSET for unit in row if unit >= UNIT_OFFSET]) for row in rows]
+        size = ChunkGeometry(self.rates, policy).per_chunk("unit")
+        units = []
+        for row in best_labels(output.unit_logits, output.unit_lengths):
+            collapser, step = self.unit_labels.collapser(), size or max(1, len(row))
+            chunks = [collapser.push(row[start : start + step]) for start in range(0, len(row), step)]
+            units.append(unit_string([unit for chunk in chunks for unit in chunk]))
+        return texts, units
 
     def _bleu_counts(
         self, name: str, sample: dict[str, Any], texts: list[str], units: list[str] | None
@@ -238,7 +267,7 @@ class NastTask(FairseqTask):
     def reduce_metrics(self, logging_outputs: list[dict[str, Any]], criterion: nn.Module) -> None:
         """Losses from the criterion; BLEU from counts summed over the validation set, also where it is 0."""
         super().reduce_metrics(logging_outputs, criterion)
-        names = [geometry.name for geometry in extremes(self.geometries)]
+        names = [policy.name for policy in extremes(self.policies)]
         for kind in ("bleu", "unit_bleu"):
             if not any(f"_{kind}_{names[0]}_sys" in log for log in logging_outputs):
                 continue
@@ -249,21 +278,21 @@ class NastTask(FairseqTask):
             metrics.log_derived(kind, _BleuOfMeters(kind, names))
 
     def build_generator(self, models: list[nn.Module], args: Any, **_: Any) -> CtcGreedyGenerator:
-        """Greedy generator at the largest of ``--chunk-ms`` (where it is left at its default, of the training's), with
-        the slot counts that the model was trained for."""
+        """Greedy generator at the largest of ``--chunk-ms``; what is not given on the command line follows the
+        training of the model."""
         trained = getattr(models[0], "cfg", None) or self.cfg
-        chosen = self.cfg.chunk_ms if self.cfg.chunk_ms != DEFAULT_CHUNK_MS else trained.chunk_ms
-        lookahead = self.cfg.lookahead_ms if self.cfg.lookahead_ms is not None else trained.lookahead_ms
-        geometries = parse_geometries(
-            chosen,
-            lookahead,
-            self.cfg.wait_chunks or trained.wait_chunks,
-            trained.pooling,
-            trained.text_upsample,
-            trained.unit_upsample,
+        given = {
+            name: getattr(self.cfg, name) if getattr(self.cfg, name) is not None else getattr(trained, name, None)
+            for name in ("chunk_ms", "lookahead_ms", "wait_chunks", "left_ms")
+        }
+        policies = ChunkPolicy.parse(
+            given["chunk_ms"] or DEFAULT_TRAINING_CHUNKS,
+            given["lookahead_ms"],
+            given["wait_chunks"] or 0,
+            given["left_ms"],
         )
-        logger.info(f"generating with chunk size {geometries[-1].name}")
-        return CtcGreedyGenerator(geometries[-1], self.labels.blank)
+        logger.info(f"generating with {policies[-1]}")
+        return CtcGreedyGenerator(policies[-1], self.labels)
 
     def inference_step(
         self,
@@ -280,18 +309,18 @@ class NastTask(FairseqTask):
 
     def build_bpe(self, args: Any) -> "PieceDecoder":
         """Turns the pieces that fairseq-generate prints into text."""
-        return PieceDecoder(self.tokenizer)
+        return PieceDecoder(self.labels)
 
 
 class PieceDecoder:
     """fairseq's interface for joining pieces."""
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, labels: TextLabels) -> None:
+        self.labels = labels
 
     def decode(self, pieces: str) -> str:
         """Pieces separated by spaces -> text."""
-        return self.tokenizer.decode(self.tokenizer.dictionary.index(piece) for piece in pieces.split())
+        return self.labels.decode(self.labels.label(piece) for piece in pieces.split())
 
 
 class _BleuOfMeters:
@@ -311,12 +340,12 @@ def _pair_counts(prefix: str, hypotheses: list[str], references: list[str], toke
     return bleu_counts(prefix, [pair[0] for pair in pairs], [pair[1] for pair in pairs], tokenize)
 
 
-def _fairseq_dictionary(labels: LabelDictionary) -> Dictionary:
+def _fairseq_dictionary(labels: TextLabels) -> Dictionary:
     dictionary = Dictionary()
-    for label in range(UNIT_OFFSET, len(labels)):
+    for label in range(NUM_SPECIALS, labels.size):
         dictionary.add_symbol(labels.piece(label))
-    if len(dictionary) != len(labels) or dictionary.index(BLANK) != labels.blank:
-        raise ValueError(f"the dictionary has {len(labels)} labels, but fairseq's form of it {len(dictionary)}")
+    if len(dictionary) != labels.size or dictionary.index(BLANK) != labels.blank:
+        raise ValueError(f"the dictionary has {labels.size} labels, but fairseq's form of it {len(dictionary)}")
     return dictionary
 
 
@@ -337,6 +366,3 @@ def _adapt_settings(cfg: NastTaskConfig) -> None:
     distributed = root.get("distributed_training") if root is not cfg else None
     if distributed is not None and distributed.distributed_world_size > 1:
         root.checkpoint.load_checkpoint_on_all_dp_ranks = True
-
-
-__all__ = ["SPECIALS", "ChunkGeometry", "NastTask", "NastTaskConfig"]
