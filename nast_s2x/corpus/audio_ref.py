@@ -1,85 +1,252 @@
-"""Features of an utterance, from wherever its manifest says they are."""
+"""References to recordings and their features, as the columns of tables write them."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
-import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import load_audio
-from nast_s2x.frontend.fbank import NUM_BINS, fbank
+from nast_s2x.errors import AudioError
+from nast_s2x.files import file_stamp
+from nast_s2x.frontend.audio import SAMPLE_RATE, load_audio, read_header
 
+NUM_BINS = 80
+"""Features of a frame."""
 _NPY_MAGIC = b"\x93NUMPY"
+_HEADER_BYTES = 4096  # enough for the header of a .npy file
+# Lists of segments are rounded: an end this far behind the end of the file is the end of the file.
+_SEGMENT_TOLERANCE = 0.1  # seconds
+AnyPath = str | os.PathLike[str]
 
 
-def load_features(audio: str, folder: str | os.PathLike[str] = ".") -> NDArray[np.float32]:
-    """Load the features of an utterance, without CMVN.
+@dataclass(frozen=True, slots=True)
+class AudioRef:
+    """A recording, a segment of one, or stored features.
 
-    Args:
-        audio: one of
-            * ``x.npy``: features (F, 80), float16 or float32;
-            * ``x.zip:offset:length``: an ``.npy`` or a sound file of ``length`` bytes at byte ``offset`` of an
-              uncompressed zip;
-            * ``x.wav`` (or flac, ogg, mp3, ...): features are computed on the fly;
-            * ``x.wav:start:samples``: the same for a part of the file, in samples at its own rate.
-        folder: where relative paths start.
+    ==========================  ======================================================================================
+    ``x.wav`` (flac, mp3, ...)  a sound file of any rate and number of channels
+    ``x.wav:START:SAMPLES``     a segment of it, counted in samples at the file's own rate
+    ``x.npy``                   features (F, 80)
+    ``x.zip:OFFSET:LENGTH``     a ``.npy`` or a sound file of LENGTH bytes at byte OFFSET of an uncompressed zip
+    ==========================  ======================================================================================
 
-    Returns:
-        (F, 80) float32.
+    Attributes:
+        path: the file.
+        start, count: of the segment in samples, or of the bytes in the zip; ``count`` is None for a whole file.
+        relative: True if a table named the file by a relative path; :func:`~nast_s2x.corpus.manifest.write_manifest`
+            then writes a relative path too.
 
-    Raises:
-        FileNotFoundError, ValueError: missing or unusable; the message names ``audio``.
+    Example:
+        >>> AudioRef.parse("talk.flac:16000:8000", "/data")
+        AudioRef(path=PosixPath('/data/talk.flac'), start=16000, count=8000, relative=True)
     """
-    path, segment = split_segment(audio)
-    full = Path(folder) / path
-    if full.suffix == ".zip":
-        if segment is None:
-            raise ValueError(f"{audio}: a zip needs a byte offset and length, as in x.zip:offset:length")
-        return _features_of_bytes(_read_bytes(full, *segment, name=audio), audio)
-    if full.suffix == ".npy":
-        if not full.is_file():
-            raise FileNotFoundError(f"{full}: no such feature file")
-        with open(full, "rb") as file:
-            return _load_npy(file, str(full))
-    start, frames = segment or (0, -1)
-    return fbank(load_audio(full, start=start, frames=frames)).numpy()
+
+    path: Path
+    start: int = 0
+    count: int | None = None
+    relative: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.count is None and self.start) or (self.count is not None and self.count < 1):
+            raise AudioError(f"{self.path}: a segment has a start from 0 and a length from 1, not {self._segment()}")
+        if self.is_packed and self.count is None:
+            raise AudioError(f"{self.path}: a zip needs a byte offset and length, as in x.zip:OFFSET:LENGTH")
+        if self.path.suffix == ".npy" and self.count is not None:
+            raise AudioError(f"{self.path}: segments of feature files are not supported, only of sound files")
+
+    @classmethod
+    def parse(cls, text: str, *folders: AnyPath) -> AudioRef:
+        """Read a reference. No file is opened.
+
+        Args:
+            text: one of the forms above. A file whose own name looks like a path with a segment is that file.
+            folders: where a relative path may start, the working directory by default. The first folder that has the
+                file counts, or the first one if none has it.
+
+        Raises:
+            AudioError: the text is no reference.
+        """
+        name, segment = _split(text)
+        may_be_file = segment is not None and not name.endswith(".zip")
+        found: AudioRef | None = None
+        for folder in folders or ("",):
+            if may_be_file and os.path.isfile(_join(folder, text)):
+                return cls(Path(_join(folder, text)), relative=not os.path.isabs(text))
+            path = _join(folder, name)
+            if found is None or os.path.isfile(path):
+                start, count = segment or (0, None)
+                found = cls(Path(path), start, count, not os.path.isabs(name))
+                if len(folders) < 2 or os.path.isabs(name) or os.path.isfile(path):
+                    break
+        assert found is not None
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.path}{self._segment()}"
+
+    def _segment(self) -> str:
+        return "" if self.count is None and not self.start else f":{self.start}:{self.count}"
+
+    @property
+    def name(self) -> str:
+        """Name of the file without its ending, and the start of a segment."""
+        return self.path.stem if self.count is None else f"{self.path.stem}-{self.start}"
+
+    @property
+    def is_packed(self) -> bool:
+        """True for bytes in a zip."""
+        return self.path.suffix == ".zip"
+
+    def stamp(self) -> str:
+        """Text that changes when the file is written again; also where there is no file."""
+        return f"{self}\t{file_stamp(self.path)}"
+
+    def problem(self) -> str | None:
+        """Why there is no such file, or None; the file is not opened."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return f"{self.path}: no such audio file"
+        except (OSError, ValueError) as error:
+            return f"{self.path}: {getattr(error, 'strerror', None) or error}"
+        # The type bits of the mode: named pipes and devices would be waited for without end.
+        return None if status.st_mode & 0o170000 == 0o100000 else f"{self.path}: not a file"
+
+    def samples(self) -> NDArray[np.float32]:
+        """Decode the recording: (n,) float32 in -1..1, mono, 16 kHz.
+
+        Raises:
+            AudioError: missing, unreadable, not finite, or stored features; a segment that the file does not have.
+        """
+        if self.is_packed:
+            data = self._bytes()
+            if data.startswith(_NPY_MAGIC):
+                raise AudioError(f"{self}: holds features, not samples")
+            return load_audio(io.BytesIO(data), name=str(self))
+        if self.path.suffix == ".npy":
+            raise AudioError(f"{self}: holds features, not samples")
+        if self.count is None:
+            return load_audio(self.path)
+        self._check_segment()
+        return load_audio(self.path, name=str(self), start=self.start, frames=self.count)
+
+    def features(self) -> NDArray[np.float32]:
+        """Read or compute the features: (F, 80) float32, without CMVN.
+
+        Raises:
+            AudioError: as for :meth:`samples`; features of another shape or not finite.
+        """
+        if not self._has_features():
+            from nast_s2x.frontend.fbank import fbank  # here: it imports torch, which reading tables does not need
+
+            return fbank(self.samples()).numpy()
+        features = _read_npy(io.BytesIO(self._bytes()), str(self))
+        if not np.isfinite(features).all():
+            raise AudioError(f"{self}: features hold NaN or infinite values")
+        return features
+
+    def num_frames(self) -> int:
+        """Number of feature frames (10 ms), from the header of the file. One more or less where a rate is converted.
+
+        Raises:
+            AudioError: missing or unreadable.
+        """
+        if self._has_features():
+            return _npy_header(io.BytesIO(self._bytes(_HEADER_BYTES)), str(self))[0][0]
+        if self.is_packed:
+            samples, rate = read_header(io.BytesIO(self._bytes()), name=str(self))
+        elif self.count is not None:
+            samples, rate = self._check_segment()
+        else:
+            samples, rate = read_header(self.path)
+        from nast_s2x.frontend.fbank import num_frames  # here: it imports torch
+
+        return num_frames(samples * SAMPLE_RATE // rate)
+
+    def _check_segment(self) -> tuple[int, int]:
+        """Samples that the file has of the segment, and its rate."""
+        samples, rate = read_header(self.path)
+        assert self.count is not None
+        end = self.start + self.count
+        if self.start >= samples or end > samples + _SEGMENT_TOLERANCE * rate:
+            raise AudioError(f"{self}: the segment ends at sample {end}, the file has {samples}")
+        return min(end, samples) - self.start, rate
+
+    def _has_features(self) -> bool:
+        if self.is_packed:
+            return self._bytes(len(_NPY_MAGIC)) == _NPY_MAGIC
+        return self.path.suffix == ".npy"
+
+    def _bytes(self, limit: int | None = None) -> bytes:
+        """The bytes of a reference into a zip, or of a whole file; the first ``limit`` of them."""
+        if not self.path.is_file():
+            raise AudioError(f"{self.path}: no such feature {'archive' if self.is_packed else 'file'}")
+        with open(self.path, "rb") as file:
+            if not self.is_packed:
+                return file.read(-1 if limit is None else limit)
+            assert self.count is not None
+            if self.start + self.count > os.fstat(file.fileno()).st_size:
+                raise AudioError(f"{self}: the archive ends before byte {self.start + self.count}")
+            file.seek(self.start)
+            return file.read(self.count if limit is None else min(limit, self.count))
+
+
+def _split(text: str) -> tuple[str, tuple[int, int] | None]:
+    """``path:first:second`` as the path and its two numbers; None if the text has no such ending."""
+    path, *numbers = text.rsplit(":", 2)
+    if len(numbers) == 2 and all(number.isascii() and number.isdecimal() for number in numbers):
+        return path, (int(numbers[0]), int(numbers[1]))
+    return text, None
+
+
+def _join(folder: AnyPath, name: str) -> str:
+    """Path of a file below a folder; ``..`` at its beginning leads to the parent of the folder, links followed."""
+    folder = os.fspath(folder)
+    while name.startswith("../"):
+        folder = os.path.dirname(os.path.realpath(folder) if not folder or os.path.islink(folder) else folder)
+        name = name[3:].lstrip("/")
+    return os.path.join(folder, name)
+
+
+def _npy_header(file: io.BytesIO, name: str) -> tuple[tuple[int, int], np.dtype[Any], bool]:
+    """Shape, type and order (True for Fortran) of an array of features; the file is then at its first value."""
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = readers[version](file, max_header_size=_HEADER_BYTES)
+    except (ValueError, OSError, EOFError, KeyError, SyntaxError, RecursionError) as error:
+        raise AudioError(f"{name}: not a numpy array ({error})") from None
+    if dtype.kind not in "fiu":
+        raise AudioError(f"{name}: not a numpy array of numbers, but of type {dtype}")
+    if len(shape) != 2 or shape[1] != NUM_BINS:
+        raise AudioError(f"{name}: features must have shape (frames, {NUM_BINS}), not {shape}")
+    return shape, dtype, fortran
+
+
+def _read_npy(file: io.BytesIO, name: str) -> NDArray[np.float32]:
+    """Features (F, 80) float32; only what the file holds is ever allocated."""
+    shape, dtype, fortran = _npy_header(file, name)
+    size = math.prod(shape) * dtype.itemsize
+    data = file.read(size)
+    if len(data) != size:
+        raise AudioError(f"{name}: not a numpy array ({size} bytes announced, {len(data)} there)")
+    return np.array(np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C"), np.float32, order="C")
+
+
+# Until the last of its callers is converted.
+
+
+def load_features(audio: str, folder: AnyPath = ".") -> NDArray[np.float32]:
+    """Features of a reference relative to a folder; see :meth:`AudioRef.features`."""
+    return AudioRef.parse(audio, folder).features()
 
 
 def split_segment(audio: str) -> tuple[str, tuple[int, int] | None]:
     """Split ``path:first:second`` into the path and its two numbers; None if the path has no such ending."""
-    path, *numbers = audio.rsplit(":", 2)
-    if len(numbers) == 2 and all(number.isascii() and number.isdecimal() for number in numbers):
-        return path, (int(numbers[0]), int(numbers[1]))
-    return audio, None
-
-
-def _read_bytes(path: Path, offset: int, length: int, name: str) -> bytes:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such feature archive")
-    with open(path, "rb") as file:
-        file.seek(offset)
-        data = file.read(length)
-    if len(data) != length:
-        raise ValueError(f"{name}: the archive ends before byte {offset + length}")
-    return data
-
-
-def _features_of_bytes(data: bytes, name: str) -> NDArray[np.float32]:
-    if data.startswith(_NPY_MAGIC):
-        return _load_npy(io.BytesIO(data), name)
-    return fbank(load_audio(io.BytesIO(data), name=name)).numpy()
-
-
-def _load_npy(file: IO[bytes], name: str) -> NDArray[np.float32]:
-    try:
-        features = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{name}: not a numpy array ({error})") from error
-    if features.ndim != 2 or features.shape[1] != NUM_BINS:
-        raise ValueError(f"{name}: features must have shape (frames, {NUM_BINS}), not {features.shape}")
-    return features.astype(np.float32, copy=False)
+    return _split(audio)

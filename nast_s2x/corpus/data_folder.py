@@ -81,6 +81,20 @@ class DataConfig:
         return []
 
 
+def read_audio_root(folder: str | os.PathLike[str]) -> Path | None:
+    """Folder that relative audio paths of a data folder start from; None where no ``config.yaml`` names one.
+
+    Only this key is read: the file's name is a common one, so any other content is accepted.
+    """
+    config = Path(folder) / CONFIG_NAME
+    try:
+        values = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, OSError):
+        values = None
+    root = values.get("audio_root") if isinstance(values, dict) else None
+    return config.parent / root if isinstance(root, str) and root else None
+
+
 def _fields(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     bins = int(values.get("input_feat_per_channel", 80)) * int(values.get("input_channels", 1))
     if bins != 80:

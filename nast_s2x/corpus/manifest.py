@@ -1,18 +1,446 @@
-"""Manifests: tab-separated tables with a header, one utterance per line, no quoting of any kind."""
+"""Utterances, and the tables and lists that name them: one reader, one writer.
+
+A table is tab-separated UTF-8 text with a header, one utterance a line, without quoting of any kind.
+
+**Where relative audio paths start**, in every table and list: the first of these folders that has the file
+
+1. ``audio_root`` of the ``config.yaml`` beside the table, where a data folder has one;
+2. the folder of the table; if the table is a symbolic link, then the folder of the real file too;
+3. the working directory.
+
+A caller that gives ``root`` replaces all three.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.files import read_json
+from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
+from nast_s2x.corpus.data_folder import read_audio_root
+from nast_s2x.corpus.utterance import Units, Utterance, parse_durations, parse_units, unit_string  # noqa: F401
+from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.files import read_json, write_atomic
 
+TARGET_AUDIO = "tgt_speech"
+"""Usual name of the column with recordings of the target speech."""
 RECORD_SUFFIX = ".units.json"
 # Names of the same columns in fairseq's speech-to-speech manifests.
 _ALIASES = {"src_audio": "audio", "src_n_frames": "n_frames"}
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """What is wrong with a line of a table."""
+
+    line: int
+    reason: str
+    path: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows of a table or list, in order.
+
+    Attributes:
+        path: the file.
+        rows: the usable rows.
+        problems: the others, by line.
+        columns: header of the table, in its order; empty for a list.
+        lines: line number of each row.
+    """
+
+    path: Path
+    rows: list[Utterance]
+    problems: list[Problem] = field(default_factory=list)
+    columns: tuple[str, ...] = ()
+    lines: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self.rows)
+
+    def unit_hash(self) -> str | None:
+        """Hash of the centroids that all units come from; None where no row has one.
+
+        Raises:
+            ManifestError: units of several sets of centroids, or only some rows with a hash.
+        """
+        first: dict[str | None, int] = {}
+        for row, line in zip(self.rows, self.lines, strict=True):
+            if row.units is not None:
+                first.setdefault(row.units.hash, line)
+        if len(first) > 1:
+            found = ", ".join(f"{value or 'none'} (line {line})" for value, line in first.items())
+            raise ManifestError(f"{self.path}: units of different centroids in one manifest, unit_hash {found}")
+        return next(iter(first), None)
+
+
+def read_manifest(
+    path: AnyPath,
+    *,
+    required: Sequence[str] = (),
+    split: str | Collection[str] | None = None,
+    root: AnyPath | None = None,
+    target_audio: str = TARGET_AUDIO,
+    num_units: int | None = None,
+    with_durations: bool = False,
+    keep_extra: bool = False,
+    unique_ids: bool = True,
+    check_files: bool = False,
+    whole: bool = False,
+    strict: bool = True,
+) -> Manifest:
+    """Read a table.
+
+    Columns: ``id``, ``split``, ``audio``, ``n_frames``, ``src_text``, ``tgt_text``, ``tgt_speech`` (a recording),
+    ``tgt_audio`` (a unit string, fairseq's name), ``tgt_durations``, ``unit_hash``; ``src_audio`` and
+    ``src_n_frames`` are read as ``audio`` and ``n_frames``. Spaces around a cell mean nothing. Without ``id``, rows are
+    named after their recordings. ``tgt_n_frames`` is not read: it is the number of units.
+
+    Args:
+        path: the table.
+        required: columns that must exist and, in each row, be filled.
+        split: only rows of this split, or of any of these. Without a column ``split`` the table is one split: all rows
+            are of the one asked for.
+        root: folder where relative audio paths start; by default see above.
+        target_audio: name of the column that is read as ``target_audio``.
+        num_units: number of unit codes K; each code must be below.
+        with_durations: read ``tgt_durations`` too.
+        keep_extra: keep the columns not named above in ``extra``.
+        unique_ids: an id that appears twice is a problem.
+        check_files: a recording without a file is a problem.
+        whole: refuse a table whose last line does not end: it may have been cut off.
+        strict: any problem raises; otherwise they are returned.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ManifestError: not UTF-8, a column missing or twice, no row of the split; with ``strict``, any bad row.
+    """
+    path = Path(path)
+    header, lines = _read_lines(path, required, whole)
+    reader = _RowReader(path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files)
+    wanted = {split} if isinstance(split, str) else None if split is None else set(split)
+    only = split if isinstance(split, str) else ""
+    result = Manifest(path, [], [], tuple(header), [])
+    splits: set[str] = set()
+    first_line: dict[str, int] = {}
+    for number, cells in _cells(header, lines):
+        name = cells.get("split", only).strip(" ") if isinstance(cells, dict) else None
+        if name is not None:
+            splits.add(name)
+            if wanted is not None and "split" in header and name not in wanted:
+                continue
+        try:
+            row = reader.read(number, cells, name or "")
+            if unique_ids and first_line.setdefault(row.id, number) != number:
+                raise ManifestError(f"id {row.id!r} is that of line {first_line[row.id]} too")
+        except (ManifestError, AudioError) as error:
+            result.problems.append(Problem(number, str(error), str(path)))
+            continue
+        result.rows.append(row)
+        result.lines.append(number)
+    if not result.rows and not result.problems:
+        raise ManifestError(f"{path}: {_no_row(wanted, splits)}")
+    if strict:
+        raise_problems(result.problems)
+    return result
+
+
+def read_lists(
+    source: AnyPath,
+    target: AnyPath | None = None,
+    units: AnyPath | None = None,
+    *,
+    root: AnyPath | None = None,
+    check_files: bool = True,
+    strict: bool = True,
+) -> Manifest:
+    """Read lists in the form of SimulEval: line i of each file belongs to recording i.
+
+    Args:
+        source: audio paths, one a line.
+        target: translations.
+        units: unit strings of the translations.
+        root, check_files, strict: as for :func:`read_manifest`.
+
+    Raises:
+        FileNotFoundError: a list is missing.
+        ManifestError: an empty list, an empty line, lists of different lengths; with ``strict``, any bad line.
+    """
+    source = Path(source)
+    paths = _list_lines(source, "audio path")
+    texts = _parallel_lines(source, paths, target, "reference")
+    strings = _parallel_lines(source, paths, units, "units")
+    folders = audio_folders(source, root)
+    result = Manifest(source, [])
+    for number, (path, text, string) in enumerate(zip(paths, texts, strings, strict=True), start=1):
+        file: AnyPath = source
+        try:
+            audio = _find_audio(path, folders, check_files)
+            file = units or source
+            codes = None if string is None else Units.parse(string)
+        except (ManifestError, AudioError) as error:
+            result.problems.append(Problem(number, str(error), str(file)))
+            continue
+        row = Utterance(audio.name, audio=audio, target_text=text or "", units=codes, place=f"{source}:{number}")
+        result.rows.append(row)
+        result.lines.append(number)
+    if strict:
+        raise_problems(result.problems)
+    return result
+
+
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise :class:`ManifestError` with all problems if there is any; its message is the first."""
+    if problems:
+        more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
+        raise ManifestError(f"{problems[0]}{more}", map(str, problems))
+
+
+def write_manifest(
+    path: AnyPath,
+    rows: Iterable[Utterance],
+    columns: Sequence[str] | None = None,
+    *,
+    root: AnyPath | None = None,
+    target_audio: str = TARGET_AUDIO,
+) -> None:
+    """Write a table that :func:`read_manifest` reads, atomically. References to files keep their form: those that a
+    table named by a relative path are written relative to the new table.
+
+    Args:
+        rows: may be an iterator; without ``columns`` all rows are held in memory.
+        columns: the header. By default the columns that any row fills, those of ``extra`` last.
+        root: folder where relative paths start, by default that of the table.
+        target_audio: name of the column for ``target_audio``.
+
+    Raises:
+        ManifestError: a cell that holds a tab or a line break; names the row.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    folder = os.path.realpath(root if root is not None else path.parent)
+    writers = _cell_writers(folder, target_audio)
+    if columns is None:
+        rows = list(rows)
+        extra = dict.fromkeys(name for row in rows for name in row.extra or ())
+        filled = {name for name, write in writers.items() if name == "id" or any(write(row) for row in rows)}
+        columns = [name for name in writers if name in filled and (name != "tgt_n_frames" or "tgt_audio" in filled)]
+        columns += [name for name in extra if name not in columns]
+    lines = ["\t".join(columns)]
+    for row in rows:
+        cells = [writers[name](row) if name in writers else (row.extra or {}).get(name, "") for name in columns]
+        broken = next((cell for cell in cells if any(mark in cell for mark in "\t\n\r")), None)
+        if broken is not None:
+            raise ManifestError(f"{path}: id {row.id!r}: a cell cannot hold a tab or a line break: {broken!r}")
+        lines.append("\t".join(cells))
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def audio_folders(table: AnyPath, root: AnyPath | None = None) -> tuple[str, ...]:
+    """Folders where relative audio paths of a table may start, absolute, in the order of the module's docstring."""
+    if root is not None:
+        return (os.path.abspath(root),)
+    beside = os.path.dirname(os.path.abspath(table))
+    real = os.path.dirname(os.path.realpath(table))
+    found = [read_audio_root(beside), beside, *([] if os.path.realpath(beside) == real else [real]), os.getcwd()]
+    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in found if folder is not None))
+
+
+def unit_record(manifest: AnyPath) -> dict[str, Any]:
+    """Content of ``NAME.units.json`` beside a units manifest (``nast-s2x units extract`` writes it); empty without one.
+
+    Raises:
+        NastError: not a JSON object.
+    """
+    path = Path(manifest).with_suffix(RECORD_SUFFIX)
+    return read_json(path) if path.is_file() else {}
+
+
+# Lines to rows
+
+
+def _read_lines(path: Path, required: Sequence[str], whole: bool) -> tuple[list[str], list[str]]:
+    """Header and other lines of a table."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest")
+    text = _decode(path)
+    if whole and not text.endswith("\n"):
+        raise ManifestError(f"{path}: the last line does not end in a newline: the table may be cut off")
+    # Cells may hold characters that str.splitlines takes for line ends: split at newlines only.
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    header = [_ALIASES.get(name.strip(), name.strip()) for name in lines[0].split("\t")]
+    if len(set(header)) != len(header):
+        raise ManifestError(f"{path}:1: a column appears twice: {', '.join(header)}")
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise ManifestError(f"{path}:1: no column {', '.join(missing)} (tab-separated columns: {', '.join(header)})")
+    return header, lines[1:]
+
+
+def _decode(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def _cells(header: list[str], lines: list[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """(line number, cells or what is wrong) of each line that is not blank; the header is line 1."""
+    for number, line in enumerate(lines, start=2):
+        if line.strip():
+            cells = line.split("\t")
+            fits = len(cells) == len(header)
+            yield number, dict(zip(header, cells)) if fits else f"has {len(cells)} columns, the header {len(header)}"
+
+
+@dataclass
+class _RowReader:
+    """Cells to :class:`Utterance`; the arguments are those of :func:`read_manifest`."""
+
+    path: Path
+    header: list[str]
+    required: Sequence[str]
+    root: AnyPath | None
+    target_audio: str
+    num_units: int | None
+    with_durations: bool
+    keep_extra: bool
+    check_files: bool
+
+    def __post_init__(self) -> None:
+        self.folders = audio_folders(self.path, self.root)
+        self.found: dict[str, Path] = {}  # of archives, which many rows name
+        known = {*_cell_writers("", self.target_audio), "tgt_n_frames"}
+        self.others = [name for name in self.header if name not in known] if self.keep_extra else []
+
+    def read(self, line: int, cells: dict[str, str] | str, split: str) -> Utterance:
+        """Raises :class:`ManifestError` or :class:`AudioError`."""
+        if isinstance(cells, str):
+            raise ManifestError(cells)
+        if any("\r" in cell for cell in cells.values()):
+            raise ManifestError("a carriage return inside the line")
+        empty = [name for name in self.required if not cells[name].strip()]
+        if empty:
+            raise ManifestError(f"empty {', '.join(empty)}")
+        values = {name: cell.strip(" ") for name, cell in cells.items()}
+        audio, target_audio = (self._audio(values.get(name, "")) for name in ("audio", self.target_audio))
+        recording = audio or target_audio
+        return Utterance(
+            id=values.get("id") or (recording.name if recording else ""),
+            split=split,
+            audio=audio,
+            num_frames=_whole_number(values.get("n_frames", "")),
+            source_text=values.get("src_text", ""),
+            target_text=values.get("tgt_text", ""),
+            target_audio=target_audio,
+            units=self._units(values),
+            extra={name: values[name] for name in self.others} if self.keep_extra else None,
+            place=f"{self.path}:{line}",
+        )
+
+    def _audio(self, text: str) -> AudioRef | None:
+        if not text:
+            return None
+        name, colon, place = text.partition(".zip:")
+        if colon and name in self.found:
+            start, _, count = place.partition(":")
+            if start.isdecimal() and count.isdecimal():
+                return AudioRef(self.found[name], int(start), int(count), not os.path.isabs(name))
+        audio = _find_audio(text, self.folders, self.check_files)
+        if colon and audio.is_packed:
+            self.found[name] = audio.path
+        return audio
+
+    def _units(self, values: Mapping[str, str]) -> Units | None:
+        if not values.get("tgt_audio"):
+            return None
+        durations = values.get("tgt_durations") if self.with_durations else None
+        return Units.parse(values["tgt_audio"], durations, values.get("unit_hash"), self.num_units)
+
+
+def _find_audio(text: str, folders: Sequence[str], check_file: bool) -> AudioRef:
+    audio = AudioRef.parse(text, *folders)
+    problem = audio.problem() if check_file else None
+    if problem is None:
+        return audio
+    others = [] if os.path.isabs(text) else [str(AudioRef.parse(text, folder).path) for folder in folders[1:]]
+    raise AudioError(problem + (f" (nor {' nor '.join(others)})" if others else ""))
+
+
+def _whole_number(text: str) -> int | None:
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise ManifestError(f"n_frames must be a whole number, not {text[:40]!r}")
+    return int(text) if text else None
+
+
+def _no_row(wanted: Collection[str] | None, splits: Collection[str]) -> str:
+    if not wanted or not splits:
+        return "there is no row"
+    known = ", ".join(sorted(name or "(empty)" for name in splits))
+    return f"there is no row of split {', '.join(sorted(wanted))} (there are: {known})"
+
+
+def _list_lines(path: Path, what: str) -> list[str]:
+    """Lines of a list; ``what`` each of them is."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such list")
+    lines = [line.strip() for line in _decode(path).removesuffix("\n").split("\n")]
+    if lines == [""]:
+        raise ManifestError(f"{path}: the list is empty")
+    if "" in lines:
+        raise ManifestError(f"{path}:{lines.index('') + 1}: empty line, expected one {what} a line")
+    return lines
+
+
+def _parallel_lines(source: Path, paths: Sequence[str], other: AnyPath | None, what: str) -> Sequence[str | None]:
+    if other is None:
+        return [None] * len(paths)
+    lines = _list_lines(Path(other), what)
+    if len(lines) != len(paths):
+        raise ManifestError(f"{source} has {len(paths)} lines, {other} has {len(lines)}: they do not belong together")
+    return lines
+
+
+def _cell_writers(folder: str, target_audio: str) -> dict[str, Callable[[Utterance], str]]:
+    """Column -> its cell of a row, in the usual order of columns."""
+
+    def reference(audio: AudioRef | None) -> str:
+        if audio is None or not (audio.relative or not audio.path.is_absolute()):
+            return str(audio or "")
+        # Without `..`, which leads elsewhere behind a symbolic link.
+        parent = os.path.realpath(audio.path.parent) if os.pardir in audio.path.parts else audio.path.parent
+        path = os.path.relpath(os.path.join(os.path.abspath(parent), audio.path.name), folder)
+        return str(AudioRef(Path(path), audio.start, audio.count))
+
+    def durations(row: Utterance) -> str:
+        return unit_string(row.units.durations or ()) if row.units else ""
+
+    return {
+        "id": lambda row: row.id,
+        "audio": lambda row: reference(row.audio),
+        "n_frames": lambda row: "" if row.num_frames is None else str(row.num_frames),
+        "src_text": lambda row: row.source_text,
+        "tgt_text": lambda row: row.target_text,
+        "split": lambda row: row.split,
+        target_audio: lambda row: reference(row.target_audio),
+        "tgt_audio": lambda row: str(row.units or ""),
+        "tgt_n_frames": lambda row: str(len(row.units.codes)) if row.units else "0",
+        "tgt_durations": durations,
+        "unit_hash": lambda row: (row.units.hash if row.units else None) or "",
+    }
+
+
+# Until the last of their callers is converted.
 
 
 @dataclass(frozen=True)
@@ -82,53 +510,6 @@ def _rows(header: list[str], lines: list[str]) -> Iterator[Row]:
         if len(cells) != len(header):
             problem = f"has {len(cells)} columns, the header {len(header)}"
         yield Row(number, dict(zip(header, cells)), problem)
-
-
-def parse_units(text: str, num_units: int | None = None) -> tuple[int, ...]:
-    """Parse a unit string such as "71 12 993".
-
-    Args:
-        text: unit codes separated by spaces.
-        num_units: K; every code must be below it if given.
-
-    Raises:
-        ValueError: empty, not whole numbers, or a code outside 0..K-1.
-    """
-    words = text.split()
-    if not words:
-        raise ValueError("empty unit string")
-    bad = next((word for word in words if not (word.isascii() and word.isdecimal())), None)
-    if bad is not None:
-        raise ValueError(f"unit string holds {bad!r}, which is not a unit code")
-    units = tuple(int(word) for word in words)
-    if num_units is not None and max(units) >= num_units:
-        raise ValueError(f"unit {max(units)} is outside 0..{num_units - 1}")
-    return units
-
-
-def parse_durations(text: str, count: int) -> tuple[int, ...]:
-    """Durations such as "3 1 2".
-
-    Raises:
-        ValueError: not whole numbers from 1, or not ``count`` of them.
-    """
-    words = text.split()
-    bad = next((word for word in words if not (word.isascii() and word.isdecimal() and int(word))), None)
-    if bad is not None:
-        raise ValueError(f"tgt_durations must be whole numbers of frames, 1 or more, but hold {bad!r}")
-    if len(words) != count:
-        raise ValueError(f"{len(words)} durations for {count} units")
-    return tuple(map(int, words))
-
-
-def unit_record(manifest: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ``NAME.units.json`` beside a units manifest says (``nast-s2x units extract`` writes it); empty without one.
-
-    Raises:
-        ValueError: not a JSON object.
-    """
-    path = Path(manifest).with_suffix(RECORD_SUFFIX)
-    return read_json(path) if path.is_file() else {}
 
 
 def read_split(path: str | os.PathLike[str], num_units: int | None = None) -> list[Example]:

@@ -122,17 +122,29 @@ def read_samples(
         raise AudioError(f"{name}: {error}") from error
 
 
-def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> int:
-    """Number of samples at ``sample_rate`` that a sound file's header declares, without reading the sound.
+def read_header(source: str | os.PathLike[str] | IO[bytes], name: str | None = None) -> tuple[int, int]:
+    """Number of samples of each channel and sample rate that a sound file's header declares; no sound is decoded.
+
+    Args:
+        source: path, or a binary file object.
+        name: what error messages call it; the path by default.
 
     Raises:
         AudioError: missing or unreadable; names the file.
     """
+    if isinstance(source, (str, os.PathLike)):
+        source = os.fspath(source)
     try:
-        info = soundfile.info(os.fspath(path))
+        info = soundfile.info(source)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from error
-    return int(info.frames * sample_rate / info.samplerate)
+        raise AudioError(f"{name or source}: cannot be read as audio ({_reason(error)})") from error
+    return int(info.frames), int(info.samplerate)
+
+
+def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> int:
+    """Number of samples at ``sample_rate`` that a sound file's header declares; errors as in :func:`read_header`."""
+    samples, rate = read_header(path)
+    return samples * sample_rate // rate
 
 
 def _read_whole(source: Any, start: int, frames: int) -> tuple[NDArray[np.float32], int]:

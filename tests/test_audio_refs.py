@@ -1,0 +1,147 @@
+"""References to recordings: every form, and every consumer of tables with every form."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from nast_s2x.corpus import AudioRef
+from nast_s2x.errors import AudioError
+from nast_s2x.frontend.audio import load_audio
+from nast_s2x.frontend.fbank import fbank
+
+RATE = 48000
+
+
+def noise(seconds: float, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def pack(path: Path, *files: Path) -> list[str]:
+    """An uncompressed zip of files; returns the reference of each."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    with zipfile.ZipFile(path) as archive:
+        return [
+            f"{path.name}:{info.header_offset + 30 + len(info.filename)}:{info.file_size}"
+            for info in archive.infolist()
+        ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One second of sound at 48 kHz inside a longer file, cut out, and its features."""
+    whole = noise(3.0)
+    cut = whole[RATE : 2 * RATE]
+    soundfile.write(tmp_path / "long.flac", whole, RATE, subtype="PCM_24")
+    soundfile.write(tmp_path / "cut.flac", cut, RATE, subtype="PCM_24")
+    soundfile.write(tmp_path / "cut.wav", soundfile.read(tmp_path / "cut.flac", dtype="float32")[0], RATE, "FLOAT")
+    np.save(tmp_path / "cut.npy", fbank(load_audio(tmp_path / "cut.flac")).numpy())
+    return tmp_path
+
+
+def references(folder: Path) -> list[str]:
+    """The same second of sound in every form."""
+    packed = pack(folder / "p.zip", folder / "cut.npy", folder / "cut.wav")
+    return ["cut.flac", "cut.wav", "cut.npy", f"long.flac:{RATE}:{RATE}", *packed, str(folder / "cut.flac")]
+
+
+def test_every_form_gives_the_same_features(folder: Path) -> None:
+    expected = fbank(load_audio(folder / "cut.flac")).numpy()
+    for text in references(folder):
+        audio = AudioRef.parse(text, folder)
+        np.testing.assert_array_equal(audio.features(), expected)
+        assert audio.features().dtype == np.float32 and audio.num_frames() == len(expected) == 98
+        assert AudioRef.parse(str(audio)) == audio and audio.relative == (not os.path.isabs(text))
+        if ".npy" not in text and audio.path.suffix != ".zip":
+            np.testing.assert_array_equal(audio.samples(), load_audio(folder / "cut.flac"))
+    half = folder / "half.npy"
+    np.save(half, np.asfortranarray(expected.astype(np.float16)))
+    found = AudioRef(half).features()
+    assert found.dtype == np.float32 and found.flags.c_contiguous and np.abs(found - expected).max() < 0.01
+
+
+def test_a_segment_is_the_cut_file(folder: Path) -> None:
+    np.testing.assert_array_equal(
+        AudioRef(folder / "long.flac", RATE, RATE).samples(), AudioRef(folder / "cut.flac").samples()
+    )
+    # A segment may end some milliseconds behind the file, as rounded lists have it.
+    end = AudioRef(folder / "long.flac", 2 * RATE, RATE + 900)
+    assert len(end.samples()) == 16000 and end.num_frames() == 98
+    for start, count in ((2 * RATE, 2 * RATE), (3 * RATE, 10)):
+        for read in (AudioRef.samples, AudioRef.num_frames):
+            with pytest.raises(AudioError, match=rf"long\.flac:{start}:{count}: the segment ends at sample"):
+                read(AudioRef(folder / "long.flac", start, count))
+
+
+def test_a_file_whose_name_looks_like_a_segment(folder: Path) -> None:
+    (folder / "cut.flac").rename(folder / "a.flac:1:2")
+    audio = AudioRef.parse("a.flac:1:2", folder)
+    assert audio == AudioRef(folder / "a.flac:1:2") and audio.num_frames() == 98
+    assert AudioRef.parse("b.flac:1:2", folder) == AudioRef(folder / "b.flac", 1, 2)
+    assert AudioRef.parse("b.flac:1:-2", folder) == AudioRef(folder / "b.flac:1:-2")
+
+
+def test_stamps_follow_the_file(folder: Path) -> None:
+    audio = AudioRef(folder / "cut.wav", 5, 100)
+    before = audio.stamp()
+    assert before == audio.stamp() and before != AudioRef(folder / "cut.wav").stamp()
+    os.utime(folder / "cut.wav", ns=(1, 1))
+    assert audio.stamp() != before and "missing" in AudioRef(folder / "none.wav").stamp()
+
+
+def test_links_and_parents(folder: Path) -> None:
+    (folder / "real/deep").mkdir(parents=True)
+    (folder / "cut.flac").rename(folder / "real/cut.flac")
+    (folder / "link").symlink_to(folder / "real/deep")
+    assert AudioRef.parse("../cut.flac", folder / "link").num_frames() == 98
+    assert AudioRef.parse("link/../cut.flac", folder).problem() is None
+
+
+def test_errors_name_the_reference(folder: Path) -> None:
+    np.save(folder / "narrow.npy", np.zeros((5, 40), np.float32))
+    np.save(folder / "flat.npy", np.zeros(5, np.float32))
+    np.save(folder / "nan.npy", np.full((5, 80), np.nan, np.float32))
+    np.save(folder / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (folder / "bad.npy").write_bytes(b"nonsense")
+    (folder / "x.zip").write_bytes(bytes(100))
+    np.save(folder / "cutoff.npy", np.zeros((9, 80), np.float32))
+    (folder / "cutoff.npy").write_bytes((folder / "cutoff.npy").read_bytes()[:-1])
+    for text, message in (
+        ("narrow.npy", r"narrow\.npy: features must have shape \(frames, 80\), not \(5, 40\)"),
+        ("flat.npy", r"flat\.npy: features must have shape"),
+        ("nan.npy", r"nan\.npy: features hold NaN"),
+        ("bad.npy", r"bad\.npy: not a numpy array"),
+        ("object.npy", r"object\.npy: not a numpy array of numbers"),
+        ("cutoff.npy", r"cutoff\.npy: not a numpy array \(2880 bytes announced, 2879 there\)"),
+        ("none.npy", r"none\.npy: no such feature file"),
+        ("none.zip:1:2", r"none\.zip: no such feature archive"),
+        ("x.zip", "needs a byte offset"),
+        ("x.npy:1:2", "segments of feature files"),
+        ("x.wav:1:0", "a start from 0 and a length from 1"),
+        ("x.zip:90:20", r"x\.zip:90:20: the archive ends before byte 110"),
+        (f"x.zip:0:{10**15}", r"the archive ends before byte"),
+        ("x.zip:10:20", r"x\.zip:10:20: cannot be read as audio"),
+        ("none.wav", r"none\.wav: no such audio file"),
+    ):
+        with pytest.raises(AudioError, match=message):
+            AudioRef.parse(text, folder).features()
+    with pytest.raises(AudioError, match="holds features, not samples"):
+        AudioRef(folder / "cut.npy").samples()
+
+
+def test_what_a_header_claims_is_not_allocated(folder: Path) -> None:
+    """128 bytes that announce 10^11 frames."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**11, 80)})
+    (folder / "huge.npy").write_bytes(buffer.getvalue())
+    with pytest.raises(AudioError, match="bytes announced, 0 there"):
+        AudioRef(folder / "huge.npy").features()
