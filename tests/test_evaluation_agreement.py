@@ -187,7 +187,7 @@ def spoken(tmp_path: Path) -> tuple[SpeechToSpeechInstance, Utterance]:
     return instance, read_log(tmp_path)[0]
 
 
-def test_speech_in_simulevals_memory(spoken: tuple[SpeechToSpeechInstance, Utterance]) -> None:
+def test_speech_in_simulevals_memory(speech: tuple[SpeechToSpeechInstance, Utterance]) -> None:
     instance, utterance = spoken
     # 40 ms at 80, 150 at 120 until 270, 62.5 at 360 until 422.5, 312.5 at 800.
     assert utterance.delays == (80, 120, 360, 800) and utterance.durations == (40, 150, 62.5, 312.5)
@@ -199,7 +199,7 @@ def test_speech_in_simulevals_memory(spoken: tuple[SpeechToSpeechInstance, Utter
     assert figures["ATD_CA"] == pytest.approx(simuleval_score("ATD", {0: instance}, computation_aware=True))
 
 
-def test_pieces_are_found_in_simulevals_sound_file(spoken: tuple[SpeechToSpeechInstance, Utterance]) -> None:
+def test_pieces_are_found_in_simulevals_sound_file(speech: tuple[SpeechToSpeechInstance, Utterance]) -> None:
     _, utterance = spoken
     pieces = speech_of(utterance)
     assert [len(piece) for piece in pieces] == [640, 2400, 1000, 5000]

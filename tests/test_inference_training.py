@@ -68,8 +68,8 @@ def test_average_goes_on_training_and_exports(data: Path, checkpoints: list[Path
     assert system.num_units == UNITS and system.info.origin == {"checkpoint": "nast_s2x", "updates": 1, "averaged": 2}
     assert system.model.config.unit_sinusoids == 0.25 and system.model.config.unit_rotary
     streaming = system.policy(320)
-    assert system.trained.knows(streaming) and system.trained.chunk_ms == (320, 640, None)
-    assert (streaming.lookahead_ms, streaming.wait_chunks, streaming.unit_upsample) == (160, 1, 4)
+    assert streaming in system.trained and [policy.name for policy in system.trained] == ["320", "640", "offline"]
+    assert (streaming.lookahead_ms, streaming.wait_chunks, system.model.config.rates.unit_upsample) == (160, 1, 4)
 
 
 def test_generate_agrees_with_fairseq_generate(

@@ -12,12 +12,12 @@ import soundfile
 from random_system import NUM_UNITS, make_bundle, make_signal, make_voice
 
 from nast_s2x.cli.main import main
-from nast_s2x.cli.speech import file_names
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.playback import Playback
+from nast_s2x.inference.speech_folder import file_names
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System
 from nast_s2x.vocoder.checkpoint import save_vocoder
@@ -111,7 +111,7 @@ def test_buffer_lookahead_and_people(
     playback = played(emissions, buffer_ms=250)
     alone, _ = soundfile.read(tmp_path / "two.wav", dtype="float32")
     assert alone.shape == playback.speech().shape and np.abs(alone - playback.speech()).max() <= STEP
-    assert f"spoken: {len(alone) / 16000:.2f} s, from " in out and "(the source ends at 0.90 s)" in out
+    assert f"speech: {len(alone) / 16000:.2f} s, from " in out and "(the source ends at 0.90 s)" in out
     start = float(out.split("from ")[1].split(" s")[0])
     assert start == pytest.approx(playback.start_ms / 1000, abs=0.011)  # resampled: times to 10 ms
     for name in ("two.wav", "two.stereo.wav", "two.srt"):

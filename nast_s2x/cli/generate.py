@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, with_speech
-from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system, printable
+from nast_s2x.errors import ConfigError
+from nast_s2x.files import open_atomic
+from nast_s2x.progress import progress_bar
 
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkPolicy
-    from nast_s2x.cli.sound_folder import SoundFolder
+    from nast_s2x.corpus.utterance import Utterance
     from nast_s2x.inference.generation import GeneratedRow, SourceRow
+    from nast_s2x.inference.speech_folder import SpeechFolder
     from nast_s2x.inference.system import System
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
@@ -61,50 +65,56 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generate; returns the exit status."""
-    from nast_s2x.inference.generation import shard_rows
+    from nast_s2x.inference.generation import check_batch_limits, shard_rows
 
     check_speech_flags(args, ("--output-wav",))
-    all_rows = _rows(args)
-    rows = shard_rows(all_rows, args.num_shards, args.shard_id)
+    check_batch_limits(args.batch_size, args.max_tokens)
+    utterances = _utterances(args)
+    rows = shard_rows(utterances, args.num_shards, args.shard_id)
     system, policy = open_system(args, prefer_offline=True)
     system, synthesis = with_speech(args, system)
     with_units = system.has_units and not args.no_units
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        sounds = _open_sounds(stack, args, all_rows) if args.speech else None
+        folder = _open_folder(stack, args, utterances) if args.speech else None
         json_file = _open(stack, args.json) if args.json else None
-        # JSON on standard output has it to itself.
+        # With JSON on standard output, nothing else is written there.
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
         results = _generated(args, system, policy, rows, synthesis)
-        done = list(_write(results, system, with_units, lines, json_file, sounds))
+        done = list(_write(results, system, with_units, lines, json_file, folder))
     _report(args, done, time.monotonic() - started)
-    if sounds is not None:
-        log_stderr(sounds.report())
+    if folder is not None:
+        seconds = folder.num_samples / system.sample_rate
+        log_stderr(f"wrote {folder.num_files} sound files, {seconds:.1f} s of speech: {folder.list}")
     return 1 if any(row.error for row in done) else 0
 
 
-def _open_sounds(stack: contextlib.ExitStack, args: argparse.Namespace, all_rows: list[SourceRow]) -> SoundFolder:
-    from nast_s2x.cli.sound_folder import SoundFolder
+def _open_folder(stack: contextlib.ExitStack, args: argparse.Namespace, utterances: list[Utterance]) -> SpeechFolder:
+    from nast_s2x.inference.speech_folder import SpeechFolder
 
     part = (args.shard_id, args.num_shards) if args.num_shards > 1 else None
-    return stack.enter_context(SoundFolder(Path(args.output_wav or DEFAULT_FOLDER), all_rows, part))
+    return stack.enter_context(SpeechFolder(Path(args.output_wav or DEFAULT_FOLDER), utterances, part))
 
 
-def _rows(args: argparse.Namespace) -> list[SourceRow]:
-    from nast_s2x.inference.generation import rows_of_files, rows_of_manifest
+def _utterances(args: argparse.Namespace) -> list[Utterance]:
+    from nast_s2x.corpus.audio_ref import AudioRef
+    from nast_s2x.corpus.manifest import read_manifest
+    from nast_s2x.corpus.utterance import Utterance
 
     if bool(args.audio) == bool(args.manifest):
-        raise ValueError("give either audio files or --manifest")
+        raise ConfigError("give either audio files or --manifest")
     if args.split and not args.manifest:
-        raise ValueError("--split needs --manifest")
-    return rows_of_manifest(args.manifest, args.split) if args.manifest else rows_of_files(args.audio)
+        raise ConfigError("--split needs --manifest")
+    if args.manifest:
+        return read_manifest(args.manifest, required=("id", "audio"), split=args.split, unique_ids=False).rows
+    recordings = [AudioRef.parse(name) for name in args.audio]
+    return [Utterance(audio.name, audio=audio) for audio in recordings]
 
 
 def _open(stack: contextlib.ExitStack, name: str | None) -> IO[str]:
     if name in (None, "-"):
         return sys.stdout
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    return stack.enter_context(open(name, "w", encoding="utf-8"))
+    return stack.enter_context(open_atomic(name))
 
 
 def _generated(
@@ -114,11 +124,9 @@ def _generated(
     rows: list[SourceRow],
     synthesis: SynthesisWindow | None,
 ) -> Iterable[GeneratedRow]:
-    from tqdm import tqdm
-
     from nast_s2x.inference.generation import generate
 
-    with tqdm(total=len(rows), unit="utt", file=sys.stderr, disable=args.no_progress or None) as bar:
+    with progress_bar(len(rows), "translating", show=not args.no_progress) as bar:
         yield from generate(
             system,
             rows,
@@ -138,68 +146,73 @@ def _write(
     with_units: bool,
     lines: IO[str] | None,
     json_file: IO[str] | None,
-    sounds: SoundFolder | None,
+    folder: SpeechFolder | None,
 ) -> Iterable[GeneratedRow]:
-    """Write each result as it comes; yields it without its sound, which is in its file by then."""
+    """Write each result as it comes; yields it without its waveform, which is in its file by then."""
     for result in results:
         if result.error is not None:
-            log_stderr(f"left out: {result.row.id}: {result.error}")
+            log_stderr(f"left out: {result.row.utterance.id}: {result.error}")
         if lines is not None and result.translation is not None:
             pieces = system.text.pieces(result.translation.tokens)
             lines.write(fairseq_lines(result, pieces, with_units))
-        sound = sounds.add(result) if sounds is not None and result.translation is not None else {}
+        sound = folder.add(result) if folder is not None and result.translation is not None else {}
         if json_file is not None:
             json_file.write(json.dumps(as_json(result, system, with_units) | sound, ensure_ascii=False) + "\n")
-        yield without_sound(result)
+        yield without_waveform(result)
 
 
-def without_sound(result: GeneratedRow) -> GeneratedRow:
-    """The result without its waveform: a corpus of them would not fit into memory."""
+def without_waveform(result: GeneratedRow) -> GeneratedRow:
+    """The result without its waveform: those of a corpus would not fit into memory."""
     if result.translation is None:
         return result
     return replace(result, translation=replace(result.translation, waveform=None))
 
 
 def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> str:
-    """The T-, H-, D- and Unit- lines of one row."""
-    row, translation = result.row, result.translation
+    """The T-, H-, D- and Unit- lines of one row; control characters of the corpus are not written to the terminal."""
+    index, reference, translation = result.row.index, result.row.utterance.target_text, result.translation
     assert translation is not None
     score = f"{translation.score / math.log(2):.4f}"
-    lines = [f"T-{row.index}\t{row.reference}"] if row.reference is not None else []
-    lines += [f"H-{row.index}\t{score}\t{' '.join(pieces)}", f"D-{row.index}\t{score}\t{translation.text}"]
+    lines = [f"T-{index}\t{reference}"] if reference else []
+    lines += [f"H-{index}\t{score}\t{' '.join(pieces)}", f"D-{index}\t{score}\t{translation.text}"]
     if with_units:
-        lines.append(f"Unit-{row.index}\t{' '.join(map(str, translation.units))}")
-    return "\n".join(lines) + "\n"
+        lines.append(f"Unit-{index}\t{' '.join(map(str, translation.units))}")
+    return "\n".join(printable(line) for line in lines) + "\n"
 
 
 def as_json(result: GeneratedRow, system: System, with_units: bool) -> dict[str, Any]:
     """One row as a JSON object; with ``error`` instead of a translation where there is none."""
-    row, translation = result.row, result.translation
-    entry: dict[str, Any] = {"index": row.index, "id": row.id, "audio": row.audio}
-    if row.reference is not None:
-        entry["reference"] = row.reference
+    from nast_s2x.chunking import FRAME_MS
+
+    utterance, translation = result.row.utterance, result.translation
+    entry: dict[str, Any] = {"index": result.row.index, "id": utterance.id, "audio": str(utterance.audio)}
+    if utterance.target_text:
+        entry["reference"] = utterance.target_text
     if translation is None:
         return {**entry, "error": result.error}
     entry |= {"text": translation.text, "pieces": system.text.pieces(translation.tokens)}
     if with_units:
         entry["units"] = translation.units
-    return entry | {"score": round(translation.score, 4), "seconds": round(translation.num_frames / 100, 2)}
+    seconds = translation.num_frames * FRAME_MS / 1000
+    return entry | {"score": round(translation.score, 4), "seconds": round(seconds, 2)}
 
 
 def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) -> None:
-    translated = [result for result in done if result.translation is not None]
-    speech = sum(result.translation.num_frames for result in translated if result.translation) / 100
+    from nast_s2x.chunking import FRAME_MS
+    from nast_s2x.metrics.quality import bleu
+
+    translated = [(row.row.utterance, row.translation) for row in done if row.translation is not None]
+    speech = sum(translation.num_frames for _, translation in translated) * FRAME_MS / 1000
     shard = f" (shard {args.shard_id} of {args.num_shards})" if args.num_shards > 1 else ""
-    speed = f", {speech / seconds:.1f} times as fast as speech" if speech and seconds else ""
+    speed = f", {speech / seconds:.1f} times real time" if speech and seconds else ""
     count = f"{len(translated)} of {len(done)} utterances{shard}"
     log_stderr(f"translated {count}, {speech:.1f} s of speech in {seconds:.1f} s{speed}")
-    scored = [(r.translation.text, r.row.reference) for r in translated if r.translation and r.row.reference]
+    scored = [(translation.text, row.target_text) for row, translation in translated if row.target_text]
     if not scored:
         return
     try:
-        import sacrebleu
+        score = bleu([text for text, _ in scored], [reference for _, reference in scored])
     except ModuleNotFoundError:
         log_stderr("BLEU is not computed: it needs the package sacrebleu (pip install sacrebleu)")
         return
-    bleu = sacrebleu.corpus_bleu([text for text, _ in scored], [[reference for _, reference in scored]])
-    log_stderr(f"BLEU{shard} on {len(scored)} utterances: {bleu}")
+    log_stderr(f"BLEU{shard} on {len(scored)} utterances: {score.value:.2f} ({score.signature})")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
     from nast_s2x.inference.system import System
@@ -37,12 +37,12 @@ def check_speech_flags(args: argparse.Namespace, flags: Sequence[str]) -> None:
     Args:
         flags: those of the subcommand itself, as written.
     Raises:
-        ValueError: names the first such flag.
+        ConfigError: names the first such flag.
     """
     for flag in ("--vocoder", "--synthesis-lookahead", *flags):
         value = getattr(args, flag[2:].replace("-", "_"))
         if not args.speech and value is not None and value is not False:  # 0 is a value
-            raise ValueError(f"{flag} needs --speech")
+            raise ConfigError(f"{flag} needs --speech")
 
 
 def with_speech(args: argparse.Namespace, system: System) -> tuple[System, SynthesisWindow | None]:
@@ -60,35 +60,3 @@ def with_speech(args: argparse.Namespace, system: System) -> tuple[System, Synth
     system.require_vocoder()
     frames = args.synthesis_lookahead
     return system, SynthesisWindow() if frames is None else SynthesisWindow(lookahead_frames=frames)
-
-
-def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each of ``names``, in order: without folders, all different.
-
-    The second of equal ones gets ``-2`` and so on, whatever letters are large or small (disks differ in that).
-    """
-    chosen: list[str] = []
-    taken: set[str] = set()
-    for name in names:
-        plain = re.sub(r"[^\w.+@=,-]+", "_", name).lstrip(".") or "_"
-        candidate, number = plain, 1
-        while candidate.casefold() in taken:
-            number += 1
-            candidate = f"{plain}-{number}"
-        taken.add(candidate.casefold())
-        chosen.append(candidate)
-    return chosen
-
-
-def protect_sources(outputs: Mapping[Path, str], sources: Sequence[str | Path]) -> None:
-    """Refuse to write over what is read.
-
-    Args:
-        outputs: each file that will be written, and the flag that names its folder.
-    Raises:
-        ValueError: names the file.
-    """
-    read = {Path(source).resolve() for source in sources}
-    for path, flag in outputs.items():
-        if path.resolve() in read:
-            raise ValueError(f"{path} is one of the recordings: name another folder with {flag}")

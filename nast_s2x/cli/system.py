@@ -63,3 +63,10 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
 def log_stderr(message: str) -> None:
     """Print a message to stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters, such as escape sequences of a terminal, as visible escapes; tabs stay."""
+    return "".join(
+        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode() for char in text
+    )

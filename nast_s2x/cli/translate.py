@@ -9,22 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nast_s2x.cli.speech import (
-    DEFAULT_FOLDER,
-    add_speech_flags,
-    check_speech_flags,
-    file_names,
-    protect_sources,
-    with_speech,
-)
+from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, with_speech
 from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
+from nast_s2x.errors import ConfigError, NastError
 
 if TYPE_CHECKING:
     import numpy as np
     import soundfile
     from numpy.typing import NDArray
 
-    from nast_s2x.cli.listening import Listener
+    from nast_s2x.inference.recorder import PlaybackRecorder
     from nast_s2x.inference.streaming import Emission, TranslationStream
 
 
@@ -67,10 +61,10 @@ def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Translate each recording; returns the exit status (1 if a recording could not be translated)."""
     if args.piece_ms <= 0:
-        raise ValueError(f"--piece-ms must be positive, got {args.piece_ms}")
+        raise ConfigError(f"--piece-ms must be positive, got {args.piece_ms}")
     if args.offline:
         if args.chunk_ms not in (None, "offline"):
-            raise ValueError(f"--offline and --chunk-ms {args.chunk_ms} contradict each other")
+            raise ConfigError(f"--offline and --chunk-ms {args.chunk_ms} contradict each other")
         args.chunk_ms = "offline"
     check_speech_flags(args, ("--output", "--playback-buffer-ms", "--computation-aware"))
     names = _output_names(args)
@@ -81,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         stream = system.stream(policy, with_units=args.units, with_speech=args.speech, synthesis=synthesis)
         try:
             _translate_file(stream, Path(path), name, args)
-        except ValueError as error:
+        except NastError as error:
             log_stderr(f"{path}: {error}")
             failures += 1
     return 1 if failures else 0
@@ -89,13 +83,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _output_names(args: argparse.Namespace) -> list[str]:
     """Names of the recordings' files, checked before anything is computed."""
+    from nast_s2x.inference.speech_folder import file_names, protect_sources
+
     names = file_names([Path(path).stem for path in args.audio])
     if args.speech:
-        from nast_s2x.cli.listening import Listener, paths
+        from nast_s2x.inference.recorder import PlaybackRecorder, output_paths
 
-        Listener(args.playback_buffer_ms or 0.0)
+        PlaybackRecorder(args.playback_buffer_ms or 0.0)  # checks the value
         args.output = args.output or DEFAULT_FOLDER
-        outputs = {path: "--output" for name in names for path in paths(Path(args.output), name)}
+        outputs = {path: "--output" for name in names for path in output_paths(Path(args.output), name)}
         protect_sources(outputs, args.audio)
     return names
 
@@ -109,17 +105,17 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
             show.clock.wait_for(heard_ms)
             with show.clock:
                 emissions = stream.push(piece, rate)
-            if show.listener is not None:
-                show.listener.hear(piece, rate)
+            if show.recorder is not None:
+                show.recorder.add_source(piece, rate)
             show.emissions(emissions)
         with show.clock:
             emissions = stream.push([], final=True)
         show.emissions(emissions)
         if not args.json:
             print(f"= {' '.join(show.words)}", flush=True)
-    except ValueError:
+    except NastError:
         # What was said before the recording broke off is not lost.
-        if show.listener is not None and show.listener.heard:
+        if show.recorder is not None and show.recorder.has_source:
             show.speech(name)
         raise
     show.speech(name)
@@ -199,11 +195,11 @@ class _Show:
         self.path, self.args = path, args
         self.clock = _Clock(args.real_time)
         self.words: list[str] = []
-        self.listener: Listener | None = None
+        self.recorder: PlaybackRecorder | None = None
         if args.speech:
-            from nast_s2x.cli.listening import Listener
+            from nast_s2x.inference.recorder import PlaybackRecorder
 
-            self.listener = Listener(args.playback_buffer_ms or 0.0)
+            self.recorder = PlaybackRecorder(args.playback_buffer_ms or 0.0)
 
     def emissions(self, emissions: list[Emission]) -> None:
         """Print emissions; units and sound as the flags say."""
@@ -211,9 +207,9 @@ class _Show:
             if emission.text:
                 self.words.append(emission.text)
             sound: dict[str, Any] = {}
-            if self.listener is not None:
+            if self.recorder is not None:
                 available = self.clock.ready_ms if self.args.computation_aware else emission.source_ms
-                sound = self.listener.take(emission, available)
+                sound = self.recorder.add_emission(emission, available)
             if self.args.json:
                 print(json.dumps(self._as_json(emission) | sound, ensure_ascii=False), flush=True)
             elif emission.text or (self.args.units and emission.units):
@@ -222,11 +218,9 @@ class _Show:
 
     def speech(self, name: str) -> None:
         """Write the recording's files and print what they hold; nothing without ``--speech``."""
-        if self.listener is None:
+        if self.recorder is None:
             return
-        from nast_s2x.cli.listening import describe_speech
-
-        summary = self.listener.write(Path(self.args.output), name)
+        summary = self.recorder.write(Path(self.args.output), name)
         if self.args.json:
             print(json.dumps({"audio": str(self.path), "speech": summary}, ensure_ascii=False), flush=True)
         else:
@@ -244,3 +238,18 @@ class _Show:
             "elapsed_ms": round(self.clock.elapsed_ms, 3),
         }
         return entry | {"units": emission.units} if self.args.units else entry
+
+
+def describe_speech(summary: dict[str, Any]) -> str:
+    """What :meth:`PlaybackRecorder.write` returned, as lines of text."""
+    files = f"  {summary['stereo']} (left the source, right the translation)\n  {summary['wav']}\n  {summary['srt']}"
+    if summary["start_ms"] is None:
+        return f"speech: none\n{files}"
+    gaps = "no gaps"
+    if summary["gaps"]:
+        noun = "gap" if summary["gaps"] == 1 else "gaps"
+        gaps = f"{summary['gaps']} {noun}, mean {summary['gap_mean_ms']:.0f} ms, sum {summary['gap_sum_ms']:.0f} ms"
+    return (
+        f"speech: {summary['seconds']:.2f} s, from {summary['start_ms'] / 1000:.2f} s to "
+        f"{summary['end_ms'] / 1000:.2f} s (the source ends at {summary['source_seconds']:.2f} s); {gaps}\n{files}"
+    )

@@ -1,0 +1,93 @@
+"""The folder of sound files of an offline translation, and names of output files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.errors import ConfigError
+from nast_s2x.frontend.audio import SAMPLE_RATE, write_wav
+from nast_s2x.inference.generation import GeneratedRow
+
+_COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")
+
+
+class SpeechFolder:
+    """Writes ``ID.wav`` for each translation, and a list of them, as a context.
+
+    The list, ``speech.tsv`` (``speech.I-of-N.tsv`` of shard I), is itself a manifest: columns ``id, audio, n_samples,
+    text`` (the translation) and ``tgt_text`` (the reference, where known), so that a recogniser can be run over it with
+    ``nast-s2x generate --manifest``.
+
+    Args:
+        folder: made if needed.
+        utterances: all rows of the corpus, also those of other shards: file names must not depend on the shard.
+        part: (shard, number of shards), or ``None``.
+    Raises:
+        ConfigError: a recording of the corpus would be overwritten.
+    """
+
+    def __init__(self, folder: Path, utterances: Sequence[Utterance], part: tuple[int, int] | None = None) -> None:
+        self.folder = folder
+        self._names = [f"{name}.wav" for name in file_names([utterance.id for utterance in utterances])]
+        sources = [utterance.audio.path for utterance in utterances if utterance.audio is not None]
+        protect_sources({folder / name: "--output-wav" for name in self._names}, sources)
+        self.list = folder / ("speech.tsv" if part is None else f"speech.{part[0]}-of-{part[1]}.tsv")
+        self.num_files = self.num_samples = 0
+
+    def __enter__(self) -> SpeechFolder:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = self.list.open("w", encoding="utf-8")
+        self._file.write("\t".join(_COLUMNS) + "\n")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, result: GeneratedRow) -> dict[str, Any]:
+        """Write the waveform of a translation; returns ``wav`` and ``spoken_seconds``."""
+        utterance, translation = result.row.utterance, result.translation
+        assert translation is not None and translation.waveform is not None
+        name, samples = self._names[result.row.index], translation.waveform
+        write_wav(self.folder / name, samples)
+        cells = (utterance.id, name, str(len(samples)), translation.text, utterance.target_text)
+        self._file.write("\t".join(cells) + "\n")
+        self._file.flush()
+        self.num_files += 1
+        self.num_samples += len(samples)
+        return {"wav": str(self.folder / name), "spoken_seconds": round(len(samples) / SAMPLE_RATE, 3)}
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """A file name for each of ``names``, in order: without folders, all different.
+
+    Equal ones are numbered, ``-2`` and so on, without regard to case, as some file systems have none.
+    """
+    chosen: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^\w.+@=,-]+", "_", name).lstrip(".") or "_"
+        candidate, number = plain, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{plain}-{number}"
+        taken.add(candidate.casefold())
+        chosen.append(candidate)
+    return chosen
+
+
+def protect_sources(outputs: Mapping[Path, str], sources: Sequence[str | Path]) -> None:
+    """Refuse to overwrite a recording that is read.
+
+    Args:
+        outputs: each file that will be written, and the flag that names its folder.
+    Raises:
+        ConfigError: names the file.
+    """
+    read = {Path(source).resolve() for source in sources}
+    for path, flag in outputs.items():
+        if path.resolve() in read:
+            raise ConfigError(f"{path} is one of the recordings: name another folder with {flag}")
