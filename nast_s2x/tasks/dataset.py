@@ -90,8 +90,7 @@ def build_specaugment(text: str | None, config: DataConfig, transforms: Sequence
     at most (``time_p`` 1, as published).
     """
     if text is None:
-        wanted = "specaugment" in transforms and config.specaugment
-        return SpecAugment(**config.specaugment) if wanted else None
+        return config.specaugment if "specaugment" in transforms else None
     if text.strip().lower() == "off":
         return None
     match = re.fullmatch(r"\s*(\d+)x(\d+)\s*,\s*(\d+)x(\d+)\s*", text)
