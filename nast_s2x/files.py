@@ -165,6 +165,28 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     return values
 
 
+def read_yaml(path: AnyPath) -> dict[str, Any]:
+    """Return the table of settings in a YAML file, empty for an empty file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        NastError: not YAML, nested too deeply, or not a table of settings; names the file.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise NastError(f"{path} is not a YAML file: {reason}") from None
+    if not isinstance(values, (dict, type(None))):
+        raise NastError(f"{path} must hold a table of settings, not {type(values).__name__}")
+    return values or {}
+
+
 def digest(*parts: str | bytes) -> str:
     """SHA-256 over the parts, each with its length, hexadecimal."""
     total = hashlib.sha256()

@@ -22,7 +22,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from nast_s2x.corpus.audio_ref import split_segment  # noqa: E402
-from nast_s2x.corpus.data_folder import CONFIG_NAME, DataConfig  # noqa: E402
+from nast_s2x.corpus.data_folder import CONFIG_NAME, DataFolder  # noqa: E402
 from nast_s2x.corpus.manifest import Example, read_split  # noqa: E402
 from nast_s2x.labels import (
     TextLabels,  # noqa: E402
@@ -63,7 +63,7 @@ def convert(data: Path, output: Path) -> dict[str, int]:
         FileNotFoundError, ValueError: ``data`` is no data folder, has no units or transcripts, features that fairseq
             cannot read, or ``output`` holds something already; nothing is written then.
     """
-    config = DataConfig.load(data)
+    config = DataFolder.load(data)
     if not config.num_units:
         raise ValueError(
             f"{data}: has no num_units in {CONFIG_NAME}: prepare it from a manifest with units (tgt_audio)"
@@ -91,7 +91,7 @@ def _check(example: Example, split: str) -> None:
         raise ValueError(f"{split}: example {example.id}: fairseq reads features from .npy and .zip only, not {path}")
 
 
-def _write(config: DataConfig, tokenizer: TextLabels, splits: dict[str, list[Example]], output: Path) -> None:
+def _write(config: DataFolder, tokenizer: TextLabels, splits: dict[str, list[Example]], output: Path) -> None:
     transcripts = output / "source"
     transcripts.mkdir(parents=True, exist_ok=True)
     for name, examples in splits.items():

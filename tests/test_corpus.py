@@ -10,9 +10,10 @@ import pytest
 import soundfile
 
 from nast_s2x.corpus.audio_ref import load_features
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder, specaugment_settings
 from nast_s2x.corpus.manifest import Example, parse_units, read_split, read_table, write_split
 from nast_s2x.corpus.vocabulary import train_vocabulary
+from nast_s2x.errors import NastError
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import BOS, EOS, PAD, UNK, TextLabels
@@ -24,12 +25,12 @@ PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoin
 
 
 def test_published_configuration_loads() -> None:
-    config = DataConfig.load(PUBLISHED)
+    config = DataFolder.load(PUBLISHED)
     assert (config.vocab_path, config.spm_path) == (PUBLISHED / "spm.txt", PUBLISHED / "spm.model")
     assert config.cmvn_path == PUBLISHED / "gcmvn.npz"
     assert config.num_units is None and config.specaugment is None
     assert config.transforms(is_train=True) == ["global_cmvn"]
-    assert DataConfig.load(PUBLISHED / "config.yaml") == config
+    assert DataFolder.load(PUBLISHED / "config.yaml") == config
 
 
 def write_config(folder: Path, text: str) -> Path:
@@ -41,7 +42,7 @@ def write_config(folder: Path, text: str) -> Path:
 
 
 def test_configuration_fields(tmp_path: Path) -> None:
-    config = DataConfig.load(
+    config = DataFolder.load(
         write_config(
             tmp_path,
             "global_cmvn: {stats_npz_path: /somewhere/else/g.npz}\n"
@@ -52,10 +53,10 @@ def test_configuration_fields(tmp_path: Path) -> None:
     )
     # A path of another machine stands for the file of that name in the folder.
     assert config.cmvn_path == tmp_path / "g.npz"
-    assert config.specaugment == {
-        "freq_masks": 2, "freq_width": 27, "time_masks": 1, "time_width": 100, "time_p": 0.5
+    assert config.specaugment == SpecAugment(2, 27, 1, 100, 0.5)
+    assert specaugment_settings(config.specaugment) == {
+        "time_warp_W": 0, "freq_mask_N": 2, "freq_mask_F": 27, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 0.5
     }  # fmt: skip
-    assert SpecAugment(**config.specaugment).freq_masks == 2
     assert config.transforms(True) == ["global_cmvn", "specaugment"]
     assert config.transforms(False) == ["global_cmvn"]
     assert config.transforms(False, "odd") == []
@@ -71,18 +72,41 @@ def test_configuration_fields(tmp_path: Path) -> None:
         ("transforms: {'*': [delta_deltas]}", "'delta_deltas' is not one of"),
         ("sample_rate: 8000", "sample_rate must be 16000, not 8000"),
         ("input_feat_per_channel: 40", "must be 80 features, not 40"),
-        ("num_units: 0", "num_units must be positive"),
+        ("num_units: 0", "num_units must be a whole number in 1..1000000, not 0"),
         ("specaugment: {time_warp_W: 5}", "time warping"),
         ("specaugment: [1]", "specaugment must be a table"),
         ("vocab_filename: [", "not a YAML file"),
+        # Values of other types.
+        ("input_feat_per_channel: []", r"input_feat_per_channel must be a whole number in .*, not \[\]"),
+        ("input_channels: true", "input_channels must be a whole number in .*, not True"),
+        ("sample_rate: null", "sample_rate must be a whole number in .*, not None"),
+        ("sample_rate: .inf", "sample_rate must be a whole number in .*, not inf"),
+        ("num_units: []", "num_units must be a whole number"),
+        ("num_units: 1000000000000", "num_units must be a whole number"),
+        ("transforms: {'*': 5}", r"transforms: '\*' must be a list of transforms, not 5"),
+        ("transforms: {'*': [[1]]}", r"transforms: \[1\] is not one of"),
+        ("specaugment: {freq_mask_N: []}", "specaugment.freq_mask_N must be a whole number"),
+        ("specaugment: {time_mask_T: -1}", "specaugment.time_mask_T must be a whole number in 0..1000000, not -1"),
+        ("specaugment: {time_mask_p: x}", "specaugment.time_mask_p must be a number, not 'x'"),
+        ("specaugment: {time_mask_p: 2}", "time_p must be in 0..1"),
+        ("specaugment: {mask_value: []}", "mask_value must be 0"),
+        ("source_lang: no", "source_lang must be text, not False: put it in quotes"),
+        ("unit_hash: 1234", "unit_hash must be text"),
+        ("audio_root: {}", "audio_root must be text"),
+        ("global_cmvn: {stats_npz_path: 7}", "stats_npz_path must be a path, not 7"),
+        ("bpe_tokenizer: {sentencepiece_model: [x]}", "bpe_tokenizer.sentencepiece_model must be text"),
+        ("bpe_tokenizer: {bpe: []}", r"bpe must be sentencepiece, not \[\]"),
+        ("num_units: " + "[" * 5000, "nested too deeply"),
+        ("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nnum_units: [*b,*b,*b,*b]", "whole number"),
+        ("- 1", "not a YAML file|must hold a table"),
     ],
 )
 def test_configuration_errors_name_the_key(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        DataConfig.load(write_config(tmp_path, text))
+    with pytest.raises((NastError, FileNotFoundError), match=message) as error:
+        DataFolder.load(write_config(tmp_path, text))
     assert "config.yaml" in str(error.value)
     with pytest.raises(FileNotFoundError, match="no such data configuration"):
-        DataConfig.load(tmp_path / "nowhere")
+        DataFolder.load(tmp_path / "nowhere")
 
 
 # ---- dictionary and text
@@ -113,7 +137,7 @@ def test_dictionary_errors(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_published_tokenizer() -> None:
-    config = DataConfig.load(PUBLISHED)
+    config = DataFolder.load(PUBLISHED)
     tokenizer = TextLabels.load(config.vocab_path, config.spm_path)
     tokens = tokenizer.encode("the big blue sleep")
     assert tokens == [tokenizer.label(piece) for piece in ("▁the", "▁big", "▁blue", "▁sleep")]

@@ -13,7 +13,7 @@ import soundfile
 from nast_s2x.cli.main import main
 from nast_s2x.corpus import packing
 from nast_s2x.corpus.audio_ref import load_features
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.corpus.manifest import read_split
 from nast_s2x.corpus.prepare import ManifestError, PrepareOptions, prepare
 from nast_s2x.frontend.cmvn import GlobalCmvn
@@ -52,7 +52,7 @@ def test_folder_loads(tmp_path: Path, features: str) -> None:
     manifest = write_manifest(tmp_path / "corpus")
     report = prepare(manifest, tmp_path / "out", PrepareOptions(vocab_size=60, features=features), jobs=1)
     assert report.rows == {"train": 4, "dev": 2} and not report.problems
-    config = DataConfig.load(tmp_path / "out")
+    config = DataFolder.load(tmp_path / "out")
     train, dev = (read_split(tmp_path / f"out/{split}.tsv") for split in ("train", "dev"))
     assert [row.id for row in train + dev] == [f"utt {i}/é" for i in range(6)]
     assert (train[1].src_text, train[1].tgt_text) == TEXTS[1]
@@ -243,7 +243,7 @@ def test_units_pass_through(tmp_path: Path) -> None:
         file.write("x\tsound/0.wav\ta\tb\ttrain\t1 99 2\n")
     report = prepare(manifest, tmp_path / "out", PrepareOptions(vocab_size=60, num_units=50), jobs=1)
     assert len(report.problems) == 1 and "unit 99 is outside 0..49" in report.problems[0]
-    assert DataConfig.load(tmp_path / "out").num_units == 50
+    assert DataFolder.load(tmp_path / "out").num_units == 50
     row = read_split(tmp_path / "out/train.tsv", num_units=50)[2]
     assert (row.tgt_audio, row.tgt_n_frames) == ((2, 7, 9), 3)
     guessed = prepare(manifest, tmp_path / "guess", PrepareOptions(vocab_size=60), jobs=1)

@@ -20,7 +20,7 @@ _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 #: Optional libraries are listed too: only functions that need one import it.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
-    "files": (set(), set()),
+    "files": (set(), {"yaml"}),
     "progress": (set(), {"tqdm"}),
     "device": (set(), {"torch"}),
     "batches": (set(), {"torch"}),

@@ -112,9 +112,9 @@ def test_augmentation_follows_seed_epoch_and_index(data: Path) -> None:
 
 
 def test_specaugment_flag(data: Path) -> None:
-    from nast_s2x.corpus.data_folder import DataConfig
+    from nast_s2x.corpus.data_folder import DataFolder
 
-    config = DataConfig.load(data)
+    config = DataFolder.load(data)
     assert build_specaugment("off", config, ["specaugment"]) is None
     assert build_specaugment(None, config, ["global_cmvn"]) is None
     assert build_specaugment(None, config, ["specaugment"]).freq_width == 8

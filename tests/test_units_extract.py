@@ -12,7 +12,7 @@ import soundfile
 from unit_corpus import add_row, read_rows, signal, units, write_corpus
 
 from nast_s2x.cli.main import main
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.corpus.manifest import read_split
 from nast_s2x.corpus.prepare import PrepareOptions, prepare
 from nast_s2x.errors import ManifestError
@@ -322,7 +322,7 @@ def test_prepare_keeps_the_hash_and_the_number_of_units(manifest: Path, centroid
     make(manifest, centroids, tmp_path / "units.tsv")
     options = ("--vocab-size", "20", "--features", "audio", "--jobs", "1", "--quiet")
     assert main(["prepare", str(tmp_path / "units.tsv"), "--output", str(tmp_path / "data"), *options]) == 0
-    config = DataConfig.load(tmp_path / "data")
+    config = DataFolder.load(tmp_path / "data")
     assert config.unit_hash == Centroids.load(centroids).hash and config.num_units == 8
     made = read_split(tmp_path / "data/train.tsv", config.num_units)[1]
     assert " ".join(map(str, made.tgt_audio)) == read_rows(tmp_path / "units.tsv")[1]["tgt_audio"]
@@ -332,7 +332,7 @@ def test_prepare_keeps_the_hash_and_the_number_of_units(manifest: Path, centroid
     report = prepare(tmp_path / "units.tsv", tmp_path / "bare", PrepareOptions(vocab_size=20, features="audio"), jobs=1)
     units_seen = {int(code) for row in read_rows(tmp_path / "units.tsv") for code in row["tgt_audio"].split()}
     assert report.num_units == max(units_seen) + 1 and report.unit_hash is None
-    assert DataConfig.load(tmp_path / "bare").unit_hash is None
+    assert DataFolder.load(tmp_path / "bare").unit_hash is None
 
 
 @pytest.mark.parametrize("other", ["0123456789abcdef", ""])

@@ -209,7 +209,9 @@ def _join(folder: AnyPath, name: str) -> str:
     """Path of a file below a folder; ``..`` at its beginning leads to the parent of the folder, links followed."""
     folder = os.fspath(folder)
     while name.startswith("../"):
-        folder = os.path.dirname(os.path.realpath(folder) if not folder or os.path.islink(folder) else folder)
+        if os.path.basename(folder) in ("", ".", "..") or os.path.islink(folder):
+            folder = os.path.realpath(folder)
+        folder = os.path.dirname(folder)
         name = name[3:].lstrip("/")
     return os.path.join(folder, name)
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from nast_s2x.corpus.audio_ref import split_segment
-from nast_s2x.corpus.data_folder import CONFIG_NAME, DataConfig
+from nast_s2x.corpus.data_folder import CONFIG_NAME, DataFolder
 from nast_s2x.corpus.manifest import Example, parse_units, read_table, unit_record, write_split
 from nast_s2x.corpus.packing import Part, PartJob, Recording, compute_parts, pack_npy, pack_zip, write_json
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
@@ -215,7 +215,7 @@ def _settings(manifest: Path, options: PrepareOptions, rows: list[_Row]) -> dict
     """Everything that decides the content of the folder, for comparison with an earlier run."""
     settings: dict[str, Any] = {"format": 1, **asdict(options)}
     if options.vocabulary_from is not None:
-        shared = DataConfig.load(options.vocabulary_from)
+        shared = DataFolder.load(options.vocabulary_from)
         files = (shared.spm_path, shared.vocab_path, shared.cmvn_path)
         settings["vocabulary_from"] = _digest(path.read_bytes() for path in files if path is not None)
     settings["manifest"] = _digest([manifest.read_bytes()])
@@ -295,7 +295,7 @@ def _statistics(
 ) -> tuple[GlobalCmvn | None, Vocabulary]:
     """CMVN and vocabulary: of the training rows, or those of another data folder."""
     if options.vocabulary_from is not None:
-        shared = DataConfig.load(options.vocabulary_from)
+        shared = DataFolder.load(options.vocabulary_from)
         cmvn = GlobalCmvn.load(shared.cmvn_path) if shared.cmvn_path else None
         return cmvn, Vocabulary(shared.spm_path.read_bytes(), TextLabels.load(shared.vocab_path))
     accumulator = CmvnAccumulator()
@@ -318,7 +318,7 @@ def _unit_hash(manifest: Path, options: PrepareOptions, rows: list[_Row]) -> str
         found = ", ".join(f"{value or 'none'} (line {line})" for value, line in first_line.items())
         raise ManifestError(f"{manifest}: units of different centroids in one manifest, unit_hash {found}")
     unit_hash = next(iter(first_line), "") or None
-    shared = DataConfig.load(options.vocabulary_from).unit_hash if options.vocabulary_from is not None else None
+    shared = DataFolder.load(options.vocabulary_from).unit_hash if options.vocabulary_from is not None else None
     if unit_hash is not None and shared is not None and unit_hash != shared:
         raise ManifestError(f"{manifest}: units of centroids {unit_hash}, but {options.vocabulary_from} has {shared}")
     return unit_hash

@@ -167,11 +167,11 @@ def system_files(model: str | os.PathLike[str], data: str | os.PathLike[str] | N
         files = sorted(path for path in model.rglob("*") if path.is_file())
         beside = [path for path in files if path.name == CARD or path.suffix == ".yaml"]
         return [(path.relative_to(model).as_posix(), path) for path in files if path not in beside]
-    from nast_s2x.corpus.data_folder import DataConfig
+    from nast_s2x.corpus.data_folder import DataFolder
 
     folder = Path(data) if data is not None else model.parent
     config = folder / "config.yaml" if folder.is_dir() else folder
-    described = DataConfig.load(config)
+    described = DataFolder.load(config)
     files = {"model": model, "config": config, "vocabulary": described.vocab_path, "spm": described.spm_path}
     if described.cmvn_path is not None:
         files["cmvn"] = described.cmvn_path

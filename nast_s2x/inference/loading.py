@@ -9,7 +9,7 @@ import torch
 
 from nast_s2x.checkpoints.published import load_published_state
 from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.inference.bundle import read_bundle
@@ -57,7 +57,7 @@ def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
     if not config_file.is_file():
         hint = "" if data is not None else "; give the data folder of the training with --data"
         raise FileNotFoundError(f"a checkpoint needs its data folder: {config_file} not found{hint}")
-    settings = DataConfig.load(config_file)
+    settings = DataFolder.load(config_file)
     _check_units(trained, settings.num_units, config_file)
     cmvn_file = settings.cmvn_path if "global_cmvn" in settings.transforms(is_train=False) else None
     units = UnitLabels.of_size(trained.config.unit_vocab, settings.unit_hash) if trained.config.unit_vocab else None

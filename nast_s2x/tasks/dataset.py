@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
 from nast_s2x.corpus.audio_ref import load_features
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.corpus.manifest import Example
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
@@ -77,15 +77,14 @@ def label_examples(
     return samples
 
 
-def build_specaugment(text: str | None, config: DataConfig, transforms: Sequence[str]) -> SpecAugment | None:
+def build_specaugment(text: str | None, config: DataFolder, transforms: Sequence[str]) -> SpecAugment | None:
     """SpecAugment from a flag such as ``1x27,1x100`` (masks x width, over frequency and over time) or ``off``.
 
     Without a flag, what ``config`` says, if ``transforms`` ask for it. The masks of a flag may cover the whole sentence
     at most (``time_p`` 1, as published).
     """
     if text is None:
-        wanted = "specaugment" in transforms and config.specaugment
-        return SpecAugment(**config.specaugment) if wanted else None
+        return config.specaugment if "specaugment" in transforms else None
     if text.strip().lower() == "off":
         return None
     match = re.fullmatch(r"\s*(\d+)x(\d+)\s*,\s*(\d+)x(\d+)\s*", text)
@@ -115,7 +114,7 @@ class NastDataset(FairseqDataset):
     def __init__(
         self,
         examples: Sequence[Example],
-        config: DataConfig,
+        config: DataFolder,
         text_labels: TextLabels,
         rates: SlotRates,
         *,

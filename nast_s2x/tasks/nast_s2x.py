@@ -23,7 +23,7 @@ from nast_s2x.chunking import (
     ChunkPolicy,
     SlotRates,
 )
-from nast_s2x.corpus.data_folder import DataConfig
+from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.corpus.manifest import read_split
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
@@ -118,7 +118,7 @@ class NastTask(FairseqTask):
         self.rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
         for policy in self.policies:
             ChunkGeometry(self.rates, policy)  # checks that the sizes fit the rates
-        self.data_config = DataConfig.load(Path(cfg.data) / cfg.config_yaml)
+        self.data_config = DataFolder.load(Path(cfg.data) / cfg.config_yaml)
         self.labels = TextLabels.load(self.data_config.vocab_path, self.data_config.spm_path)
         units = self.data_config.num_units
         self.unit_labels = UnitLabels(units, self.data_config.unit_hash, cfg.drop_repeats) if units else None
