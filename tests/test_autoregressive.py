@@ -147,7 +147,7 @@ def test_data_that_fairseq_cannot_use_is_refused(tmp_path: Path, capsys) -> None
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_both_ways_give_units_and_the_forced_length_is_kept(beam: int) -> None:
-    ours = random_model("tiny", 2.0, ChunkPolicy(None))
+    ours = random_model("tiny", 2.0)
     theirs = benchmark.build_s2ut(ours.config)
     assert (len(theirs.encoder.transformer_layers), len(theirs.decoder.layers)) == (4, 3)
     assert len(benchmark.build_s2ut(ours.config, decoder_layers=1).decoder.layers) == 1

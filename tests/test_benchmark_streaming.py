@@ -5,7 +5,7 @@ import argparse
 import torch
 
 from nast_s2x.benchmarks import streaming as benchmark
-from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.chunking import ChunkGeometry, ChunkPolicy, SlotRates
 
 
 def arguments(**changes: object) -> argparse.Namespace:
@@ -21,8 +21,9 @@ def test_streaming_figures() -> None:
 
 
 def test_pieces_follow_the_schedule() -> None:
-    assert benchmark.pieces(100, ChunkPolicy(320)) == [(0, 64), (64, 96), (96, 100)]
-    assert benchmark.pieces(10, ChunkPolicy(320)) == [(0, 10)]
+    geometry = ChunkGeometry(SlotRates(), ChunkPolicy(320))
+    assert benchmark.pieces(100, geometry) == [(0, 64), (64, 96), (96, 100)]
+    assert benchmark.pieces(10, geometry) == [(0, 10)]
 
 
 def test_a_changed_label_is_noticed_and_a_tie_is_not() -> None:

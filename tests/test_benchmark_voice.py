@@ -12,7 +12,7 @@ from random_vocoder import make_vocoder
 
 from nast_s2x.benchmarks import speech as benchmark
 from nast_s2x.benchmarks.streaming import random_model
-from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.chunking import ChunkGeometry, ChunkPolicy, SlotRates
 from nast_s2x.cli.main import build_parser, main
 from nast_s2x.frontend.fbank import num_frames
 from nast_s2x.vocoder.config import DurationConfig, VocoderConfig
@@ -25,7 +25,7 @@ SMALL = VocoderConfig(
     resblock_dilation_sizes=((1, 3),),
     dur_predictor_params=DurationConfig(8, 8),
 )
-GEOMETRY = ChunkPolicy(320)
+GEOMETRY = ChunkGeometry(SlotRates(), ChunkPolicy(320))
 
 
 def arguments(**changes: object) -> argparse.Namespace:
@@ -48,7 +48,7 @@ def test_figures() -> None:
 
 
 def test_stages_are_parts_of_a_chunk_and_leave_no_trace() -> None:
-    model = random_model("tiny", 2.0, GEOMETRY)
+    model = random_model("tiny", 2.0)
     source = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)
     with torch.inference_mode():
         run = benchmark.stream(model, make_vocoder(), GEOMETRY, source)

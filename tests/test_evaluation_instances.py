@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from argparse import Namespace
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def run(
     (output / "wavs").mkdir(parents=True, exist_ok=True)
     evaluator = SentenceLevelEvaluator(UtteranceLoader(items), {}, {}, evaluator_flags(output, segment_ms, target_type))
     evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first_segment_ms})
-    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_stream=lambda: translator)))
+    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_stream=lambda: copy.deepcopy(translator))))
     return [json.loads(line) for line in (output / "instances.log").read_text().splitlines()]
 
 
@@ -84,7 +85,7 @@ def test_the_published_protocol(
     use_first_segment(first)
     loader = UtteranceLoader(items)
     evaluator = SentenceLevelEvaluator(loader, {}, {}, evaluator_flags(tmp_path / "theirs", segment, target_type))
-    evaluator(AGENTS[target_type](Namespace(), make_stream=lambda: translator))
+    evaluator(AGENTS[target_type](Namespace(), make_stream=lambda: copy.deepcopy(translator)))
     (plain,) = map(json.loads, (tmp_path / "theirs" / "instances.log").read_text().splitlines())
     assert plain["delays"] == line["delays"]
 
@@ -144,7 +145,7 @@ def test_an_agent_behaves_as_without_the_clock(tmp_path: Path) -> None:
     assert answer.content == "s0" and answer.finished
     assert [emitted.text for emitted in answer.config["emitted"]] == ["s0"] and answer.config["push_ms"] > 0
     timed.reset()
-    assert timed.agent.states.emitted == [] and not timed.agent.states.source_finished
+    assert timed.agent.states._emissions == [] and not timed.agent.states.source_finished
 
 
 def test_the_loader_holds_one_utterance(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_the_command(
         (["--chunk-ms", "320,330"], "330"),
         (["--chunk-ms", "320,,640"], "--chunk-ms takes sizes such as"),
         (["--chunk-ms", "soon"], "soon"),
-        (["--lookahead-ms", "15"], "lookahead_ms must be a multiple of 10 ms"),
+        (["--lookahead-ms", "15"], "`lookahead_ms` must be a multiple of 10"),
         (["--segment-ms", "0"], "segments must be at least 1 ms long, got 0 ms"),
         (["--first-segment-ms", "-5"], "first segment must be at least 1 ms long, got -5 ms"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
@@ -307,7 +307,7 @@ def test_speech_needs_a_voice(tmp_path: Path, corpus: Path, capsys: pytest.Captu
     save_bundle(make_bundle(tmp_path / "system", units=False), tmp_path / "writes")
     arguments = command(corpus, tmp_path / "new", "--target-type", "speech", "--model", str(tmp_path / "writes"))
     assert main(arguments) == 1
-    assert "this system writes text only" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert "it produces text only" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main(["evaluate", "--model", "m", "--output", "o"]) == 1
     assert "--source is missing: give --source and --target, or --manifest" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ def test_lists_belong_together() -> None:
 
 def test_the_bundle_is_small_marked_and_trained_for_all_chunk_sizes(bundle) -> None:
     assert sum(path.stat().st_size for path in (EXAMPLE / "bundle").iterdir()) < 15e6
-    assert bundle.example
+    assert bundle.info.example
     assert [policy.name for policy in bundle.trained] == list(CHUNKS)
 
 

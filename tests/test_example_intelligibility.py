@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append([*line, unit_string, str(len(units)), duration_string, "abc"])
     write_table(folder / "units.tsv", [header, *lines])
     recogniser = make_bundle(folder / "rec_vocabulary", units=False, seed=1)
-    recogniser.source_lang = "en"
-    save_bundle(recogniser, folder / "recogniser")
+    info = replace(recogniser.info, source_lang="en")
+    save_bundle(replace(recogniser, info=info), folder / "recogniser")
     save_bundle(make_bundle(folder / "vocabulary"), folder / "bundle")
     save_vocoder(make_vocoder(unit_hash="abc"), folder / "vocoder")
     save_vocoder(make_vocoder(unit_hash="other"), folder / "other_vocoder")
@@ -183,7 +184,7 @@ def test_a_perfect_recogniser_keeps_everything() -> None:
         ({}, ["--wavs", "x"], "NAME=FOLDER"),
         ({}, ["--recogniser", "{folder}/bundle"], "a recogniser is needed"),
         ({}, ["--vocoder", "{folder}/other_vocoder"], "manifest: abc, vocoder: other"),
-        ({}, ["--bundle", "{folder}/bundle"], "this system has no voice"),
+        ({}, ["--bundle", "{folder}/bundle"], "this system has no vocoder"),
         ({"tgt_durations": "1 2"}, [], "same length"),
         ({"tgt_speech": ""}, [], "t0 has no tgt_speech, other rows do"),
         ({"tgt_audio": "3 99 1 4"}, ["--vocoder", "{folder}/vocoder"], "99"),

@@ -161,8 +161,8 @@ def test_the_bundle_is_small_marked_and_hears_english() -> None:
     folder = ROOT / "examples" / "espeak_fr_en" / "recogniser"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     bundle = load_system(folder)
-    assert bundle.example and not bundle.has_units
-    assert (bundle.source_lang, bundle.target_lang) == ("en", "en")
+    assert bundle.info.example and not bundle.has_units
+    assert (bundle.info.source_lang, bundle.info.target_lang) == ("en", "en")
     assert [geometry.name for geometry in bundle.trained] == ["offline"]
 
 

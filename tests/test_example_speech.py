@@ -39,7 +39,7 @@ def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: System) -> N
     folders = ("bundle", "speech_bundle", "recogniser")
     assert sum(file.stat().st_size for name in folders for file in (EXAMPLE / name).rglob("*")) < 30e6
     centroids = Centroids.load(EXAMPLE / "speech_bundle" / "centroids.safetensors")
-    assert bundle.example and bundle.vocoder is not None
+    assert bundle.info.example and bundle.vocoder is not None
     assert bundle.unit_hash == bundle.vocoder.config.unit_hash == centroids.hash
     assert bundle.num_units == bundle.vocoder.config.num_embeddings == centroids.num_units == 100
 
@@ -57,9 +57,9 @@ def test_any_cut_gives_the_same_speech(bundle: System, recordings: list[np.ndarr
 
 def test_seams_are_no_louder_than_one_window(bundle: System, translations: list) -> None:
     for translation in translations[:4]:
-        (whole,) = synthesize(bundle.voice(), [translation.units])
+        (whole,) = synthesize(bundle.require_vocoder(), [translation.units])
         chunks = [translation.units[start : start + 8] for start in range(0, len(translation.units), 8)]
-        stream = VocoderStream(bundle.voice(), SynthesisWindow(lookahead_frames=5))
+        stream = VocoderStream(bundle.require_vocoder(), SynthesisWindow(lookahead_frames=5))
         pieces = [stream.push(chunk, final=chunk is chunks[-1]) for chunk in chunks]
         spoken = np.concatenate(pieces)
         assert np.abs(spoken - whole).max() < 0.01  # the card says 0.004

@@ -228,7 +228,7 @@ def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> N
     finally:
         torch.serialization.add_safe_globals(list(allowed))
     described = state["task_state"]["nast_s2x"]
-    assert [geometry["chunk_frames"] for geometry in described["geometries"]] == [32, 64, None]
+    assert [policy["chunk_ms"] for policy in described["policies"]] == [320, 640, None]
     assert described["network"]["unit_vocab"] == 17
 
 
