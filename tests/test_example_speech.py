@@ -41,7 +41,7 @@ def test_the_bundle_is_small_marked_and_of_one_set_of_units(bundle: System) -> N
     assert sum(file.stat().st_size for name in folders for file in (EXAMPLE / name).rglob("*")) < 30e6
     centroids = Centroids.load(EXAMPLE / "speech_bundle" / "centroids.safetensors")
     assert bundle.info.example and bundle.vocoder is not None
-    assert bundle.unit_hash == bundle.vocoder.config.unit_hash == centroids.hash
+    assert bundle.units.hash == bundle.vocoder.config.unit_hash == centroids.hash
     assert bundle.num_units == bundle.vocoder.config.num_embeddings == centroids.num_units == 100
 
 
