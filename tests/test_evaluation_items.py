@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from random_system import make_bundle
 
+from nast_s2x.errors import AudioError
 from nast_s2x.evaluation.items import check_audio, read_lists, read_manifest
 from nast_s2x.evaluation.settings import differences, hash_files, read_settings, sort_chunks, system_files, take_folder
-from nast_s2x.frontend.audio import AudioError
 from nast_s2x.inference.bundle import save_bundle
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from nast_s2x.frontend.audio import AudioError, StreamResampler
+from nast_s2x.errors import AudioError
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
 from nast_s2x.frontend.fbank import StreamingFbank, fbank, num_frames
+from nast_s2x.frontend.resampling import StreamResampler
 
 REFERENCE = Path(__file__).parent / "fixtures" / "parity" / "fbank_torchaudio.npz"
 

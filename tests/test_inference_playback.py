@@ -71,7 +71,7 @@ def test_mix_at_another_rate() -> None:
 def test_stereo_covers_both_sides() -> None:
     playback = play((2, 2))
     assert stereo([9.0, 8.0, 7.0], playback).tolist() == [[9, 0], [8, 0], [7, 1], [0, 1]]
-    assert stereo(np.arange(1, 7), playback)[:, 1].tolist() == [0, 0, 1, 1, 0, 0]
+    assert stereo(np.arange(1.0, 7.0), playback)[:, 1].tolist() == [0, 0, 1, 1, 0, 0]
     assert stereo([], play()).shape == (0, 2) and stereo([1.0], play()).tolist() == [[1, 0]]
 
 

@@ -9,8 +9,8 @@ from random_system import make_bundle, make_signal, make_voice
 from test_streaming_contract import SIGNAL, check_contents, random_cuts, stream
 
 from nast_s2x.chunking import ChunkPolicy
-from nast_s2x.frontend.audio import StreamResampler
 from nast_s2x.frontend.fbank import fbank
+from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.inference.offline import Translation, translate_batch, translate_samples, waveform_of
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System

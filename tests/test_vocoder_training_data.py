@@ -11,7 +11,7 @@ import soundfile
 import torch
 from vocoder_data import HASH, NUM_UNITS, edit_row, tones, write_config, write_voice
 
-from nast_s2x.frontend.audio import AudioError
+from nast_s2x.errors import AudioError
 from nast_s2x.vocoder.training.data import (
     CropDataset,
     StepBatches,

@@ -24,8 +24,8 @@ from nast_s2x.benchmarks.streaming import one_policy, random_model
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.errors import ConfigError
-from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import StreamingFbank
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback
 from nast_s2x.network import NastModel
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from nast_s2x.files import read_json
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.samples import SAMPLE_RATE
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """File names of weights, any of which a folder must have."""

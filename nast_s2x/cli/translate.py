@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,6 @@ from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError, NastError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import soundfile
-    from numpy.typing import NDArray
-
     from nast_s2x.inference.recorder import PlaybackRecorder
     from nast_s2x.inference.streaming import Emission, TranslationStream
 
@@ -60,8 +56,8 @@ def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate each recording; returns the exit status (1 if a recording could not be translated)."""
-    if args.piece_ms <= 0:
-        raise ConfigError(f"--piece-ms must be positive, got {args.piece_ms}")
+    if not math.isfinite(args.piece_ms) or args.piece_ms <= 0:
+        raise ConfigError(f"--piece-ms must be a positive number, got {args.piece_ms:g}")
     if args.offline:
         if args.chunk_ms not in (None, "offline"):
             raise ConfigError(f"--offline and --chunk-ms {args.chunk_ms} contradict each other")
@@ -76,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             _translate_file(stream, Path(path), name, args)
         except NastError as error:
-            log_stderr(f"{path}: {error}")
+            log_stderr(str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}")
             failures += 1
     return 1 if failures else 0
 
@@ -97,12 +93,16 @@ def _output_names(args: argparse.Namespace) -> list[str]:
 
 
 def _translate_file(stream: TranslationStream, path: Path, name: str, args: argparse.Namespace) -> None:
+    from nast_s2x.frontend.audio import audio_pieces
+
     if not args.json:
         print(f"# {path}")
     show = _Show(path, args)
     try:
-        for piece, rate, heard_ms in _pieces(path, args.piece_ms):
-            show.clock.wait_for(heard_ms)
+        source_ms = 0.0
+        for piece, rate in audio_pieces(path, args.piece_ms):
+            source_ms += 1000.0 * len(piece) / rate
+            show.clock.wait_for(source_ms)
             with show.clock:
                 emissions = stream.push(piece, rate)
             if show.recorder is not None:
@@ -119,36 +119,6 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
             show.speech(name)
         raise
     show.speech(name)
-
-
-def _pieces(path: Path, piece_ms: float) -> Iterator[tuple[NDArray[np.float32], int, float]]:
-    """Pieces (n, channels) of a recording, its rate, and the milliseconds heard at the end of each piece."""
-    import soundfile
-
-    from nast_s2x.frontend.audio import AudioError
-
-    if not path.is_file():
-        raise AudioError("no such audio file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            heard, rate = 0, file.samplerate
-            size = max(1, round(piece_ms * rate / 1000))
-            for piece in _blocks(file, size):
-                heard += len(piece)
-                yield piece, rate, 1000.0 * heard / rate
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"cannot be read as audio ({error})") from error
-
-
-def _blocks(file: soundfile.SoundFile, size: int) -> Iterator[NDArray[np.float32]]:
-    """Blocks (size, channels) of an open sound file."""
-    if file.format != "MP3":
-        yield from file.blocks(size, dtype="float32", always_2d=True)
-        return
-    # soundfile seeks after each block, and an MP3 decoder that seeks forgets what the next frames build upon.
-    samples = file.read(dtype="float32", always_2d=True)
-    for start in range(0, len(samples), size):
-        yield samples[start : start + size]
 
 
 class _Clock:

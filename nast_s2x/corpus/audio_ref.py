@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nast_s2x.errors import AudioError
 from nast_s2x.files import file_stamp
-from nast_s2x.frontend.audio import SAMPLE_RATE, load_audio, read_header
+from nast_s2x.frontend.audio import load_audio, read_header
+from nast_s2x.frontend.samples import SAMPLE_RATE
 
 NUM_BINS = 80
 """Features of a frame."""

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nast_s2x.corpus.manifest import Row, parse_units, read_table
-from nast_s2x.frontend.audio import AudioError, read_samples
+from nast_s2x.errors import AudioError
+from nast_s2x.frontend.audio import read_samples
 
 
 @dataclass(frozen=True)

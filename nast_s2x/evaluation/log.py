@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, read_samples
+from nast_s2x.frontend.audio import read_samples
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.metrics.latency import playback_intervals
 
 LOG_NAME = "instances.log"

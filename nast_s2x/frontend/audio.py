@@ -1,95 +1,34 @@
-"""Audio files and streams of samples: mono, float32, -1..1, at the rate the model wants.
+"""Audio files of any format, rate and number of channels.
 
-A file and a live stream go through the same :class:`StreamResampler`, so they give the same samples.
+A file and a live stream go through the same :class:`~nast_s2x.frontend.resampling.StreamResampler`, so they give the
+same samples.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
-from pathlib import Path
-from typing import IO, Any
+import stat
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import ArrayLike, NDArray
 
 from nast_s2x.errors import AudioError
+from nast_s2x.files import write_atomic
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono, check_sample_rate
 
-SAMPLE_RATE = 16000
-#: soxr's recipe; "HQ" keeps 20 bits of precision and holds back 14 ms of a stream.
-RESAMPLING_QUALITY = "HQ"
-
-# Full scale of the integer formats that sound cards and wav readers deliver.
-_PCM_SCALE = {np.dtype(np.int8): 2.0**7, np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31}
-
-
-def as_mono(samples: ArrayLike) -> NDArray[np.float32]:
-    """Convert samples to mono float32.
-
-    Args:
-        samples: (n,) or (n, channels), numpy, torch on CPU or list. int8, int16 and int32 count as PCM and are scaled
-            to -1..1; other types are taken as they are. Channels are averaged.
-
-    Returns:
-        (n,) float32, contiguous.
-
-    Raises:
-        AudioError: more than two axes, no channels, or values that are not finite.
-    """
-    array = np.asarray(samples)
-    scale = _PCM_SCALE.get(array.dtype)
-    array = array.astype(np.float32)
-    if scale is not None:
-        array /= np.float32(scale)
-    if array.ndim == 2 and array.shape[1] > 0:
-        array = array[:, 0] if array.shape[1] == 1 else array.mean(axis=1, dtype=np.float32)
-    if array.ndim != 1:
-        raise AudioError(f"samples must have shape (n,) or (n, channels), not {tuple(np.shape(samples))}")
-    if not np.isfinite(array).all():
-        raise AudioError("samples must be finite numbers, but some are NaN or infinite")
-    return np.ascontiguousarray(array)
-
-
-class StreamResampler:
-    """Resample a stream, piece by piece; any cut of the input gives exactly the samples of the whole.
-
-    The object is the state of one stream. With equal rates samples pass through without delay.
-
-    Example:
-        >>> resampler = StreamResampler(48000)
-        >>> len(resampler.push(np.zeros(24000), final=True))
-        8000
-    """
-
-    def __init__(self, source_rate: int, target_rate: int = SAMPLE_RATE) -> None:
-        if int(source_rate) != source_rate or source_rate <= 0 or target_rate <= 0:
-            raise AudioError(f"sample rates must be positive whole numbers, not {source_rate} and {target_rate}")
-        self.source_rate, self.target_rate = int(source_rate), int(target_rate)
-        self.finished = False
-        self._stream: soxr.ResampleStream | None = None
-        if self.source_rate != self.target_rate:
-            self._stream = soxr.ResampleStream(
-                self.source_rate, self.target_rate, 1, dtype="float32", quality=RESAMPLING_QUALITY
-            )
-
-    def push(self, samples: ArrayLike, final: bool = False) -> NDArray[np.float32]:
-        """Take the next samples (n,) or (n, channels) and return what is ready, (m,) float32 at the target rate.
-
-        ``final=True`` ends the stream and flushes what was held back; a push after that is a ``ValueError``.
-        """
-        if self.finished:
-            raise ValueError("this stream has ended: a push after final=True needs a new StreamResampler")
-        self.finished = final
-        mono = as_mono(samples)
-        if self._stream is None:
-            return mono
-        return self._stream.resample_chunk(mono, last=final)
+AnySource = str | os.PathLike[str] | IO[bytes]
+LONGEST_HOURS = 24
+"""Longest recording that is decoded at once; headers are compared with it before anything is allocated."""
 
 
 def read_samples(
-    source: str | os.PathLike[str] | IO[bytes], name: str | None = None, start: int = 0, frames: int = -1
+    source: AnySource, name: str | None = None, start: int = 0, frames: int = -1
 ) -> tuple[NDArray[np.float32], int]:
     """Read a sound file of any format libsndfile knows (wav, flac, ogg, mp3, ...) as it is.
 
@@ -103,18 +42,19 @@ def read_samples(
         samples (n,) mono float32, and the file's sample rate. A valid file without samples gives an empty array.
 
     Raises:
-        AudioError: missing, empty (no bytes), unreadable, or with samples that are not finite.
+        AudioError: missing, not a regular file, empty (no bytes), unreadable, longer than :data:`LONGEST_HOURS`, of
+            a rate out of range, or with samples that are not finite.
     """
     name = name or str(source)
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.is_file():
-            raise AudioError(f"{name}: no such audio file" if not path.exists() else f"{name}: not a file")
-        if path.stat().st_size == 0:
-            raise AudioError(f"{name}: the file is empty")
     try:
-        samples, rate = _read_whole(source, start, frames)
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+        with _open(source, name) as file:
+            _check_header(file, name)
+            if start:
+                if not 0 <= start <= file.frames:
+                    raise OSError(f"segment starts at sample {start}, the file has {file.frames}")
+                file.seek(start)
+            samples, rate = file.read(frames=frames, dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as error:
         raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from error
     try:
         return as_mono(samples), rate
@@ -122,7 +62,67 @@ def read_samples(
         raise AudioError(f"{name}: {error}") from error
 
 
-def read_header(source: str | os.PathLike[str] | IO[bytes], name: str | None = None) -> tuple[int, int]:
+def audio_pieces(path: str | os.PathLike[str], piece_ms: float) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Read a sound file piece by piece.
+
+    Args:
+        piece_ms: length of a piece in milliseconds; the last one may be shorter.
+    Yields:
+        (samples (n, channels), sample rate).
+    Raises:
+        AudioError: as :func:`read_samples`; a length that is not positive and finite.
+    """
+    if not math.isfinite(piece_ms) or piece_ms <= 0:
+        raise AudioError(f"a piece must have a positive length in milliseconds, but has {piece_ms:g}")
+    try:
+        with _open(path, str(path)) as file:
+            _check_header(file, str(path))
+            yield from ((piece, file.samplerate) for piece in _blocks(file, round(piece_ms * file.samplerate / 1000)))
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from error
+
+
+def _blocks(file: soundfile.SoundFile, size: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks (size, channels) of an open sound file."""
+    size = max(1, size)
+    if file.format != "MP3":
+        yield from file.blocks(size, dtype="float32", always_2d=True)
+        return
+    # soundfile seeks after each block, and an MP3 decoder loses the state that the next frames need when it seeks.
+    samples = file.read(dtype="float32", always_2d=True)
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def _open(source: AnySource, name: str) -> soundfile.SoundFile:
+    """Open a sound file for reading, a regular file that is not empty."""
+    if isinstance(source, str | os.PathLike):
+        try:
+            status = os.stat(source)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            raise AudioError(f"{name}: {'no such audio file' if missing else error.strerror}") from None
+        if stat.S_ISDIR(status.st_mode):
+            raise AudioError(f"{name}: is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for without end
+            raise AudioError(f"{name}: not a regular file")
+        if status.st_size == 0:
+            raise AudioError(f"{name}: the file is empty")
+    return soundfile.SoundFile(source)
+
+
+def _check_header(file: soundfile.SoundFile, name: str) -> None:
+    """Refuse what a header declares before anything is allocated for it."""
+    try:
+        rate = check_sample_rate(file.samplerate)
+    except AudioError as error:
+        raise AudioError(f"{name}: {error}") from None
+    if file.frames > LONGEST_HOURS * 3600 * rate:
+        hours = file.frames / rate / 3600
+        raise AudioError(f"{name}: the header declares {hours:.0f} hours; at most {LONGEST_HOURS} hours are read")
+
+
+def read_header(source: AnySource, name: str | None = None) -> tuple[int, int]:
     """Number of samples of each channel and sample rate that a sound file's header declares; no sound is decoded.
 
     Args:
@@ -132,13 +132,13 @@ def read_header(source: str | os.PathLike[str] | IO[bytes], name: str | None = N
     Raises:
         AudioError: missing or unreadable; names the file.
     """
-    if isinstance(source, (str, os.PathLike)):
-        source = os.fspath(source)
+    name = name or str(source)
     try:
-        info = soundfile.info(source)
+        with _open(source, name) as file:
+            _check_header(file, name)
+            return int(file.frames), int(file.samplerate)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        raise AudioError(f"{name or source}: cannot be read as audio ({_reason(error)})") from error
-    return int(info.frames), int(info.samplerate)
+        raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from error
 
 
 def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> int:
@@ -147,21 +147,12 @@ def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RAT
     return samples * sample_rate // rate
 
 
-def _read_whole(source: Any, start: int, frames: int) -> tuple[NDArray[np.float32], int]:
-    with soundfile.SoundFile(source) as file:
-        if start:
-            if not 0 <= start <= file.frames:
-                raise OSError(f"segment starts at sample {start}, the file has {file.frames}")
-            file.seek(start)
-        return file.read(frames=frames, dtype="float32", always_2d=True), file.samplerate
-
-
 def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", None) or error).strip().rstrip(".")
 
 
 def load_audio(
-    path: str | os.PathLike[str] | IO[bytes],
+    path: AnySource,
     sample_rate: int = SAMPLE_RATE,
     *,
     name: str | None = None,
@@ -181,19 +172,15 @@ def write_wav(path: str | os.PathLike[str], samples: ArrayLike, sample_rate: int
     """Write samples (n,) or (n, channels) in -1..1 as a WAV file of 16-bit PCM; the folder is made if needed.
 
     Raises:
-        OSError: the file cannot be written; nothing is left of it.
+        OSError: the file cannot be written; what was at ``path`` is unchanged.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        soundfile.write(os.fspath(path), np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        path.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error}") from None
+    content = io.BytesIO()
+    soundfile.write(content, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
+    write_atomic(path, content.getvalue())
 
 
 def compressed(samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> tuple[bytes, str]:
-    """Samples as a small sound file for a web page: MP3, which every browser plays; FLAC where libsndfile lacks it.
+    """Samples as a small sound file for a web page: MP3, or FLAC where libsndfile has no MP3.
 
     Args:
         samples: (n,) or (n, channels) in -1..1.

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, as_mono
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
 NUM_BINS = 80
 WINDOW_SAMPLES = 400  # 25 ms at 16 kHz

@@ -16,8 +16,8 @@ from nast_s2x.checkpoints.published import load_published_state
 from nast_s2x.chunking import ChunkPolicy, SlotRates
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.files import read_json, replace_folder, write_atomic
-from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.cmvn import GlobalCmvn
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.card import model_card, simuleval_configs
 from nast_s2x.inference.policies import policies_of_version_1
 from nast_s2x.inference.system import System, SystemInfo

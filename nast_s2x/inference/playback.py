@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, as_mono
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
 CAPTION_LETTERS = 80
 """A caption grows word by word up to so many letters, then a new one begins."""

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.files import write_atomic
-from nast_s2x.frontend.audio import SAMPLE_RATE, StreamResampler, write_wav
+from nast_s2x.frontend.audio import write_wav
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback, captions, stereo
 from nast_s2x.inference.streaming import Emission
 

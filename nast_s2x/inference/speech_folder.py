@@ -9,7 +9,8 @@ from typing import IO, Any
 
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError
-from nast_s2x.frontend.audio import SAMPLE_RATE, write_wav
+from nast_s2x.frontend.audio import write_wav
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.generation import GeneratedRow
 
 _COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")

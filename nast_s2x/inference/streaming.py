@@ -13,9 +13,9 @@ from torch import Tensor
 
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.errors import AudioError, StreamError
-from nast_s2x.frontend.audio import as_mono
 from nast_s2x.frontend.fbank import StreamingFbank
-from nast_s2x.frontend.resampling import TimedResampler
+from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.frontend.samples import as_mono
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.network import NastOutput
 from nast_s2x.vocoder.config import SAMPLE_RATE as SPEECH_RATE
@@ -99,7 +99,7 @@ class TranslationStream:
         self._units = system.units.collapser() if system.units is not None and self.with_units else None
         self._detokenizer = StreamingDetokenizer(system.text)
         self._vocoder = VocoderStream(system.require_vocoder(), synthesis or SynthesisWindow()) if with_speech else None
-        self._resampler: TimedResampler | None = None
+        self._resampler: StreamResampler | None = None
         self._num_channels: int | None = None
         self._num_frames = 0
         self._num_chunks = 0
@@ -129,9 +129,7 @@ class TranslationStream:
         mono = self._accept(samples, sample_rate)
         ready = np.zeros(0, np.float32)
         if self._resampler is not None:
-            ready = self._resampler.push(mono)
-            if final:
-                ready = np.concatenate([ready, self._resampler.finish()])
+            ready = self._resampler.push(mono, final)
         emissions = self._advance(self._fbank.push(ready, final=final), final)
         if not final:
             return emissions
@@ -168,7 +166,7 @@ class TranslationStream:
         if not len(mono):
             return mono
         if self._resampler is None:
-            self._resampler = TimedResampler(self.system.sample_rate if rate is None else rate, self.system.sample_rate)
+            self._resampler = StreamResampler(self.system.sample_rate if rate is None else rate, with_times=True)
         elif rate not in (None, self._resampler.source_rate):
             raise StreamError(f"the stream began at {self._resampler.source_rate} Hz, this piece has {rate} Hz")
         elif channels != self._num_channels:

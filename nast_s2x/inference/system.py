@@ -13,8 +13,8 @@ from torch import Tensor
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.device import find_device
 from nast_s2x.errors import ConfigError
-from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.cmvn import GlobalCmvn
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.policies import choose_policy, training_note
 from nast_s2x.inference.voice import check_units_match, load_voice
 from nast_s2x.labels import TextLabels, UnitLabels

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import fbank
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch

@@ -15,7 +15,7 @@ from nast_s2x.checkpoints import huggingface
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.device import find_device
 from nast_s2x.files import read_json
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,

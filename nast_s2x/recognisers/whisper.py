@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.device import find_device
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import SAMPLE_RATE
 from nast_s2x.frontend.fbank import NUM_BINS, fbank
+from nast_s2x.frontend.samples import SAMPLE_RATE
 
 UNIT_SAMPLES = SAMPLE_RATE // 50
 """Samples of a unit frame: 20 ms."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.units.features import UNIT_SAMPLES, UnitFeatures
 
 WINDOW_SECONDS = 30.0

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.frontend.audio import SAMPLE_RATE
+from nast_s2x.frontend.samples import SAMPLE_RATE
 
 UNIT_SAMPLES = SAMPLE_RATE // 50
 """Samples of a unit frame: 20 ms at 16 kHz."""

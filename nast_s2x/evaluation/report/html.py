@@ -8,7 +8,8 @@ from html import escape
 
 from numpy.typing import ArrayLike
 
-from nast_s2x.frontend.audio import SAMPLE_RATE, compressed
+from nast_s2x.frontend.audio import compressed
+from nast_s2x.frontend.samples import SAMPLE_RATE
 
 
 def data_uri(content: bytes, media_type: str) -> str:

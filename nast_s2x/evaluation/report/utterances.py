@@ -19,7 +19,8 @@ from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
 from nast_s2x.evaluation.scoring import TRANSCRIPTS, NotHeardError, StoredRecogniser
 from nast_s2x.evaluation.transcripts import TranscriptStore
-from nast_s2x.frontend.audio import SAMPLE_RATE, load_audio
+from nast_s2x.frontend.audio import load_audio
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback, stereo
 from nast_s2x.metrics.latency import word_ends
 

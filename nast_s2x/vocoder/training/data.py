@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table
 from nast_s2x.errors import AudioError
-from nast_s2x.frontend.audio import SAMPLE_RATE, declared_samples, load_audio
+from nast_s2x.frontend.audio import declared_samples, load_audio
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 
 # Windows that reach past their 20 ms leave a unit frame or two without units, and mp3 headers count their padding too.

@@ -1,0 +1,81 @@
+"""Samples in memory: mono, float32, in -1..1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nast_s2x.errors import AudioError
+
+SAMPLE_RATE = 16000
+"""Sample rate of the models, Hz."""
+LOWEST_RATE, HIGHEST_RATE = 4000, 768_000
+"""Sample rates that are accepted, Hz."""
+LOUDEST = 1e4
+"""Largest absolute value of a float sample; full scale is 1, so more than this is a wrong scale."""
+
+# Zero and full scale of the integer formats that sound cards and wav readers deliver.
+_PCM = {
+    np.dtype(np.uint8): (128.0, 2.0**7),
+    np.dtype(np.int8): (0.0, 2.0**7),
+    np.dtype(np.int16): (0.0, 2.0**15),
+    np.dtype(np.int32): (0.0, 2.0**31),
+}
+
+
+def as_mono(samples: ArrayLike) -> NDArray[np.float32]:
+    """Convert samples to mono float32.
+
+    Args:
+        samples: (n,) or (n, channels), numpy, torch on CPU or list of numbers. Floating point types are taken as they
+            are; int8, int16, int32 and uint8 (zero at 128, as in WAV files) are PCM and are scaled to -1..1. Channels
+            are averaged.
+
+    Returns:
+        (n,) float32, contiguous.
+
+    Raises:
+        AudioError: another type or shape, or values that are not finite or exceed :data:`LOUDEST`.
+    """
+    array = _as_array(samples)
+    zero, scale = _PCM.get(array.dtype, (0.0, 1.0))
+    array = array.astype(np.float32)
+    if scale != 1.0:
+        array = (array - np.float32(zero)) / np.float32(scale)
+    if array.ndim == 2 and array.shape[1] > 0:
+        array = array[:, 0] if array.shape[1] == 1 else array.mean(axis=1, dtype=np.float32)
+    if array.ndim != 1:
+        raise AudioError(f"samples must have shape (n,) or (n, channels), not {tuple(np.shape(samples))}")
+    if not np.isfinite(array).all():
+        raise AudioError("samples must be finite numbers, but some are NaN or infinite")
+    if len(array) and max(array.max(), -array.min()) > LOUDEST:
+        raise AudioError(f"samples of full scale are 1, but some exceed {LOUDEST:g}: divide them by their full scale")
+    return np.ascontiguousarray(array)
+
+
+def _as_array(samples: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(samples)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError(f"samples must be an array of numbers, not {type(samples).__name__} ({error})") from None
+    if isinstance(samples, list | tuple) and array.dtype == np.int64:
+        array = array.astype(np.float64)  # a list of Python numbers that are all whole
+    if array.dtype.kind != "f" and array.dtype not in _PCM:
+        raise AudioError(f"samples must be floating point or int8, int16, int32 or uint8, not {array.dtype}")
+    return array
+
+
+def check_sample_rate(rate: Any) -> int:
+    """Return ``rate`` as an int.
+
+    Raises:
+        AudioError: not a whole number of Hz from 4000 to 768000.
+    """
+    whole = isinstance(rate, int | np.integer) or (isinstance(rate, float) and rate.is_integer())
+    if isinstance(rate, bool) or not whole or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"a sample rate must be a whole number of Hz from {LOWEST_RATE} to {HIGHEST_RATE}, but is {rate!r}"
+        )
+    return int(rate)
