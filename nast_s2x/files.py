@@ -310,6 +310,9 @@ class ResultFile:
     def __len__(self) -> int:
         return len(self._results)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
     def __getitem__(self, key: str) -> Any:
         return self._results[key]
 

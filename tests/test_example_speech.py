@@ -13,7 +13,8 @@ from nast_s2x.inference.system import System
 from nast_s2x.metrics.quality import word_error_rate
 from nast_s2x.recognisers import open_recogniser
 from nast_s2x.units.centroids import Centroids
-from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize
+from nast_s2x.vocoder.offline import synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
 

@@ -104,7 +104,7 @@ def test_a_voice_that_is_gone_is_missed(folder: Path) -> None:
         ({"upsample_rates": [5, 4, 4, 2, 3]}, "vocoder/config.json: upsample_rates must multiply to 320"),
         ({"multispkr": "speaker"}, "vocoder/config.json: .*several speakers"),
         ({"embedding_dim": 4, "model_in_dim": 4, "dur_predictor_params": None}, "does not fit its configuration"),
-        ({"unit_hash": "feed"}, f"units of the centroids {UNIT_HASH}, the vocoder knows units of feed"),
+        ({"unit_hash": "feed"}, f"units are of centroids {UNIT_HASH}, the vocoder's of feed"),
     ],
 )
 def test_a_damaged_voice_configuration(folder: Path, changes: dict[str, object], message: str) -> None:
@@ -115,17 +115,17 @@ def test_a_damaged_voice_configuration(folder: Path, changes: dict[str, object],
 
 def test_voices_for_other_units(bundle: System, folder: Path, tmp_path: Path) -> None:
     small = save_vocoder(make_voice(NUM_UNITS - 1), tmp_path / "small")
-    with pytest.raises(ValueError, match=f"small: the model has {NUM_UNITS} units, the vocoder knows {NUM_UNITS - 1}"):
+    with pytest.raises(ValueError, match=f"small: the model has {NUM_UNITS} units, the vocoder {NUM_UNITS - 1}"):
         bundle.with_vocoder(small)
     other = save_vocoder(make_voice(unit_hash="feed"), tmp_path / "other")
-    with pytest.raises(ValueError, match=f"other: the model speaks units of the centroids {UNIT_HASH}, .* of feed"):
+    with pytest.raises(ValueError, match=f"other: the model's units are of centroids {UNIT_HASH}, .* of feed"):
         bundle.with_vocoder(other)
     with pytest.raises(ValueError, match="no duration predictor"):
         bundle.with_vocoder(save_vocoder(make_voice(durations=False), tmp_path / "plain"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         bundle.with_vocoder(tmp_path / "nowhere")
     assert bundle.vocoder is not None and bundle.vocoder.config.unit_hash == UNIT_HASH  # the old one stays
-    with pytest.raises(ValueError, match="without a unit decoder"):
+    with pytest.raises(ValueError, match="needs a model with a unit decoder"):
         make_bundle(tmp_path / "text", units=False).with_vocoder(folder)
 
 
@@ -193,6 +193,6 @@ def test_the_data_folder_names_the_centroids(tmp_path: Path, capsys: pytest.Capt
     arguments = ["export", str(data / "checkpoint.pt"), "-o", str(tmp_path / "b"), "--vocoder"]
     wrong = save_vocoder(make_voice(units, "beef"), tmp_path / "wrong")
     assert main([*arguments, str(wrong)]) == 1
-    assert "units of the centroids feedbeef, the vocoder knows units of beef" in capsys.readouterr().err
+    assert "units are of centroids feedbeef, the vocoder's of beef" in capsys.readouterr().err
     assert main([*arguments, str(save_vocoder(make_voice(units, "feedbeef"), tmp_path / "right"))]) == 0
     assert load_system(tmp_path / "b").units.hash == "feedbeef"

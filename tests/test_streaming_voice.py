@@ -14,7 +14,8 @@ from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.offline import Translation, translate_batch, translate_samples, waveform_of
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System
-from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize
+from nast_s2x.vocoder.offline import synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow
 
 
 @pytest.fixture(scope="module")

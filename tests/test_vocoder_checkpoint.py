@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from killed import killed_before_each_write
 from random_vocoder import make_vocoder, vocoder_config
 from torch import Tensor, nn
 
-from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder, save_vocoder
+from nast_s2x.errors import CheckpointError, ConfigError
+from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder, read_card, save_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
 
@@ -122,6 +124,67 @@ def test_half_weights_and_a_card(tmp_path: Path) -> None:
     assert_same_weights(load_vocoder(half), loaded, tolerance=0)  # the folder is as it was
 
 
+def test_a_save_that_is_killed_leaves_the_old_or_the_new_vocoder(tmp_path: Path) -> None:
+    old, new, found = make_vocoder(seed=1), make_vocoder(seed=2), set()
+    folder = save_vocoder(old, tmp_path / "v", card="old")
+    for _ in killed_before_each_write(lambda: save_vocoder(new, folder, card="new"), tmp_path):
+        loaded, card = load_vocoder(folder), read_card(folder)
+        assert_same_weights(loaded, {"old": old, "new": new}[card], tolerance=0)
+        found.add(card)
+        if card == "new":
+            save_vocoder(old, folder, card="old")
+    assert found == {"old", "new"}
+    assert read_card(folder) == "new"  # the last process reached the end
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ConfigError, match="holds something other than a vocoder"):
+        save_vocoder(make_vocoder(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_vocoder(make_vocoder(seed=1), tmp_path / "v", card="old")
+    opened = open
+
+    def open_full(path: Any, mode: str = "r", **options: Any) -> Any:
+        return opened("/dev/full" if "model.safetensors" in str(path) and "w" in mode else path, mode, **options)
+
+    monkeypatch.setattr("builtins.open", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_vocoder(make_vocoder(seed=2), folder)
+    monkeypatch.undo()
+    assert read_card(folder) == "old" and load_vocoder(folder)
+
+
+def test_weights_are_laid_out_for_the_device_they_are_on(tmp_path: Path) -> None:
+    folder = save_vocoder(make_vocoder(), tmp_path / "v")
+    convolutions = ["conv_pre", "ups.0", "resblocks.4.convs1.2", "conv_post"]
+
+    def are_contiguous(model: UnitVocoder) -> set[bool]:
+        weights = [model.get_submodule(name).weight for name in convolutions]
+        return {weight.is_contiguous() for weight in weights if min(weight.shape[1:]) > 1}
+
+    assert are_contiguous(load_vocoder(folder)) == {False}  # channels-last, for CPUs
+    # The meta device stands for a GPU: anything other than a CPU.
+    moved = load_vocoder(folder, device="meta")
+    assert are_contiguous(moved) == {True}
+    assert are_contiguous(load_vocoder(folder).to("meta")) == {True}
+    assert are_contiguous(moved.to_empty(device="cpu")) == {False}
+    assert are_contiguous(make_vocoder().to("meta")) == {True}
+    if torch.cuda.is_available():
+        assert are_contiguous(load_vocoder(folder, device="cuda")) == {True}
+        assert are_contiguous(load_vocoder(folder).to("cuda")) == {True}
+
+
+def test_sizes_that_the_weights_do_not_have_take_no_memory(tmp_path: Path) -> None:
+    path = released(tmp_path, make_vocoder(), num_embeddings=10**12)
+    with pytest.raises(CheckpointError, match=r"dict.weight has shape \(20, 16\), not \(1000000000000, 16\)"):
+        load_vocoder(path)
+
+
 def test_released_folder_file_and_bundle(tmp_path: Path) -> None:
     model = make_vocoder()
     checkpoint = released(tmp_path / "released", model)
@@ -226,6 +289,14 @@ def test_missing_files(tmp_path: Path) -> None:
         ({"num_embeddings": 21}, r"does not fit its configuration: dict.weight has shape \(20, 16\), not \(21, 16\)"),
         ({"dur_predictor_params": None}, "unknown parameter dur_predictor"),
         ({"dur_predictor_params": {"encoder_embed_dim": 16}}, "dur_predictor_params lacks var_pred_hidden_dim"),
+        ({"dur_predictor_params": [16]}, "dur_predictor_params must be an object"),
+        ({"num_embeddings": "20"}, "num_embeddings must be a whole number from 1, not '20'"),
+        ({"embedding_dim": True, "model_in_dim": True}, "embedding_dim must be a whole number from 1, not True"),
+        ({"upsample_rates": 320}, "upsample_rates must be a list of whole numbers, not 320"),
+        ({"resblock_kernel_sizes": [0.5, 7, 11]}, "every entry of resblock_kernel_sizes must be .* not 0.5"),
+        ({"resblock_dilation_sizes": 3}, "resblock_dilation_sizes must be a list of lists"),
+        ({"resblock_dilation_sizes": [[1], [1], [-1]]}, "every entry of resblock_dilation_sizes must be .* not -1"),
+        ({"unit_hash": 7}, "unit_hash must be a string or null, not 7"),
     ],
 )
 def test_configurations_that_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

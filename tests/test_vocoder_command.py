@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from killed import killed_before_each_write
 from random_vocoder import make_vocoder
 
 from nast_s2x.cli.main import main
 from nast_s2x.corpus.manifest import read_table
+from nast_s2x.files import locked
 from nast_s2x.vocoder.checkpoint import load_vocoder, save_vocoder
-from nast_s2x.vocoder.streaming import synthesize
-from nast_s2x.vocoder.utterances import read_utterances
+from nast_s2x.vocoder.files import RESULTS, read_utterances, synthesize_files
+from nast_s2x.vocoder.offline import synthesize
 
 HASH = "0123456789abcdef"
 BATCH = [[3, 1, 4], [1, 5, 9, 2], [6], [5, 3]]
@@ -117,19 +120,23 @@ def test_a_second_run_keeps_what_is_complete(folder: Path, tmp_path: Path, capsy
     units, output = manifest(tmp_path / "units.tsv"), tmp_path / "out"
     assert run(folder, units, output) == 0
     expected, times = sounds(output), {path: path.stat().st_mtime_ns for path in output.glob("*.wav")}
-    # As if the run had been stopped: a file missing, one half written, a list that ends in the middle of a line.
+    listed = (output / "synthesis.tsv").read_text()
+    # As if the run had been stopped: a file missing, one half written, results that end in the middle of a line.
     (output / "utt1.wav").unlink()
     (output / "utt3.wav").write_bytes((output / "utt3.wav").read_bytes()[:500])
-    (output / "utt3.wav").rename(output / "utt3.wav.partial")
-    lines = (output / "synthesis.tsv").read_text().splitlines(keepends=True)
-    (output / "synthesis.tsv").write_text("".join(lines[:3]) + lines[3][:7])
+    (output / "utt3.wav").rename(output / ".utt3.wav.part")
+    lines = (output / RESULTS).read_text().splitlines(keepends=True)
+    assert '"utt2"' in lines[3]
+    (output / RESULTS).write_text("".join(lines[:3]) + lines[3][:7])
     (output / "utt2.wav").unlink()
+    (output / "synthesis.tsv").unlink()
     capsys.readouterr()
     assert run(folder, units, output) == 0
     assert "3 sound files written, 1 were there already" in capsys.readouterr().err
     assert (output / "utt0.wav").stat().st_mtime_ns == times[output / "utt0.wav"]
     found = sounds(output)
-    assert found.keys() == expected.keys() and not list(output.glob("*.partial"))
+    assert found.keys() == expected.keys() and not list(output.glob(".*.part"))
+    assert (output / "synthesis.tsv").read_text() == listed
     for name, samples in found.items():
         assert_sound(samples, expected[name])
     assert run(folder, units, output) == 0
@@ -154,6 +161,47 @@ def test_files_of_something_else_are_not_replaced_unasked(
     assert run(folder, units, output) == 0
     for name, samples in sounds(output).items():
         assert np.array_equal(samples, before[name])
+
+
+def test_a_run_that_is_killed_anywhere_is_resumed(folder: Path, tmp_path: Path) -> None:
+    vocoder = load_vocoder(folder)
+    utterances = read_utterances(manifest(tmp_path / "units.tsv"), 20).rows[:3]
+    synthesize_files(vocoder, utterances, tmp_path / "whole", batch_size=2)
+    expected, listed = sounds(tmp_path / "whole"), (tmp_path / "whole" / "synthesis.tsv").read_text()
+    output = tmp_path / "out"
+    for _ in killed_before_each_write(lambda: synthesize_files(vocoder, utterances, output, 2), tmp_path):
+        report = synthesize_files(vocoder, utterances, output, batch_size=2)
+        assert report.written + report.kept == 3
+        found = sounds(output)
+        assert found.keys() == expected.keys()
+        for name, samples in found.items():  # batches differ, and with them the last bits
+            assert_sound(samples, expected[name])
+        assert (output / "synthesis.tsv").read_text() == listed
+        visible = {path.name for path in output.iterdir() if not path.name.startswith(".")}
+        assert visible == {"utt0.wav", "utt1.wav", "utt2.wav", "synthesis.tsv"}
+        shutil.rmtree(output)
+
+
+def test_two_runs_at_once_and_folders_of_something_else_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units, output = manifest(tmp_path / "units.tsv"), tmp_path / "out"
+    with locked(output):
+        assert run(folder, units, output) == 1
+    assert "is at work in" in capsys.readouterr().err and not output.exists()
+    output.mkdir()
+    (output / "thesis.tex").write_text("x")
+    assert run(folder, units, output) == 1
+    assert "holds something other than a synthesis" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["thesis.tex"]
+
+
+def test_files_of_several_runs_share_one_list(folder: Path, tmp_path: Path) -> None:
+    units, output = manifest(tmp_path / "units.tsv"), tmp_path / "out"
+    assert run(folder, units, output, "--split", "dev") == 0
+    assert run(folder, units, output, "--split", "train") == 0
+    ids = [row.cells["id"] for row in read_table(output / "synthesis.tsv")]
+    assert ids == ["utt2", "utt0", "utt1", "utt3"]
 
 
 def test_bad_lines_are_named_and_the_rest_is_done(

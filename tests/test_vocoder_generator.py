@@ -7,7 +7,7 @@ import torch
 from random_vocoder import NUM_UNITS, make_vocoder
 
 from nast_s2x.vocoder.config import UNIT_SAMPLES
-from nast_s2x.vocoder.convolution import Conv1d
+from nast_s2x.vocoder.network import Conv1d
 
 
 def random_frames(*shape: int) -> torch.Tensor:

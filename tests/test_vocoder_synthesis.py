@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from random_vocoder import NUM_UNITS, make_smooth_vocoder, make_vocoder
 
-from nast_s2x.vocoder import streaming as synthesis
+from nast_s2x.vocoder import offline
 from nast_s2x.vocoder.checkpoint import load_vocoder
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 from nast_s2x.vocoder.network import UnitVocoder
-from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize, synthesize_chunks
+from nast_s2x.vocoder.offline import synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize_chunks
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "espeak_fr_en" / "speech_bundle" / "vocoder"
 LOOKAHEADS = [0, 2, 5, 10, 20]
@@ -202,7 +203,7 @@ def test_errors_of_a_stream(vocoder: UnitVocoder) -> None:
     for units in ([1, 2, 3, 4], [5, 6]):
         stream.push(units)
         other.push(units)
-    with pytest.raises(ValueError, match=r"unit 20 is outside 0\.\.19: this vocoder knows 20 units"):
+    with pytest.raises(ValueError, match=r"unit 20 is outside 0\.\.19: this vocoder has 20 units"):
         stream.push([7, 20])
     with pytest.raises(ValueError, match=r"unit -1 is outside"):
         stream.push([-1])
@@ -260,7 +261,7 @@ def test_given_durations(vocoder: UnitVocoder) -> None:
 def test_a_long_utterance_needs_no_more_memory(vocoder: UnitVocoder, monkeypatch: pytest.MonkeyPatch) -> None:
     (units,) = random_chunks([90])
     (expected,) = synthesize(vocoder, [units], [[1] * 90])
-    monkeypatch.setattr(synthesis, "_MAX_FRAMES", 25)
+    monkeypatch.setattr(offline, "_MAX_FRAMES", 25)
     fed: list[int] = []
     hook = vocoder.conv_pre.register_forward_hook(lambda module, inputs, output: fed.append(output.shape[2]))
     (found,) = synthesize(vocoder, [units], [[1] * 90])

@@ -147,7 +147,7 @@ def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[An
 def measure(arguments: argparse.Namespace) -> list[Row]:
     """The table's lines: the bundle, then the baseline at each beam size."""
     from nast_s2x.recognisers import open_recogniser
-    from nast_s2x.vocoder.streaming import synthesize
+    from nast_s2x.vocoder.offline import synthesize
 
     torch.set_num_threads(arguments.threads)
     recogniser = open_recogniser(arguments.recogniser, language="en")

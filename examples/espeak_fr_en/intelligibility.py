@@ -180,7 +180,7 @@ def copy_synthesis(
     vocoder: UnitVocoder, sentences: Sequence[Sentence], progress: Progress, true_durations: bool
 ) -> Waveforms:
     """The vocoder's waveform of the sentences' units, with durations that it predicts or with the true ones."""
-    from nast_s2x.vocoder.streaming import synthesize
+    from nast_s2x.vocoder.offline import synthesize
 
     waveforms: Waveforms = []
     for start in progress.steps(range(0, len(sentences), BATCH), "copying"):

@@ -30,7 +30,8 @@ from nast_s2x.inference.playback import Playback
 from nast_s2x.network import NastModel
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
-from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream, synthesize
+from nast_s2x.vocoder.offline import synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 
 STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
 UNIT_FRAMES = 2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 from nast_s2x.cli import vocoder_train
 from nast_s2x.cli.system import log_stderr
+from nast_s2x.errors import ConfigError
 
 _SYNTHESIZE = """\
 Turn units into sound files (16 kHz, mono, 16 bit), one OUTPUT/ID.wav for each utterance. UNITS is one of
@@ -16,8 +16,8 @@ Turn units into sound files (16 kHz, mono, 16 bit), one OUTPUT/ID.wav for each u
   generate's JSON   `nast-s2x generate --json FILE`
   generate's lines  Unit-N and units; named Unit-N
   plain lines       units such as "71 12 993"; named line-000001, line-000002, ...
-Bad lines are listed on stderr as FILE:LINE: reason and left out; the exit status is then 1. An utterance without units
-gives a file without samples. OUTPUT/synthesis.tsv lists the files; running the command again resumes."""
+Bad lines are printed on stderr as FILE:LINE: reason and left out; the exit status is then 1. An utterance without
+units gives a file without samples. OUTPUT/synthesis.tsv lists the files. The same command goes on after an interruption."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,10 +25,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "vocoder",
         help="turn units into sound files, or train a vocoder",
-        description="The vocoder: speech units to a waveform.",
+        description="Unit vocoder: speech units to a waveform.",
     )
     parts = parser.add_subparsers(
-        dest="part", metavar="PART", required=True, help="synthesize or train; each has its own --help"
+        dest="part", metavar="PART", required=True, help="synthesize or train; see PART --help"
     )
     _add_synthesize(parts)
     vocoder_train.add_parser(parts)
@@ -47,11 +47,15 @@ def _add_synthesize(parts: argparse._SubParsersAction) -> None:
     parser.add_argument("units", metavar="UNITS", help="file of units")
     parser.add_argument("--output", "-o", required=True, metavar="DIR", help="folder of the sound files")
     parser.add_argument(
-        "--durations", action="store_true", help="take tgt_durations of the manifest instead of predicting them"
+        "--durations", action="store_true", help="use tgt_durations of the manifest instead of predicted durations"
     )
     parser.add_argument("--split", metavar="NAME", help="only rows of this split of the manifest")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="utterances a batch (default: 16)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that were made from something else")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace sound files made from other units",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
@@ -61,17 +65,16 @@ def _add_synthesize(parts: argparse._SubParsersAction) -> None:
 def synthesize(args: argparse.Namespace) -> int:
     """Write the sound files; returns the exit status."""
     import torch
-    from tqdm import tqdm
 
     from nast_s2x.device import find_device
+    from nast_s2x.progress import progress_bar
     from nast_s2x.vocoder.checkpoint import load_vocoder
     from nast_s2x.vocoder.config import SAMPLE_RATE
-    from nast_s2x.vocoder.files import LIST, synthesize_files
-    from nast_s2x.vocoder.utterances import read_utterances
+    from nast_s2x.vocoder.files import LIST, read_utterances, synthesize_files
 
     for flag, value in (("--threads", args.threads), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
+            raise ConfigError(f"{flag} must be at least 1, got {value}")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     vocoder = load_vocoder(args.vocoder, find_device(args.device))
@@ -80,13 +83,13 @@ def synthesize(args: argparse.Namespace) -> int:
     for problem in found.problems:
         log_stderr(problem)
     began = time.monotonic()
-    with tqdm(total=len(found.rows), unit="utt", file=sys.stderr, disable=args.no_progress or None) as bar:
+    with progress_bar(len(found.rows), "synthesizing", show=not args.no_progress) as bar:
         report = synthesize_files(vocoder, found.rows, args.output, args.batch_size, args.overwrite, bar.update)
     seconds = time.monotonic() - began
     kept = f", {report.kept} were there already" if report.kept else ""
     left_out = f", {len(found.problems)} bad lines left out" if found.problems else ""
     log_stderr(
-        f"{report.written} sound files written{kept}{left_out}; {report.samples / SAMPLE_RATE:.1f} s of speech, "
-        f"{seconds:.1f} s of work; list: {Path(args.output) / LIST}"
+        f"{report.written} sound files written{kept}{left_out}; {report.samples / SAMPLE_RATE:.1f} s of speech in "
+        f"{seconds:.1f} s; list: {Path(args.output) / LIST}"
     )
     return 1 if found.problems else 0

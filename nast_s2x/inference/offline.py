@@ -19,7 +19,8 @@ from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.detokenizer import detokenize
 from nast_s2x.network import NastOutput
 from nast_s2x.vocoder.network import UnitVocoder
-from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize, synthesize_chunks
+from nast_s2x.vocoder.offline import synthesize
+from nast_s2x.vocoder.streaming import SynthesisWindow, synthesize_chunks
 
 if TYPE_CHECKING:
     from nast_s2x.inference.system import System

@@ -1,17 +1,19 @@
-"""Sizes of a unit vocoder, in the form of the released CodeHiFiGAN ``config.json``."""
+"""Sizes of a unit vocoder, in the format of the released CodeHiFiGAN ``config.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any
 
-SAMPLE_RATE = 16000
-UNIT_SAMPLES = 320
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.frontend.audio import SAMPLE_RATE
+
+UNIT_SAMPLES = SAMPLE_RATE // 50
 """Samples of a unit frame: 20 ms at 16 kHz."""
 
-# What this vocoder does not do, and why each is a value that changes the network.
+# Entries of released configurations that add inputs or layers which this network does not have.
 _UNSUPPORTED = {
     "multispkr": "several speakers",
     "embedder_params": "a speaker embedding",
@@ -20,9 +22,28 @@ _UNSUPPORTED = {
 }
 
 
+def _check_size(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+
+
+def _check_sizes(name: str, values: Any) -> None:
+    if not isinstance(values, tuple):
+        raise ConfigError(f"{name} must be a list of whole numbers, not {values!r}")
+    for value in values:
+        _check_size(f"every entry of {name}", value)
+
+
 @dataclass(frozen=True)
 class DurationConfig:
-    """Sizes of the duration predictor (FastSpeech 2's variance predictor)."""
+    """Sizes of the duration predictor (the variance predictor of FastSpeech 2, Ren et al., 2021).
+
+    Attributes:
+        encoder_embed_dim: width of its input, equal to the vocoder's ``embedding_dim``.
+        var_pred_hidden_dim: width of its convolutions.
+        var_pred_kernel_size: kernel of its convolutions; only 3 is supported.
+        var_pred_dropout: dropout in training.
+    """
 
     encoder_embed_dim: int
     var_pred_hidden_dim: int
@@ -30,8 +51,13 @@ class DurationConfig:
     var_pred_dropout: float = 0.5
 
     def __post_init__(self) -> None:
+        for name in ("encoder_embed_dim", "var_pred_hidden_dim"):
+            _check_size(f"dur_predictor_params.{name}", getattr(self, name))
         if self.var_pred_kernel_size != 3:
-            raise ValueError(f"var_pred_kernel_size must be 3, not {self.var_pred_kernel_size}")
+            raise ConfigError(f"var_pred_kernel_size must be 3, not {self.var_pred_kernel_size}")
+        dropout = self.var_pred_dropout
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ConfigError(f"var_pred_dropout must be at least 0 and below 1, not {dropout!r}")
 
 
 @dataclass(frozen=True)
@@ -39,14 +65,14 @@ class VocoderConfig:
     """Sizes of the generator; names are those of the released configuration files.
 
     Attributes:
-        num_embeddings: units K.
-        embedding_dim: width of a unit's embedding, the generator's input.
-        upsample_rates, upsample_kernel_sizes: of the transposed convolutions; the rates multiply to 320 samples.
-        upsample_initial_channel: channels before the first of them; each halves it.
-        resblock_kernel_sizes, resblock_dilation_sizes: residual blocks behind each.
+        num_embeddings: number of units K.
+        embedding_dim: width of a unit embedding, the generator's input.
+        upsample_rates, upsample_kernel_sizes: of the transposed convolutions; the product of the rates is 320 samples.
+        upsample_initial_channel: channels before the first transposed convolution; each one halves them.
+        resblock_kernel_sizes, resblock_dilation_sizes: residual blocks after each transposed convolution.
         dur_predictor_params: sizes of the duration predictor; ``None`` without one: durations must then be given.
-        unit_hash: hash of the centroids that the units come from (:attr:`nast_s2x.units.centroids.Centroids.hash`);
-            ``None`` where the vocoder does not say (released ones).
+        unit_hash: hash of the centroids that define the units (:attr:`nast_s2x.units.centroids.Centroids.hash`);
+            ``None`` where it is not recorded, as in released vocoders.
     """
 
     num_embeddings: int = 1000
@@ -60,74 +86,124 @@ class VocoderConfig:
     unit_hash: str | None = None
 
     def __post_init__(self) -> None:
-        if prod(self.upsample_rates) != UNIT_SAMPLES:
-            raise ValueError(
-                f"upsample_rates must multiply to {UNIT_SAMPLES} samples (20 ms at 16 kHz), {self.upsample_rates} give "
-                f"{prod(self.upsample_rates)}"
-            )
-        if len(self.upsample_kernel_sizes) != len(self.upsample_rates):
-            raise ValueError(f"upsample_kernel_sizes needs {len(self.upsample_rates)} sizes, one for each rate")
-        for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
-            if kernel < rate or (kernel - rate) % 2:
-                raise ValueError(
-                    f"an upsample kernel of {kernel} does not fit rate {rate}: their difference must be even"
-                )
-        if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
-            raise ValueError(f"upsample_initial_channel {self.upsample_initial_channel} cannot be halved at every rate")
+        for name in ("num_embeddings", "embedding_dim", "upsample_initial_channel"):
+            _check_size(name, getattr(self, name))
+        for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
+            _check_sizes(name, getattr(self, name))
+        if not isinstance(self.resblock_dilation_sizes, tuple):
+            raise ConfigError(f"resblock_dilation_sizes must be a list of lists, not {self.resblock_dilation_sizes!r}")
+        for dilations in self.resblock_dilation_sizes:
+            _check_sizes("resblock_dilation_sizes", dilations)
+        if not isinstance(self.unit_hash, str | None):
+            raise ConfigError(f"unit_hash must be a string or null, not {self.unit_hash!r}")
+        self._check_upsampling()
         if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
-            raise ValueError("resblock_dilation_sizes needs one list for each of resblock_kernel_sizes")
+            raise ConfigError("resblock_dilation_sizes needs one list for each of resblock_kernel_sizes")
         if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
-            raise ValueError(f"resblock_kernel_sizes must be odd, got {self.resblock_kernel_sizes}")
+            raise ConfigError(f"resblock_kernel_sizes must be odd, got {self.resblock_kernel_sizes}")
         predictor = self.dur_predictor_params
         if predictor is not None and predictor.encoder_embed_dim != self.embedding_dim:
-            raise ValueError(
+            raise ConfigError(
                 f"dur_predictor_params.encoder_embed_dim is {predictor.encoder_embed_dim}, not embedding_dim "
                 f"{self.embedding_dim}"
             )
 
+    def _check_upsampling(self) -> None:
+        if prod(self.upsample_rates) != UNIT_SAMPLES:
+            raise ConfigError(
+                f"upsample_rates must multiply to {UNIT_SAMPLES} samples (20 ms at 16 kHz), {self.upsample_rates} give "
+                f"{prod(self.upsample_rates)}"
+            )
+        if len(self.upsample_kernel_sizes) != len(self.upsample_rates):
+            raise ConfigError(f"upsample_kernel_sizes needs {len(self.upsample_rates)} sizes, one for each rate")
+        for rate, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            if kernel < rate or (kernel - rate) % 2:
+                raise ConfigError(
+                    f"an upsample kernel of {kernel} does not fit rate {rate}: their difference must be even"
+                )
+        if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
+            raise ConfigError(
+                f"upsample_initial_channel {self.upsample_initial_channel} cannot be halved at every rate"
+            )
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> VocoderConfig:
-        """Read a released or own ``config.json``; settings of the training in it are passed over.
+        """Read a released or own ``config.json``; entries that do not change the network are ignored.
 
         Raises:
-            ValueError: a size is missing, or the vocoder has inputs that this project does not feed; names the key.
+            ConfigError: a size is missing or impossible, or the vocoder has inputs other than units; names the entry.
         """
         for key, meaning in _UNSUPPORTED.items():
             if values.get(key):
-                raise ValueError(f"vocoder configuration: {key} ({meaning}) is not supported, units are the only input")
+                raise ConfigError(
+                    f"vocoder configuration: {key} ({meaning}) is not supported, units are the only input"
+                )
         if str(values.get("resblock", "1")) != "1":
-            raise ValueError(f"vocoder configuration: resblock must be '1', not {values['resblock']!r}")
+            raise ConfigError(f"vocoder configuration: resblock must be '1', not {values['resblock']!r}")
         rate = values.get("sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
-            raise ValueError(f"vocoder configuration: sampling_rate must be {SAMPLE_RATE}, not {rate}")
+            raise ConfigError(f"vocoder configuration: sampling_rate must be {SAMPLE_RATE}, not {rate}")
         names = {field.name for field in fields(cls)} - {"dur_predictor_params", "unit_hash"}
         missing = sorted(names - values.keys())
         if missing:
-            raise ValueError(f"vocoder configuration lacks {', '.join(missing)}")
+            raise ConfigError(f"vocoder configuration lacks {', '.join(missing)}")
         if values.get("model_in_dim", values["embedding_dim"]) != values["embedding_dim"]:
-            raise ValueError(
+            raise ConfigError(
                 "vocoder configuration: model_in_dim differs from embedding_dim: it has other inputs than units"
             )
-        chosen = {name: _tuples(values[name]) for name in names}
+        chosen = {name: tuples(values[name]) for name in names}
         return cls(**chosen, dur_predictor_params=_duration(values), unit_hash=values.get("unit_hash"))
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of a ``config.json`` that :meth:`from_dict` (and fairseq's CodeHiFiGAN) reads."""
+        """Return the content of a ``config.json`` that :meth:`from_dict` and fairseq's CodeHiFiGAN read."""
         values = asdict(self) | {"model_in_dim": self.embedding_dim, "resblock": "1"}
         values |= {"sampling_rate": SAMPLE_RATE, "code_hop_size": UNIT_SAMPLES}
         return values
 
+    def check_units(self, units: Sequence[int]) -> list[int]:
+        """Return unit codes as plain integers.
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+        Raises:
+            NastError: a code outside 0..K-1; names it and K.
+        """
+        codes = [int(unit) for unit in units]
+        wrong = next((code for code in codes if not 0 <= code < self.num_embeddings), None)
+        if wrong is not None:
+            last = self.num_embeddings - 1
+            raise NastError(f"unit {wrong} is outside 0..{last}: this vocoder has {self.num_embeddings} units")
+        return codes
+
+
+def check_unit_hash(found: str | None, expected: str | None, what: str, other: str = "the vocoder's") -> None:
+    """Refuse units of different centroids; hashes that are not recorded (``None`` or empty) pass.
+
+    Args:
+        found, expected: hashes of centroids.
+        what, other: whose they are, for the message, such as ``"FILE:LINE: the units"``.
+
+    Raises:
+        NastError: the hashes differ; names both.
+    """
+    if found and expected and found != expected:
+        raise NastError(
+            f"{what} are of centroids {found}, {other} of {expected}; unit codes of different centroids are not "
+            "interchangeable"
+        )
+
+
+def tuples(value: Any) -> Any:
+    """Convert nested lists, as JSON holds them, to tuples; anything else is returned unchanged."""
+    return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _duration(values: Mapping[str, Any]) -> DurationConfig | None:
     params = values.get("dur_predictor_params")
     if not params:
         return None
-    known = {field.name for field in fields(DurationConfig)}
+    if not isinstance(params, Mapping):
+        raise ConfigError(f"vocoder configuration: dur_predictor_params must be an object, not {params!r}")
+    names = {field.name for field in fields(DurationConfig)}
     missing = sorted({"encoder_embed_dim", "var_pred_hidden_dim"} - params.keys())
     if missing:
-        raise ValueError(f"vocoder configuration: dur_predictor_params lacks {', '.join(missing)}")
-    return DurationConfig(**{name: params[name] for name in known & params.keys()})
+        raise ConfigError(f"vocoder configuration: dur_predictor_params lacks {', '.join(missing)}")
+    return DurationConfig(**{name: params[name] for name in names & params.keys()})

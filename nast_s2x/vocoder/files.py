@@ -1,31 +1,194 @@
-"""Sound files of many utterances: batches of like length, and a list that an interrupted run resumes from."""
+"""Files of units to sound files: reading units in several formats, and resumable synthesis of many utterances."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table, unit_record
+from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.files import ResultFile, check_output_folder, digest, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
+from nast_s2x.vocoder.config import check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
-from nast_s2x.vocoder.streaming import synthesize
-from nast_s2x.vocoder.utterances import Utterance
+from nast_s2x.vocoder.offline import synthesize
 
 LIST = "synthesis.tsv"
-"""What a folder holds: columns id, audio, n_samples, and made_from, a digest of the units and the vocoder."""
-_COLUMNS = ("id", "audio", "n_samples", "made_from")
+"""List of an output folder: columns id, audio, n_samples, and made_from, a digest of the units and the vocoder."""
+RESULTS = ".synthesis.jsonl"
+"""What has been synthesized into an output folder, for resuming: made_from and n_samples by id."""
+_GENERATED_LINE = re.compile(r"(T|H|D|Unit)-(\d+)\t")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Units of one utterance, perhaps none.
+
+    Attributes:
+        id: name, also of its sound file.
+        units: unit codes without repeats.
+        durations: frames of each; ``None`` to predict them.
+    """
+
+    id: str
+    units: tuple[int, ...]
+    durations: tuple[int, ...] | None = None
+
+
+@dataclass
+class Utterances:
+    """Content of a file of units: utterances, and its bad lines as ``FILE:LINE: reason``."""
+
+    rows: list[Utterance] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+# (line number, its content or what is wrong with it)
+_Lines = Iterable[tuple[int, Utterance | ValueError]]
+
+
+def read_utterances(
+    path: str | Path,
+    num_units: int,
+    unit_hash: str | None = None,
+    with_durations: bool = False,
+    split: str | None = None,
+) -> Utterances:
+    """Read units in one of these formats, recognised by the content of the file.
+
+    * units manifest: a table with columns ``id``, ``tgt_audio``[, ``tgt_durations``, ``unit_hash``, ``split``];
+    * JSON lines of ``nast-s2x generate --json``: ``id``, ``units``;
+    * lines of ``nast-s2x generate``: ``Unit-N<TAB>units``, named ``Unit-N`` (other lines of its output are skipped);
+    * plain lines of units, named by line number, ``line-000001``; a blank line is an utterance without units.
+
+    Args:
+        path: UTF-8 text.
+        num_units: number of units K of the vocoder.
+        unit_hash: hash of the vocoder's centroids, where known.
+        with_durations: read ``tgt_durations``; only units manifests have them.
+        split: only rows of this split; only units manifests have splits.
+
+    Raises:
+        FileNotFoundError: no such file.
+        NastError: units of other centroids than the vocoder's; no units in the file; a format without the durations or
+            splits that are asked for.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of units: {path}")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    first = next((line for line in lines if line.strip()), "")
+    if path.suffix == ".tsv" or "tgt_audio" in first.split("\t"):
+        return _collected(path, _from_manifest(path, num_units, unit_hash, with_durations, split))
+    if with_durations or split is not None:
+        raise ManifestError(f"{path} has neither durations nor splits: it is not a units manifest")
+    if first.lstrip().startswith("{"):
+        return _collected(path, _each(lines, lambda _, line: _from_json(line, num_units), skip_blank=True))
+    if _GENERATED_LINE.match(first):
+        return _collected(path, _from_generated(lines, num_units))
+    return _collected(path, _each(lines, lambda number, line: _utterance(f"line-{number:06d}", line, num_units)))
+
+
+def _collected(path: Path, lines: _Lines) -> Utterances:
+    found, ids = Utterances(), set()
+    for number, content in lines:
+        if isinstance(content, Utterance) and content.id in ids:
+            content = ManifestError(f"id {content.id!r} appears twice")
+        if isinstance(content, Utterance):
+            ids.add(content.id)
+            found.rows.append(content)
+        else:
+            found.problems.append(f"{path}:{number}: {content}")
+    if not found.rows and not found.problems:
+        raise ManifestError(f"{path}: no units in it")
+    return found
+
+
+def _each(lines: Iterable[str], parse: Callable[[int, str], Utterance], skip_blank: bool = False) -> _Lines:
+    for number, line in enumerate(lines, start=1):
+        if skip_blank and not line.strip():
+            continue
+        try:
+            yield number, parse(number, line)
+        except ValueError as error:
+            yield number, error
+
+
+def _utterance(name: str, units: str, num_units: int, durations: str | None = None) -> Utterance:
+    codes = parse_units(units, num_units) if units.strip() else ()
+    return Utterance(_file_id(name), codes, None if durations is None else parse_durations(durations, len(codes)))
+
+
+def _file_id(name: str) -> str:
+    """An id that can name a file below the output folder."""
+    parts = PurePosixPath(name).parts
+    has_bad_character = any(character in name for character in "\0\t\r\n")
+    if has_bad_character or not name or name.startswith("/") or ".." in parts or "/".join(parts) != name:
+        raise ManifestError(f"id {name!r} cannot name a sound file")
+    return name
+
+
+def _from_manifest(
+    path: Path, num_units: int, unit_hash: str | None, with_durations: bool, split: str | None
+) -> _Lines:
+    required = ["id", "tgt_audio", *(["tgt_durations"] if with_durations else []), *(["split"] if split else [])]
+    rows, recorded = read_table(path, required), unit_record(path).get("hash")
+    for row in rows:
+        if row.problem:
+            yield row.line, ManifestError(row.problem)
+            continue
+        if split is not None and row.cells["split"] != split:
+            continue
+        check_unit_hash(row.cells.get("unit_hash", "").strip() or recorded, unit_hash, f"{path}:{row.line}: the units")
+        durations = row.cells["tgt_durations"] if with_durations else None
+        try:
+            yield row.line, _utterance(row.cells["id"], row.cells["tgt_audio"], num_units, durations)
+        except ValueError as error:
+            yield row.line, error
+
+
+def _from_json(line: str, num_units: int) -> Utterance:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"not valid JSON: {error}") from None
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        raise ManifestError("a JSON object with an id was expected")
+    if "error" in entry:
+        raise ManifestError(f"{entry['id']} was not translated: {entry['error']}")
+    units = entry.get("units")
+    if not isinstance(units, list) or not all(type(unit) is int for unit in units):
+        raise ManifestError(f"{entry['id']} has no list of units")
+    return _utterance(entry["id"], " ".join(map(str, units)), num_units)
+
+
+def _from_generated(lines: Iterable[str], num_units: int) -> _Lines:
+    for number, line in enumerate(lines, start=1):
+        match = _GENERATED_LINE.match(line)
+        if line.strip() and match is None:
+            yield number, ManifestError(f"not a line of generate's output: {line[:40]!r}")
+        elif match is not None and match[1] == "Unit":
+            try:
+                yield number, _utterance(f"Unit-{match[2]}", line[match.end() :], num_units)
+            except ValueError as error:
+                yield number, error
 
 
 @dataclass
 class SynthesisReport:
-    """What was made: sound files written and kept from before, and the samples of both."""
+    """Result of :func:`synthesize_files`: sound files written and kept from before, and the samples of both."""
 
     written: int = 0
     kept: int = 0
@@ -38,63 +201,66 @@ def synthesize_files(
     folder: str | Path,
     batch_size: int = 16,
     overwrite: bool = False,
-    progress: Callable[[int], object] = lambda count: None,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> SynthesisReport:
-    """Write ``ID.wav`` (16 kHz, mono, 16 bit) for each utterance, and the list of them, :data:`LIST`.
+    """Write ``ID.wav`` (16 kHz, mono, 16 bit) for each utterance, and :data:`LIST`.
 
-    A file is complete as soon as it has its name. Files that an earlier run made from the same units with the same
-    vocoder are kept; utterances without units give files without samples.
+    Each file appears complete. Files that an earlier run made from the same units with the same vocoder are kept.
+    Utterances without units give files without samples.
 
     Args:
         vocoder: in eval mode.
-        utterances: of different ids.
-        folder: made if needed.
+        utterances: with different ids.
+        folder: made if needed; the list and other files of an earlier synthesis stay.
         batch_size: most utterances computed at once.
-        overwrite: replace files of these names that were made from something else.
-        progress: called with the number of utterances done since the last call.
+        overwrite: replace sound files of these ids that were made from something else.
+        advance: called with the number of utterances done since the last call.
 
     Raises:
-        ValueError: a file in the way; the first one is named, and nothing is written.
+        ConfigError: the folder holds something else, or one of the sound files exists and was made from something
+            else: nothing is written; or another process is at work in the folder.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    vocoder_digest = _digest_of(vocoder)
-    digests = {utterance.id: _digest(utterance, vocoder_digest) for utterance in utterances}
-    listed = _read_list(folder / LIST)
-    done = {
-        name: num_samples
-        for name, (num_samples, digest) in listed.items()
-        if digests.get(name) == digest and _is_complete(folder, name, num_samples)
-    }
-    missing = [utterance for utterance in utterances if utterance.id not in done]
-    in_the_way = next((u.id for u in missing if _path(folder, u.id).exists()), None)
-    if in_the_way is not None and not overwrite:
-        raise ValueError(
-            f"{_path(folder, in_the_way)} exists and was made from other units or by another vocoder: take another "
-            "folder, or --overwrite"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    report = SynthesisReport(kept=len(done))
-    progress(len(done))
-    with _growing_list(folder / LIST, listed) as append:
-        for utterance, samples in _batches(vocoder, missing, batch_size):
-            partial = _write_partial(_path(folder, utterance.id), samples)
-            # Listed before it has its name: a run that is stopped in between makes it again.
-            append(utterance.id, len(samples), digests[utterance.id])
-            partial.replace(_path(folder, utterance.id))
-            done[utterance.id] = len(samples)
+    with locked(folder):
+        results = ResultFile(folder / RESULTS)
+        vocoder_digest = _vocoder_digest(vocoder)
+        digests = {utterance.id: _digest(utterance, vocoder_digest) for utterance in utterances}
+        done = {name for name in digests if _is_complete(folder, name, results, digests[name])}
+        missing = [utterance for utterance in utterances if utterance.id not in done]
+        if not overwrite:
+            _refuse_other_files(folder, missing)
+        report = SynthesisReport(kept=len(done))
+        advance(len(done))
+        for utterance, samples in _in_batches(vocoder, missing, batch_size):
+            path = _path(folder, utterance.id)
+            path.unlink(missing_ok=True)
+            # Stored before the file has its name: if the run ends between the two, the file is made again.
+            results.add(utterance.id, {"made_from": digests[utterance.id], "n_samples": len(samples)})
+            _write(path, samples)
             report.written += 1
-            progress(1)
-    kept = {name: row for name, row in listed.items() if name not in digests and _is_complete(folder, name, row[0])}
-    _write_list(folder / LIST, kept | {u.id: (done[u.id], digests[u.id]) for u in utterances})
-    report.samples = sum(done.values())
+            advance(1)
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = [name for name in results if name not in digests and _is_complete(folder, name, results)]
+        _write_list(folder / LIST, [*earlier, *digests], results)
+        report.samples = sum(results[name]["n_samples"] for name in digests)
     return report
 
 
-def _batches(
+def _refuse_other_files(folder: Path, missing: Iterable[Utterance]) -> None:
+    path = next((path for path in (_path(folder, utterance.id) for utterance in missing) if path.exists()), None)
+    if path is not None:
+        raise ConfigError(
+            f"{path} exists and was made from other units or by another vocoder: choose another output folder, or pass "
+            "--overwrite"
+        )
+    check_output_folder(folder, "synthesis", RESULTS, overwrite=True)
+
+
+def _in_batches(
     vocoder: UnitVocoder, utterances: Sequence[Utterance], batch_size: int
 ) -> Iterator[tuple[Utterance, NDArray[np.float32]]]:
-    """Utterances with their samples; the longest first, so that those of a batch are of like length."""
+    """Utterances with their samples; the longest first, so that a batch holds similar lengths."""
     ordered = sorted(utterances, key=lambda u: -(sum(u.durations) if u.durations else len(u.units)))
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
@@ -108,65 +274,35 @@ def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.wav"
 
 
-def _write_partial(path: Path, samples: NDArray[np.float32]) -> Path:
-    """Write beside ``path``, where nothing stands in the way any more; returns what was written."""
-    partial = path.with_name(path.name + ".partial")
+def _write(path: Path, samples: NDArray[np.float32]) -> None:
+    partial = path.with_name(f".{path.name}.part")
     write_wav(partial, samples)
-    path.unlink(missing_ok=True)
-    return partial
+    os.replace(partial, path)
 
 
-def _is_complete(folder: Path, name: str, num_samples: int) -> bool:
+def _is_complete(folder: Path, name: str, results: ResultFile, made_from: str | None = None) -> bool:
+    if name not in results or made_from not in (None, results[name]["made_from"]):
+        return False
     try:
-        return soundfile.info(str(_path(folder, name))).frames == num_samples
+        return soundfile.info(str(_path(folder, name))).frames == results[name]["n_samples"]
     except (soundfile.SoundFileError, OSError):
         return False
 
 
-def _digest_of(vocoder: UnitVocoder) -> str:
-    digest = hashlib.sha256(repr(vocoder.config).encode())
+def _vocoder_digest(vocoder: UnitVocoder) -> str:
+    parts: list[str | bytes] = [repr(vocoder.config)]
     for name, value in sorted(vocoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        parts += [name, value.detach().cpu().float().contiguous().numpy().tobytes()]
+    return digest(*parts)
 
 
 def _digest(utterance: Utterance, vocoder_digest: str) -> str:
-    content = f"{vocoder_digest} {utterance.units} {utterance.durations}"
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digest(vocoder_digest, repr(utterance.units), repr(utterance.durations))[:16]
 
 
-def _read_list(path: Path) -> dict[str, tuple[int, str]]:
-    """id -> (samples, digest); lines that an interrupted run left unfinished are passed over."""
-    found: dict[str, tuple[int, str]] = {}
-    if not path.is_file():
-        return found
-    for line in path.read_text("utf-8").split("\n")[1:]:
-        cells = line.split("\t")
-        if len(cells) == len(_COLUMNS) and cells[2].isdecimal() and len(cells[3]) == 16:
-            found[cells[0]] = (int(cells[2]), cells[3])
-    return found
-
-
-def _row(name: str, num_samples: int, digest: str) -> str:
-    return f"{name}\t{name}.wav\t{num_samples}\t{digest}\n"
-
-
-@contextlib.contextmanager
-def _growing_list(path: Path, listed: dict[str, tuple[int, str]]) -> Iterator[Callable[[str, int, str], None]]:
-    """The list while it grows: gives a function that writes a line at once."""
-    _write_list(path, listed)  # without an unfinished last line
-    with path.open("a", encoding="utf-8") as file:
-
-        def append(name: str, num_samples: int, digest: str) -> None:
-            file.write(_row(name, num_samples, digest))
-            file.flush()
-
-        yield append
-
-
-def _write_list(path: Path, rows: dict[str, tuple[int, str]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    lines = ["\t".join(_COLUMNS) + "\n", *(_row(name, *row) for name, row in rows.items())]
-    partial.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial, path)
+def _write_list(path: Path, names: Iterable[str], results: ResultFile) -> None:
+    lines = ["id\taudio\tn_samples\tmade_from\n"]
+    for name in names:
+        result = results[name]
+        lines.append(f"{name}\t{name}.wav\t{result['n_samples']}\t{result['made_from']}\n")
+    write_atomic(path, "".join(lines))
