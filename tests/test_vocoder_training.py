@@ -11,15 +11,28 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data._utils.pin_memory import pin_memory
 from vocoder_data import HASH, NUM_UNITS, TINY, edit_row, write_config, write_voice
 
 from nast_s2x.cli import vocoder_train
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import locked
 from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
+from nast_s2x.vocoder.training import run as run_module
 from nast_s2x.vocoder.training.data import CropBatch, CropDataset, StepBatches, collate, read_units_manifest
 from nast_s2x.vocoder.training.run import CHECKPOINT, RunOptions, train
 from nast_s2x.vocoder.training.settings import TrainingSettings, read_configuration
-from nast_s2x.vocoder.training.trainer import VocoderTrainer, build_generator, crop_waveform, learning_rate
+from nast_s2x.vocoder.training.trainer import (
+    VocoderTrainer,
+    build_generator,
+    crop_waveform,
+    learning_rate,
+    mean_losses,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ADVERSARIAL = {"adversarial_from": 0}
@@ -98,8 +111,9 @@ def test_generators_step_moves_no_discriminator(voice: Path) -> None:
     trainer = make_trainer(**ADVERSARIAL)
     (batch,) = batches(voice, 1)
     fake = crop_waveform(trainer.generator(batch.frames, batch.lengths), batch.offsets, 8)
+    durations = trainer.generator.log_durations(batch.units, batch.unit_lengths)
     before = [p.detach().clone() for p in trainer.discriminators.parameters()]
-    trainer._generator_step(batch, fake, adversarial=True)
+    trainer._generator_step(batch, fake, durations, is_adversarial=True)
     assert all(p.grad is None for p in trainer.discriminators.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.discriminators.parameters(), strict=True))
 
@@ -162,9 +176,14 @@ def test_a_loss_that_is_not_finite_stops_the_training(voice: Path) -> None:
     (batch,) = batches(voice, 1)
     with torch.no_grad():
         trainer.generator.conv_post.bias.fill_(float("nan"))
-    with pytest.raises(ValueError, match="update 0: the loss of the generator is nan: lower the learning rate"):
+    before = [p.detach().clone() for p in trainer.generator.parameters()]
+    for _ in range(3):
         trainer.step(batch)
-    assert trainer.update == 0 and not trainer.optimizers["generator"].state
+    with pytest.raises(NastError, match="update 0: the loss of the generator is nan: lower the learning rate"):
+        trainer.check()
+    torch.testing.assert_close([*trainer.generator.parameters()], before, rtol=0, atol=0, equal_nan=True)
+    state = trainer.optimizers["generator"].state
+    assert not any(value.any() for values in state.values() for value in values.values())  # as if it had done no step
 
 
 def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_path: Path) -> None:
@@ -227,7 +246,7 @@ def test_resuming_with_other_units_or_sizes_is_refused_and_loses_nothing(voice: 
     before = (output / CHECKPOINT).read_bytes()
     other = write_voice(tmp_path / "other", unit_hash="fedcba9876543210")
     with pytest.raises(
-        ValueError, match=rf"checkpoint_last.pt: .*centroids {HASH}, the manifest's are of fedcba9876543210"
+        ValueError, match=rf"checkpoint_last.pt: .*centroids {HASH}, the manifest's of fedcba9876543210"
     ):
         run(other, output)
     config = tmp_path / "wide.json"
@@ -264,7 +283,7 @@ def test_inputs_that_cannot_be_trained_on_are_refused(voice: Path, tmp_path: Pat
         run(wrong, tmp_path / "o")
     config = tmp_path / "hash.json"
     config.write_text(json.dumps(TINY | {"unit_hash": "fedcba9876543210"}), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"units of centroids fedcba9876543210, the manifest's are of {HASH}"):
+    with pytest.raises(ValueError, match=f"units are of centroids fedcba9876543210, the manifest's of {HASH}"):
         run(voice, tmp_path / "o", config)
     with pytest.raises(ValueError, match="mixed precision needs a CUDA device"):
         VocoderTrainer(VocoderConfig.from_dict(TINY), TrainingSettings(), amp=True)
@@ -289,23 +308,27 @@ _TWO_PROCESSES = """
 import sys, torch
 sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
-from nast_s2x.vocoder.training import parallel
-from nast_s2x.vocoder.training.data import read_units_manifest
-from nast_s2x.vocoder.training.run import RunOptions, train
-from nast_s2x.vocoder.training.settings import read_configuration
+from test_vocoder_training import *
+from nast_s2x.vocoder.training.run import joined_processes
+from nast_s2x.vocoder.training.trainer import world
 torch.set_num_threads(1)
 manifest, output = Path(sys.argv[1]), Path(sys.argv[2])
-ranks = parallel.join(torch.device("cpu"))
-assert ranks.world_size == 2
-parameter = torch.nn.Parameter(torch.zeros(2)); unused = torch.nn.Parameter(torch.zeros(1))
-parameter.grad = torch.tensor([1.0, 2.0]) * (ranks.rank + 1)
-if ranks.rank: unused.grad = torch.ones(1)
-parallel.average_gradients([parameter, unused], ranks)
-assert parameter.grad.tolist() == [1.5, 3.0] and unused.grad.tolist() == [0.5]
 config, settings = read_configuration(sys.argv[3])
-train(config, settings, read_units_manifest(manifest, {units}), RunOptions(output), ranks)
-parallel.leave()
+with joined_processes(torch.device("cpu")):
+    assert world()[1] == 2
+    units = read_units_manifest(manifest, {units})
+    train(config, settings, units, RunOptions(output))
+    data = CropDataset(units.splits["train"], 8, 2)
+    (batch,) = StepBatches(len(data), 4, 1, 0, 1, *world())
+    trainer = VocoderTrainer(config, settings)
+    trainer.step(collate([data[item] for item in batch]))
+    torch.save(gradients(trainer), output / f"gradients{{world()[0]}}.pt")
 """
+
+
+def gradients(trainer: VocoderTrainer) -> dict[str, torch.Tensor]:
+    networks = trainer.networks.items()
+    return {f"{kind}.{name}": p.grad for kind, network in networks for name, p in network.named_parameters()}
 
 
 def test_two_processes_train_what_one_would(voice: Path, tmp_path: Path) -> None:
@@ -313,29 +336,177 @@ def test_two_processes_train_what_one_would(voice: Path, tmp_path: Path) -> None
     # the duration loss, whose mean is over units and whose dropout differs between processes.
     changed = {"max_updates": 2, "duration_weight": 0.0, "stft_weight": 0.0, "adversarial_from": 0, "ema_decay": 0.0}
     config = write_config(tmp_path / "c.json", **changed)
-    program = tmp_path / "two.py"
-    code = _TWO_PROCESSES.format(root=str(ROOT), tests=str(ROOT / "tests"), units=NUM_UNITS)
-    program.write_text(code, encoding="utf-8")
+    run_two_processes(_TWO_PROCESSES, voice, tmp_path / "two", config)
+    vocoder, settings = read_configuration(config)
+    train(vocoder, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path / "one"))
+    trainer = VocoderTrainer(vocoder, settings)
+    trainer.step(batches(voice, 1)[0])
+    for rank in (0, 1):
+        found = torch.load(tmp_path / "two" / f"gradients{rank}.pt", weights_only=True)
+        for name, gradient in gradients(trainer).items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    one, two = flat(weights(tmp_path / "one")["networks"]), flat(weights(tmp_path / "two")["networks"])
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=3e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+_SLOW_RANK_0 = """
+import sys, time, torch
+sys.path[:0] = [{root!r}, {tests!r}]
+from datetime import timedelta
+from test_vocoder_training import *
+from nast_s2x.vocoder.training import run
+torch.set_num_threads(1)
+config, settings = read_configuration(sys.argv[3])
+
+def slow(function):
+    pauses = [9] * (run.world()[0] == 0)  # seconds, once
+    def call(*arguments, **options):
+        time.sleep(pauses.pop() if pauses else 0)
+        return function(*arguments, **options)
+    return call
+
+with run.joined_processes(torch.device("cpu"), timeout=timedelta(seconds=6)):
+    run.check_recordings, run.save_vocoder = slow(run.check_recordings), slow(run.save_vocoder)
+    options = RunOptions(Path(sys.argv[2]), save_every=1)
+    train(config, settings, read_units_manifest(Path(sys.argv[1]), {units}), options)
+"""
+
+
+def test_a_slow_first_process_is_waited_for(voice: Path, tmp_path: Path) -> None:
+    """Checking the recordings and writing take longer than an exchange of gradients may take."""
+    config = write_config(tmp_path / "c.json", max_updates=2)
+    run_two_processes(_SLOW_RANK_0, voice, tmp_path / "slow", config)
+    lines = [json.loads(line) for line in (tmp_path / "slow/train.log").read_text("utf-8").splitlines()]
+    assert [(line["kind"], line["update"]) for line in lines] == [("dev", 1), ("train", 2), ("dev", 2)]
+    vocoder, settings = read_configuration(config)
+    train(vocoder, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path / "one", save_every=1))
+    alone = [json.loads(line) for line in (tmp_path / "one/train.log").read_text("utf-8").splitlines()]
+    for line, other in zip(lines, alone, strict=True):  # evaluated together: each process a part of the recordings
+        if line["kind"] == "dev":
+            assert line["mel_error"] == pytest.approx(other["mel_error"], rel=1e-2)
+    names = {"r6_original", "r6_0000001", "r6_0000002", "r7_original", "r7_0000001", "r7_0000002"}
+    assert {path.stem for path in (tmp_path / "slow/samples").iterdir()} == names
+
+
+def test_a_bad_recording_ends_all_processes_with_one_line(tmp_path: Path) -> None:
+    manifest = write_voice(tmp_path / "v")
+    edit_row(manifest, 1, tgt_speech="audio/none.flac")  # in the part of the second process
+    code = _TWO_PROCESSES.replace("assert world()[1] == 2", "torch.distributed.barrier()")
+    config = write_config(tmp_path / "c.json")
+    result = run_two_processes(code, manifest, tmp_path / "two", config, status=1)
+    assert result.stderr.count("AudioError: ") == 2 and "none.flac" in result.stderr
+    assert not (tmp_path / "two").exists()
+
+
+def run_two_processes(
+    code: str, manifest: Path, output: Path, config: Path, status: int = 0
+) -> subprocess.CompletedProcess[str]:
+    program = output.with_suffix(".py")
+    program.write_text(code.format(root=str(ROOT), tests=str(ROOT / "tests"), units=NUM_UNITS), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     result = subprocess.run(
-        [*command, str(voice), str(tmp_path / "two"), str(config)],
+        [*command, str(manifest), str(output), str(config)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    vocoder, settings = read_configuration(config)
-    train(vocoder, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path / "one"))
-    one, two = flat(weights(tmp_path / "one")["networks"]), flat(weights(tmp_path / "two")["networks"])
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=3e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert result.returncode == status, result.stderr[-3000:]
+    return result
+
+
+class _HostReads(TorchDispatchMode):
+    """Counts operations whose result the host has to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        name = func.__name__.split(".")[0]
+        masks = [arg for arg in args[1:] if isinstance(arg, (list, tuple))] if name in ("index", "index_put_") else []
+        by_mask = any(isinstance(x, torch.Tensor) and x.dtype == torch.bool for mask in masks for x in mask)
+        if by_mask or name in ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2"):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_update_reads_nothing_back(voice: Path) -> None:
+    trainer = make_trainer(adversarial_from=0, clip_norm=1.0)
+    first, second = batches(voice, 2)
+    trainer.step(first)
+    with _HostReads() as reads:
+        logs = trainer.step(second)
+    assert reads.names == []
+    with _HostReads() as reads:
+        trainer.check()
+        mean_losses([logs])
+        assert first.samples[first.samples > 0].sum() > 0
+    assert {"_local_scalar_dense", "index"} <= set(reads.names)  # the counter counts
+
+
+def test_batches_are_copied_from_pinned_memory(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (batch,) = batches(voice, 1)
+    if torch.cuda.is_available():
+        assert batch.pin_memory().samples.is_pinned() and batch.pin_memory().units.is_pinned()
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: (pinned.append(id(self)), self.clone())[1])
+    # The function that data loaders call on each batch: objects without pin_memory() pass unchanged.
+    copy = pin_memory(batch)
+    tensors = [value for value in vars(batch).values() if value is not None]
+    assert set(pinned) == {id(value) for value in tensors} and copy.samples is not batch.samples
+    torch.testing.assert_close(vars(copy), vars(batch))
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", False), ("cuda", True)])
+def test_loaders_pin_memory_for_gpus(voice: Path, device: str, wanted: bool) -> None:
+    trainer = make_trainer()
+    trainer.device = torch.device(device)  # of the loader alone, nothing is computed here
+    data = CropDataset(read_units_manifest(voice, NUM_UNITS).splits["train"], 8, 2)
+    options = RunOptions(Path("unused"))
+    assert (
+        run_module._loader(run_module._Run(trainer, data, [], options, run_module._Journal(None), None)).pin_memory
+        == wanted
+    )
+
+
+def test_folders_of_something_else_or_in_use_are_refused(voice: Path, tmp_path: Path) -> None:
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="holds something other than a vocoder training"):
+        run(voice, tmp_path / "o")
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["thesis.tex"]
+    with locked(tmp_path / "new"), pytest.raises(ConfigError, match="is at work in"):
+        run(voice, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_an_os_error_and_loses_no_checkpoint(
+    voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = run(voice, tmp_path / "o", None, "--max-updates", "1")
+    opened = open
+
+    def open_full(path: object, mode: str = "r", **options: object) -> object:
+        return opened("/dev/full" if CHECKPOINT in str(path) and "w" in mode else path, mode, **options)
+
+    monkeypatch.setattr("builtins.open", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        run(voice, output, None, "--max-updates", "2")
+    monkeypatch.undo()
+    assert weights(output)["update"] == 1
+    run(voice, output, None, "--max-updates", "2")
+    assert weights(output)["update"] == 2
 
 
 def test_a_batch_must_be_shareable(voice: Path, tmp_path: Path) -> None:
-    from nast_s2x.vocoder.training.parallel import Ranks
-
     config, settings = read_configuration(write_config(tmp_path / "c.json"))
-    with pytest.raises(ValueError, match="batch_size 4 cannot be shared out among 3 processes"):
-        train(config, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path), Ranks(0, 3))
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=3)
+    try:
+        with pytest.raises(ConfigError, match="batch_size 4 cannot be divided among 3 processes"):
+            train(config, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path))
+    finally:
+        distributed.destroy_process_group()

@@ -201,9 +201,12 @@ def test_shipped_configurations_can_be_read() -> None:
         ({"discriminators": {"period": [2]}}, "discriminators: no setting is called period"),
         ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
         ({"learning_rate": 0}, "learning_rate must be positive, not 0"),
-        ({"ema_decay": 1}, "ema_decay must be in 0..1, not 1"),
+        ({"ema_decay": 1}, "ema_decay must be at least 0 and below 1, not 1"),
         ({"mel_weight": -1}, "mel_weight cannot be negative, but is -1"),
-        ({"mel_weight": 0, "stft_weight": 0}, "without mel_weight, stft_weight or discriminators nothing teaches"),
+        (
+            {"mel_weight": 0, "stft_weight": 0},
+            "the waveform needs a loss: set mel_weight, stft_weight, or adversarial_from to 0",
+        ),
         (
             {"mel_resolutions": [[4096, 256, 80]]},
             "crop_frames 8 are 2560 samples, fewer than the longest transform, 4096",
@@ -218,7 +221,7 @@ def test_bad_settings_are_refused_with_the_files_name(tmp_path: Path, changed: d
 def test_missing_or_damaged_configurations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none.json: no such configuration"):
         read_configuration(tmp_path / "none.json")
-    for content, message in (("{", "c.json: "), ("[]", "c.json: "), ("{}", "c.json: vocoder configuration lacks")):
+    for content, message in (("{", "c.json"), ("[]", "c.json"), ("{}", "c.json: vocoder configuration lacks")):
         (tmp_path / "c.json").write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             read_configuration(tmp_path / "c.json")

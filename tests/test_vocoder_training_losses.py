@@ -12,13 +12,15 @@ from torch import Tensor
 from nast_s2x.vocoder.training.discriminators import Discriminators, PeriodDiscriminator, ScaleDiscriminator
 from nast_s2x.vocoder.training.losses import (
     MelLoss,
+    MelSpectrogram,
     StftLoss,
     discriminator_loss,
     duration_loss,
     feature_matching_loss,
     generator_adversarial_loss,
+    magnitudes,
+    mel_filters,
 )
-from nast_s2x.vocoder.training.mel import MelSpectrogram, magnitudes, mel_filters
 
 
 def brute_force_magnitudes(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:

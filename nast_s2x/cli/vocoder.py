@@ -17,7 +17,7 @@ Turn units into sound files (16 kHz, mono, 16 bit), one OUTPUT/ID.wav for each u
   generate's lines  Unit-N and units; named Unit-N
   plain lines       units such as "71 12 993"; named line-000001, line-000002, ...
 Bad lines are printed on stderr as FILE:LINE: reason and left out; the exit status is then 1. An utterance without
-units gives a file without samples. OUTPUT/synthesis.tsv lists the files. The same command goes on after an interruption."""
+units gives a file without samples. OUTPUT/synthesis.tsv lists the files. The same command resumes a stopped run."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nast_s2x.cli.system import say
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -55,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     import torch
 
-    from nast_s2x.vocoder.training import parallel
     from nast_s2x.vocoder.training.data import read_units_manifest
-    from nast_s2x.vocoder.training.run import RunOptions, train
+    from nast_s2x.vocoder.training.run import RunOptions, joined_processes, train
     from nast_s2x.vocoder.training.settings import read_configuration
+    from nast_s2x.vocoder.training.trainer import world
 
     device = _device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config, settings = read_configuration(
@@ -85,17 +90,14 @@ def run(args: argparse.Namespace) -> int:
         dev_recordings=args.dev_recordings,
         tensorboard=None if args.tensorboard is None else Path(args.tensorboard),
     )
-    ranks = parallel.join(device)
-    try:
-        folder = train(config, settings, manifest, options, ranks)
-    finally:
-        parallel.leave()
-    if ranks.main:
-        print(f"vocoder in {folder}", file=sys.stderr)
+    with joined_processes(device):
+        folder = train(config, settings, manifest, options)
+        if world()[0] == 0:
+            say(f"vocoder in {folder}")
     return 0
 
 
-def _device(name: str) -> torch.device:  # noqa: F821
+def _device(name: str) -> torch.device:
     import torch
 
     from nast_s2x.device import find_device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table
-from nast_s2x.frontend.audio import SAMPLE_RATE, AudioError, declared_samples, load_audio
+from nast_s2x.errors import AudioError
+from nast_s2x.frontend.audio import SAMPLE_RATE, declared_samples, load_audio
 from nast_s2x.vocoder.config import UNIT_SAMPLES
 
 # Windows that reach past their 20 ms leave a unit frame or two without units, and mp3 headers count their padding too.
@@ -209,13 +210,16 @@ class CropBatch:
     durations: Tensor
     unit_lengths: Tensor
 
+    def pin_memory(self) -> CropBatch:
+        """Return the batch in page-locked memory; data loaders call this, so that :meth:`to` copies asynchronously."""
+        return self._map(Tensor.pin_memory)
+
     def to(self, device: torch.device) -> CropBatch:
-        """The batch on another device."""
-        moved = {
-            name: value.to(device, non_blocking=True) if value is not None else None
-            for name, value in vars(self).items()
-        }
-        return CropBatch(**moved)
+        """Return the batch on another device; the copy is asynchronous if the batch is in page-locked memory."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> CropBatch:
+        return CropBatch(**{name: None if value is None else function(value) for name, value in vars(self).items()})
 
 
 def collate(crops: Sequence[Crop]) -> CropBatch:

@@ -9,22 +9,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from nast_s2x.errors import ConfigError
+
 _SLOPE = 0.1
 
 
-class Judgement(NamedTuple):
-    """What one discriminator says: ``score`` (B, m), and the output of each of its layers."""
+class DiscriminatorOutput(NamedTuple):
+    """Output of one discriminator: ``score`` (B, m), and ``features``, the output of each of its layers."""
 
     score: Tensor
     features: list[Tensor]
 
 
 class PeriodDiscriminator(nn.Module):
-    """Judges a waveform folded to rows of ``period`` samples: it sees equally spaced samples, period by period.
+    """Two-dimensional convolutions over the waveform folded to rows of ``period`` samples; columns stay separate.
 
     Args:
         period: samples of a row.
-        channels: of the strided convolutions, one after another; a plain convolution and the output follow.
+        channels: of the strided convolutions; a plain convolution and the output layer follow.
     """
 
     def __init__(self, period: int, channels: Sequence[int] = (32, 128, 512, 1024)) -> None:
@@ -39,8 +41,8 @@ class PeriodDiscriminator(nn.Module):
         self.convs = nn.ModuleList(weight_norm(layer) for layer in layers)
         self.conv_post = weight_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, samples: Tensor) -> Judgement:
-        """Waveform (B, n) -> judgement; the last row is filled by reflection."""
+    def forward(self, samples: Tensor) -> DiscriminatorOutput:
+        """Waveform (B, n) -> score and features; the last row is filled by reflection."""
         missing = -samples.shape[1] % self.period
         x = F.pad(samples.unsqueeze(1), (0, missing), mode="reflect")
         x = x.unflatten(2, (-1, self.period))  # (B, 1, rows, period)
@@ -49,15 +51,15 @@ class PeriodDiscriminator(nn.Module):
             x = F.leaky_relu(conv(x), _SLOPE)
             features.append(x)
         x = self.conv_post(x)
-        return Judgement(x.flatten(1), [*features, x])
+        return DiscriminatorOutput(x.flatten(1), [*features, x])
 
 
 class ScaleDiscriminator(nn.Module):
-    """Judges a waveform as it is, by strided and grouped convolutions with long kernels.
+    """Strided and grouped one-dimensional convolutions with long kernels over the waveform.
 
     Args:
-        width: channels of the first layer; the widest has eight times as many.
-        spectral: spectral instead of weight normalisation (the paper's first scale).
+        width: channels of the first layer; the widest layer has eight times as many.
+        spectral: spectral instead of weight normalisation, as in the paper's first scale.
     """
 
     def __init__(self, width: int = 128, spectral: bool = False) -> None:
@@ -79,23 +81,23 @@ class ScaleDiscriminator(nn.Module):
         )
         self.conv_post = normalise(nn.Conv1d(8 * width, 1, 3, padding=1))
 
-    def forward(self, samples: Tensor) -> Judgement:
-        """Waveform (B, n) -> judgement."""
+    def forward(self, samples: Tensor) -> DiscriminatorOutput:
+        """Waveform (B, n) -> score and features."""
         x, features = samples.unsqueeze(1), []
         for conv in self.convs:
             x = F.leaky_relu(conv(x), _SLOPE)
             features.append(x)
         x = self.conv_post(x)
-        return Judgement(x.flatten(1), [*features, x])
+        return DiscriminatorOutput(x.flatten(1), [*features, x])
 
 
 class Discriminators(nn.Module):
     """All discriminators of a training.
 
     Args:
-        periods: one :class:`PeriodDiscriminator` each.
+        periods: one :class:`PeriodDiscriminator` for each.
         period_channels: their channels.
-        scales: number of :class:`ScaleDiscriminator`; each after the first hears the average of twice as many samples.
+        scales: number of :class:`ScaleDiscriminator`; each receives the input of the previous one at half the rate.
         scale_width: their width, a multiple of 16 (groups of the convolutions).
     """
 
@@ -108,17 +110,17 @@ class Discriminators(nn.Module):
     ) -> None:
         super().__init__()
         if not periods and not scales:
-            raise ValueError("adversarial training needs at least one discriminator (discriminator periods or scales)")
+            raise ConfigError("adversarial training needs at least one discriminator (discriminator periods or scales)")
         if scale_width % 16:
-            raise ValueError(f"discriminator scale_width must be a multiple of 16, not {scale_width}")
+            raise ConfigError(f"discriminator scale_width must be a multiple of 16, not {scale_width}")
         self.periods = nn.ModuleList(PeriodDiscriminator(period, period_channels) for period in periods)
         self.scales = nn.ModuleList(ScaleDiscriminator(scale_width, spectral=not i) for i in range(scales))
         self.pool = nn.AvgPool1d(4, 2, padding=2)
 
-    def forward(self, samples: Tensor) -> list[Judgement]:
-        """Waveform (B, n) -> one judgement each."""
-        judgements = [discriminator(samples) for discriminator in self.periods]
+    def forward(self, samples: Tensor) -> list[DiscriminatorOutput]:
+        """Waveform (B, n) -> one output per discriminator."""
+        outputs = [discriminator(samples) for discriminator in self.periods]
         for discriminator in self.scales:
-            judgements.append(discriminator(samples))
+            outputs.append(discriminator(samples))
             samples = self.pool(samples.unsqueeze(1)).squeeze(1)
-        return judgements
+        return outputs

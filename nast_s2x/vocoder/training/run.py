@@ -1,24 +1,35 @@
-"""A whole training: batches, log lines, evaluations, checkpoints, and the vocoder folder that can be used meanwhile."""
+"""A training run: batches, log lines, evaluation, checkpoints, and the vocoder folder of the last checkpoint.
+
+Several processes (``torchrun``) share the work: each reads its part of every batch, checks its part of the recordings
+and evaluates its part of the dev recordings; rank 0 writes. They wait for one another in a group of their own with a
+long time limit, so that a slow process is not taken for a dead one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from nast_s2x.checkpoints.safe_load import safe_load
-from nast_s2x.frontend.audio import AudioError
+from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError
+from nast_s2x.files import check_output_folder, locked, open_atomic
+from nast_s2x.frontend.audio import write_wav
+from nast_s2x.progress import progress_bar
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
-from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig
+from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig, check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.training.data import (
     CropBatch,
@@ -28,32 +39,34 @@ from nast_s2x.vocoder.training.data import (
     UnitRecording,
     check_recordings,
     collate,
+    load_recording,
 )
-from nast_s2x.vocoder.training.evaluation import evaluate
-from nast_s2x.vocoder.training.parallel import ALONE, Ranks
+from nast_s2x.vocoder.training.losses import MelSpectrogram
 from nast_s2x.vocoder.training.settings import TrainingSettings
-from nast_s2x.vocoder.training.trainer import VocoderTrainer, mean_losses
+from nast_s2x.vocoder.training.trainer import VocoderTrainer, mean_losses, world
 
 CHECKPOINT = "checkpoint_last.pt"
 LOG = "train.log"
-_SHORTEST_DEV_FRAMES = 4  # the mel error's transform needs them
+_SHORTEST_DEV_FRAMES = 4  # the transform of the mel error needs them
+_LONGEST_WAIT = timedelta(days=2)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a training runs, apart from what it computes.
+    """Options of a run that do not change what it computes.
 
     Attributes:
         output: folder of the checkpoint, the log, samples and the vocoder.
         seed: of everything random.
         device: "cpu", "cuda" (the process's own GPU under torchrun), ...
         amp: mixed precision, on CUDA.
-        workers: processes that read recordings beside the training; 0 = it reads them itself.
+        workers: processes that read recordings beside the training; 0 reads them in the training process.
         train_split, dev_split: names in the manifest's column ``split``.
         log_every, save_every: updates between log lines, and between checkpoints with evaluation.
         max_seconds: stop, with a checkpoint, after this wall time of one call; ``None`` = no limit.
-        dev_recordings: recordings of the dev split that are evaluated and written as samples.
-        tensorboard: folder of its event files; ``None`` = none.
+        dev_recordings: number of dev recordings that are evaluated and written as samples.
+        tensorboard: folder of TensorBoard event files; ``None`` = none.
     """
 
     output: Path
@@ -72,7 +85,7 @@ class RunOptions:
 
 @dataclass
 class _Journal:
-    """Log lines on disk (rank 0), TensorBoard where asked for; ``last`` holds the latest values of each kind."""
+    """Log lines on disk (rank 0), TensorBoard if asked for; ``last`` holds the latest values of each kind."""
 
     file: TextIO | None
     board: Any = None
@@ -97,64 +110,99 @@ class _Journal:
 
 @dataclass
 class _Run:
-    """What a running training consists of."""
+    """Parts of a running training."""
 
     trainer: VocoderTrainer
     data: CropDataset
     dev: Sequence[UnitRecording]
     options: RunOptions
     journal: _Journal
+    waiting: distributed.ProcessGroup | None
 
 
-def train(
-    config: VocoderConfig,
-    settings: TrainingSettings,
-    manifest: UnitManifest,
-    options: RunOptions,
-    ranks: Ranks = ALONE,
-) -> Path:
-    """Train, or go on with what ``options.output`` holds; returns the vocoder folder.
+@contextlib.contextmanager
+def joined_processes(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
+    """Join the processes that ``torchrun`` started, if it did; leave them at the end of the block.
+
+    Args:
+        timeout: limit for an exchange of gradients; ``None`` = torch's default.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def train(config: VocoderConfig, settings: TrainingSettings, manifest: UnitManifest, options: RunOptions) -> Path:
+    """Train a vocoder, or continue the training in ``options.output``; returns the vocoder folder.
 
     Raises:
-        ValueError: no recordings, recordings that do not fit their units, or a checkpoint of another vocoder.
+        NastError: no recordings, recordings that do not fit their units, a checkpoint of another vocoder, an output
+            folder that holds something else or that another process works in, a loss that is not finite.
+        OSError: a file cannot be written.
     """
     config = _with_hash(config, manifest)
     recordings = manifest.splits.get(options.train_split, [])
     if not recordings:
-        raise ValueError(f"no recordings of split {options.train_split!r}; there are: {', '.join(manifest.splits)}")
-    if settings.batch_size % ranks.world_size:
-        raise ValueError(f"batch_size {settings.batch_size} cannot be shared out among {ranks.world_size} processes")
+        raise ManifestError(f"no recordings of split {options.train_split!r}; there are: {', '.join(manifest.splits)}")
+    rank, size = world()
+    if settings.batch_size % size:
+        raise ConfigError(f"batch_size {settings.batch_size} cannot be divided among {size} processes")
     dev = [r for r in manifest.splits.get(options.dev_split, []) if r.num_frames >= _SHORTEST_DEV_FRAMES]
     dev = dev[: options.dev_recordings]
-    if ranks.main:
-        check_recordings([*recordings, *dev], progress=True)
-    trainer = VocoderTrainer(config, settings, options.seed, options.device, ranks, options.amp)
-    resume(trainer, options.output / CHECKPOINT)
-    journal = _open_journal(options, ranks)
-    try:
-        data = CropDataset(recordings, settings.crop_frames, settings.context_frames)
-        _update_until_done(_Run(trainer, data, dev, options, journal))
-    finally:
-        journal.close()
+    waiting = distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT) if size > 1 else None
+    with locked(options.output) if rank == 0 else contextlib.nullcontext():
+        if rank == 0:
+            check_output_folder(options.output, "vocoder training", LOG, overwrite=True)
+        _check_all([*recordings, *dev], waiting)
+        trainer = VocoderTrainer(config, settings, options.seed, options.device, options.amp)
+        resume(trainer, options.output / CHECKPOINT)
+        journal = _open_journal(options)
+        try:
+            data = CropDataset(recordings, settings.crop_frames, settings.context_frames)
+            _update_until_done(_Run(trainer, data, dev, options, journal, waiting))
+        finally:
+            journal.close()
     return options.output / SUBFOLDER
 
 
 def _with_hash(config: VocoderConfig, manifest: UnitManifest) -> VocoderConfig:
-    if config.unit_hash is not None and manifest.unit_hash not in (None, config.unit_hash):
-        raise ValueError(
-            f"the configuration is for units of centroids {config.unit_hash}, the manifest's are of "
-            f"{manifest.unit_hash}"
-        )
+    check_unit_hash(config.unit_hash, manifest.unit_hash, "the configuration's units", "the manifest's")
     return replace(config, unit_hash=manifest.unit_hash or config.unit_hash)
 
 
+def _check_all(recordings: Sequence[UnitRecording], waiting: distributed.ProcessGroup | None) -> None:
+    """Check the recordings, each process its part; an error is raised in all of them."""
+    rank, size = world()
+    problem: Exception | None = None
+    try:
+        check_recordings(recordings[rank::size], progress=rank == 0)
+    except (ValueError, OSError) as error:
+        problem = error
+    for found in _gathered(problem, waiting):
+        if found is not None:
+            raise found
+
+
+def _gathered(value: Value, waiting: distributed.ProcessGroup | None) -> list[Value]:
+    """The values of all processes, by rank; waits for them."""
+    if waiting is None:
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value, waiting)
+    return values
+
+
 def _loader(run: _Run) -> DataLoader[CropBatch]:
-    trainer, options, ranks = run.trainer, run.options, run.trainer.ranks
-    size, stop = trainer.settings.batch_size, trainer.settings.max_updates
+    trainer, options = run.trainer, run.options
+    settings = trainer.settings
     return DataLoader(
         run.data,
         batch_sampler=StepBatches(
-            len(run.data), size, options.seed, trainer.update, stop, ranks.rank, ranks.world_size
+            len(run.data), settings.batch_size, options.seed, trainer.update, settings.max_updates, *world()
         ),
         collate_fn=collate,
         num_workers=options.workers,
@@ -164,27 +212,31 @@ def _loader(run: _Run) -> DataLoader[CropBatch]:
 
 def _update_until_done(run: _Run) -> None:
     trainer, options, begun = run.trainer, run.options, time.monotonic()
-    stop, main = trainer.settings.max_updates, trainer.ranks.main
-    bar = tqdm(_loader(run), "training", stop, initial=trainer.update, disable=not main)
+    stop = trainer.settings.max_updates
     logs: list[Mapping[str, Tensor]] = []
-    for batch in _told_in_one_line(bar):
-        logs.append(trainer.step(batch))
-        if trainer.update % options.log_every == 0 or trainer.update == stop:
-            losses = mean_losses(logs)
-            logs.clear()
-            run.journal.write(trainer.update, "train", losses | {"seconds": time.monotonic() - begun})
-            bar.set_postfix({name: f"{losses[name]:.3f}" for name in ("mel_loss", "stft_loss") if name in losses})
-        over = _time_over(options, begun, trainer)
-        if main and (over or trainer.update % options.save_every == 0 or trainer.update == stop):
-            _save(run)
-        if over:
-            break
-    if main and not (options.output / SUBFOLDER).exists():
+    with progress_bar(stop, "training", "update", show=world()[0] == 0, initial=trainer.update) as bar:
+        for batch in _with_short_errors(_loader(run)):
+            logs.append(trainer.step(batch))
+            bar.update()
+            is_last = trainer.update == stop
+            if is_last or trainer.update % options.log_every == 0:
+                trainer.check()
+                losses = mean_losses(logs)
+                logs.clear()
+                run.journal.write(trainer.update, "train", losses | {"seconds": time.monotonic() - begun})
+                shown = [name for name in ("mel_loss", "stft_loss") if name in losses]
+                bar.set_postfix({name: f"{losses[name]:.3f}" for name in shown}, refresh=False)
+            is_over = _is_time_over(run, begun)
+            if is_over or is_last or trainer.update % options.save_every == 0:
+                _save(run)
+            if is_over:
+                return
+    if not _gathered((options.output / SUBFOLDER).exists(), run.waiting)[0]:
         _save(run)
 
 
-def _told_in_one_line(batches: Iterable[CropBatch]) -> Iterator[CropBatch]:
-    """The same batches; a recording that cannot be used is an error without the traceback of a reading process."""
+def _with_short_errors(batches: Iterable[CropBatch]) -> Iterator[CropBatch]:
+    """The same batches; the error for an unusable recording is shown without the traceback of a reading process."""
     try:
         yield from batches
     except AudioError as error:
@@ -192,34 +244,84 @@ def _told_in_one_line(batches: Iterable[CropBatch]) -> Iterator[CropBatch]:
         raise AudioError(reason) from error
 
 
-def _time_over(options: RunOptions, begun: float, trainer: VocoderTrainer) -> bool:
-    """Whether to stop now; all processes must agree, or one would wait for the others' gradients for ever."""
-    if options.max_seconds is None:
+def _is_time_over(run: _Run, begun: float) -> bool:
+    """Whether to stop now; rank 0 decides, because all processes must stop after the same update."""
+    if run.options.max_seconds is None:
         return False
-    over = torch.tensor(float(time.monotonic() - begun > options.max_seconds), device=trainer.device)
-    if trainer.ranks.world_size > 1:
-        distributed.broadcast(over, 0)
-    return bool(over)
+    return _gathered(time.monotonic() - begun > run.options.max_seconds, run.waiting)[0]
 
 
 def _save(run: _Run) -> None:
-    """Evaluate, write the vocoder folder, then the checkpoint: each file appears whole or not at all."""
+    """Evaluate, write the vocoder folder, then the checkpoint; each appears complete."""
     trainer, output = run.trainer, run.options.output
+    trainer.check()
     model = trainer.exported()
-    if run.dev:
-        results = evaluate(model, run.dev, trainer.settings.floor, output / "samples", f"{trainer.update:07d}")
-        run.journal.write(trainer.update, "dev", results)
-    save_vocoder(model, output / SUBFOLDER, card=_card(run, model))
-    partial = output / f"{CHECKPOINT}.partial"
-    torch.save(trainer.training_state(), partial)
-    os.replace(partial, output / CHECKPOINT)
+    evaluated = _evaluate(model, run)
+    if world()[0] == 0:
+        if evaluated:
+            names = {name: None for values, _ in evaluated for name in values}
+            means = {name: float(np.mean([values[name] for values, _ in evaluated])) for name in names}
+            run.journal.write(trainer.update, "dev", means)
+            _write_samples(run, [samples for _, samples in evaluated])
+        save_vocoder(model, output / SUBFOLDER, card=_card(run, model))
+        _write_checkpoint(output / CHECKPOINT, trainer.training_state())
+    _gathered(None, run.waiting)
+
+
+def _evaluate(model: UnitVocoder, run: _Run) -> list[tuple[dict[str, float], NDArray[np.float32]]]:
+    """:func:`measure` of every dev recording, each process its part."""
+    rank, size = world()
+    parts = _gathered([measure(model, one, run.trainer.settings.floor) for one in run.dev[rank::size]], run.waiting)
+    return [parts[index % size][index // size] for index in range(len(run.dev))]
+
+
+@torch.inference_mode()
+def measure(model: UnitVocoder, recording: UnitRecording, floor: float) -> tuple[dict[str, float], NDArray[np.float32]]:
+    """Synthesize a recording from its true units and durations (copy-synthesis), and measure the errors.
+
+    Args:
+        model: in eval mode.
+        recording: with at least 4 unit frames.
+        floor: see :class:`~nast_s2x.vocoder.training.losses.MelSpectrogram`.
+
+    Returns:
+        ``mel_error``, the mean absolute difference of 80 log-mel energies, and ``duration_error``, the mean absolute
+        error of predicted durations in frames (if the vocoder predicts durations); and the samples (320 * frames,).
+    """
+    frames = torch.from_numpy(np.repeat(recording.units, recording.durations))
+    copy = model(frames[None].to(model.device))[0].float().cpu()
+    pair = MelSpectrogram(floor=floor)(torch.stack([torch.from_numpy(load_recording(recording)), copy]))
+    values = {"mel_error": float((pair[0] - pair[1]).abs().mean())}
+    if model.dur_predictor is not None:
+        predicted = model.durations(torch.from_numpy(recording.units)[None].to(model.device))[0].cpu().numpy()
+        values["duration_error"] = float(np.abs(predicted - recording.durations).mean())
+    return values, copy.numpy()
+
+
+def _write_samples(run: _Run, copies: Sequence[NDArray[np.float32]]) -> None:
+    """``ID_UPDATE.wav`` for each dev recording and, once, ``ID_original.wav``."""
+    folder = run.options.output / "samples"
+    for recording, copy in zip(run.dev, copies, strict=True):
+        original = folder / f"{recording.id}_original.wav"
+        if not original.exists():
+            write_wav(original, load_recording(recording))
+        write_wav(folder / f"{recording.id}_{run.trainer.update:07d}.wav", copy)
+
+
+def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    try:
+        with open_atomic(path, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        # torch replaces the error of a full disk by its own, which does not name the reason.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def resume(trainer: VocoderTrainer, path: Path) -> bool:
-    """Go on from a checkpoint if there is one; says whether there was.
+    """Continue from a checkpoint if there is one; returns whether there was.
 
     Raises:
-        ValueError: a damaged file, or one of another vocoder.
+        NastError: a damaged file, or one of another vocoder.
     """
     if not path.is_file():
         return False
@@ -227,21 +329,21 @@ def resume(trainer: VocoderTrainer, path: Path) -> bool:
     try:
         trainer.resume(state)
     except (ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     return True
 
 
-def _open_journal(options: RunOptions, ranks: Ranks) -> _Journal:
-    if not ranks.main:
+def _open_journal(options: RunOptions) -> _Journal:
+    if world()[0] != 0:
         return _Journal(None)
-    options.output.mkdir(parents=True, exist_ok=True)
     board = None
     if options.tensorboard is not None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("--tensorboard needs the Python package 'tensorboard', which is not installed") from error
+            raise ConfigError("--tensorboard needs the Python package 'tensorboard', which is not installed") from error
         board = SummaryWriter(str(options.tensorboard))
+    options.output.mkdir(parents=True, exist_ok=True)
     return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
 
 
@@ -269,7 +371,7 @@ def _card(run: _Run, model: UnitVocoder) -> str:
     if results:
         lines.append(
             f"* copy-synthesis of {len(run.dev)} dev recordings: mean absolute log-mel error "
-            f"{results['mel_error']:.3f} (80 bands, magnitudes below {settings.floor} count as that)"
+            f"{results['mel_error']:.3f} (80 bands, floor {settings.floor})"
         )
     if "duration_error" in results:
         lines.append(f"* predicted durations: mean absolute error {results['duration_error']:.2f} unit frames")

@@ -1,14 +1,15 @@
-"""Settings of a vocoder's training, read from the ``training`` part of a configuration file."""
+"""Settings of vocoder training: the ``training`` part of a configuration file (``configs/vocoder_*.json``)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import read_json
+from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, tuples
 
 
 @dataclass(frozen=True)
@@ -23,25 +24,27 @@ class DiscriminatorSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a vocoder is trained; the defaults are those of HiFi-GAN (Kong et al., 2020, section 3).
+    """Settings of vocoder training; the defaults are those of HiFi-GAN (Kong et al., 2020, section 3).
 
     Attributes:
         max_updates: length of the training.
-        batch_size: crops of an update, all processes together.
-        crop_frames: unit frames of a crop; context_frames: frames on each side that the generator reads besides.
+        batch_size: crops per update, over all processes.
+        crop_frames: unit frames of a crop.
+        context_frames: unit frames on each side of a crop that the generator also receives.
         learning_rate, betas, weight_decay: of AdamW, for generator and discriminators.
-        warmup_updates: the rate rises linearly over them.
-        decay, decay_every: the rate is multiplied by ``decay`` for every ``decay_every`` updates, smoothly.
-        final_fraction: instead, a cosine from the full rate down to this fraction at ``max_updates``; ``None`` = decay.
-        clip_norm: largest norm of the generator's gradient, ``None`` = as it is.
-        init_std: standard deviation of the convolutions' first weights, ``None`` = PyTorch's own.
+        warmup_updates: updates in which the learning rate rises linearly.
+        decay, decay_every: the learning rate is multiplied by ``decay`` per ``decay_every`` updates, smoothly.
+        final_fraction: a cosine from the full learning rate to this fraction of it at ``max_updates``, in place of
+            ``decay``; ``None`` uses ``decay``.
+        clip_norm: limit for the norm of the generator's gradient; ``None`` = no limit.
+        init_std: standard deviation of the convolutions' initial weights; ``None`` = PyTorch's initialisation.
         mel_weight, mel_resolutions, stft_weight, stft_resolutions, floor: spectral losses, see
             :class:`~nast_s2x.vocoder.training.losses.MelLoss` and :class:`~nast_s2x.vocoder.training.losses.StftLoss`.
         duration_weight: of the duration loss.
-        adversarial_from: updates before the discriminators join; ``None`` = never.
+        adversarial_from: update from which the discriminators are trained and used; ``None`` = never.
         adversarial_weight, feature_weight: of the generator's adversarial and feature matching loss.
-        ema_decay: of the moving average of the weights that is exported; 0 = the weights themselves.
-        discriminators: their sizes.
+        ema_decay: decay of the exponential moving average of the weights that is exported; 0 exports the weights.
+        discriminators: sizes of the discriminators.
     """
 
     max_updates: int = 400000
@@ -72,74 +75,74 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("max_updates", "batch_size", "crop_frames", "decay_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"training: {name} must be 1 or more, not {getattr(self, name)}")
+                raise ConfigError(f"training: {name} must be 1 or more, not {getattr(self, name)}")
         for name in ("context_frames", "warmup_updates", "mel_weight", "stft_weight", "duration_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"training: {name} cannot be negative, but is {getattr(self, name)}")
+                raise ConfigError(f"training: {name} cannot be negative, but is {getattr(self, name)}")
         if self.learning_rate <= 0:
-            raise ValueError(f"training: learning_rate must be positive, not {self.learning_rate}")
+            raise ConfigError(f"training: learning_rate must be positive, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"training: ema_decay must be in 0..1, not {self.ema_decay}")
+            raise ConfigError(f"training: ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         if not self.mel_weight and not self.stft_weight and self.adversarial_from != 0:
-            raise ValueError("training: without mel_weight, stft_weight or discriminators nothing teaches the waveform")
+            raise ConfigError(
+                "training: the waveform needs a loss: set mel_weight, stft_weight, or adversarial_from to 0"
+            )
         longest = max([n_fft for n_fft, *_ in (*self.mel_resolutions, *self.stft_resolutions)], default=0)
         if self.crop_frames * UNIT_SAMPLES < longest:
-            raise ValueError(
+            raise ConfigError(
                 f"training: crop_frames {self.crop_frames} are {self.crop_frames * UNIT_SAMPLES} samples, fewer than "
                 f"the longest transform, {longest}"
             )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Read settings; what is not given keeps its default.
+        """Read settings; those that are not given have their default.
 
         Raises:
-            ValueError: a name that is no setting, or a value that cannot be.
+            ConfigError: an unknown name or an impossible value.
         """
         values = dict(values)
         _refuse_unknown("training", cls, values)
         sizes = values.pop("discriminators", {})
         _refuse_unknown("training: discriminators", DiscriminatorSettings, sizes)
         return cls(
-            **{name: _tuples(value) for name, value in values.items()},
-            discriminators=DiscriminatorSettings(**{name: _tuples(value) for name, value in sizes.items()}),
+            **{name: tuples(value) for name, value in values.items()},
+            discriminators=DiscriminatorSettings(**{name: tuples(value) for name, value in sizes.items()}),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`from_dict` reads."""
+        """Return what :meth:`from_dict` reads."""
         return asdict(self)
 
 
 def read_configuration(path: str | Path, **overrides: Any) -> tuple[VocoderConfig, TrainingSettings]:
-    """Read a configuration file: a vocoder's ``config.json`` with a further part ``training``.
+    """Read a configuration file: a vocoder's ``config.json`` with a further entry ``training``.
 
     Args:
         path: JSON file.
         overrides: ``num_embeddings`` and ``unit_hash`` of the vocoder, and any setting of the training; ``None`` keeps
-            what the file says.
+            the value of the file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or a value that cannot be; names the file.
+        NastError: not JSON, or an impossible value; names the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration")
+    values = read_json(path)
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        values = json.loads(path.read_text("utf-8"))
         training = values.pop("training", {})
         sizes = {name: given.pop(name) for name in ("num_embeddings", "unit_hash") if name in given}
         return VocoderConfig.from_dict(values | sizes), TrainingSettings.from_dict(training | given)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except NastError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}: an entry has the wrong type ({error})") from error
 
 
 def _refuse_unknown(what: str, kind: type, values: Mapping[str, Any]) -> None:
     unknown = sorted(values.keys() - {field.name for field in fields(kind)})
     if unknown:
-        raise ValueError(f"{what}: no setting is called {', '.join(unknown)}")
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+        raise ConfigError(f"{what}: no setting is called {', '.join(unknown)}")

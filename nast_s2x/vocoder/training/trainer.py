@@ -1,4 +1,8 @@
-"""Training of a unit vocoder: HiFi-GAN's losses (Kong et al., 2020) and the durations of units."""
+"""Updates of vocoder training: HiFi-GAN's losses (Kong et al., 2020) and the durations of units.
+
+In several processes the gradients are averaged by :class:`torch.nn.parallel.DistributedDataParallel`. An update reads
+nothing back from the device.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import weight_norm
 
+from nast_s2x.errors import CheckpointError, ConfigError, NastError
 from nast_s2x.vocoder.checkpoint import fold_weight_norm
-from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
+from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.training.data import CropBatch
-from nast_s2x.vocoder.training.discriminators import Discriminators, Judgement
+from nast_s2x.vocoder.training.discriminators import DiscriminatorOutput, Discriminators
 from nast_s2x.vocoder.training.losses import (
     MelLoss,
     StftLoss,
@@ -23,20 +29,26 @@ from nast_s2x.vocoder.training.losses import (
     feature_matching_loss,
     generator_adversarial_loss,
 )
-from nast_s2x.vocoder.training.parallel import ALONE, Ranks, average_gradients
 from nast_s2x.vocoder.training.settings import TrainingSettings
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 _SMALLEST_SCALE = 2.0**-10
 
 
+def world() -> tuple[int, int]:
+    """Rank of this process and number of training processes; (0, 1) without a process group."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
 def build_generator(config: VocoderConfig, init_std: float | None) -> UnitVocoder:
-    """A fresh generator whose convolutions carry weight norm, as it is trained.
+    """Build a generator with initial weights and weight norm on its convolutions, as it is trained.
 
     Args:
         config: sizes.
-        init_std: standard deviation of the upsampling and residual convolutions' first weights and the last one's;
-            ``None`` = PyTorch's own.
+        init_std: standard deviation of the initial weights of the upsampling, residual and last convolutions; ``None``
+            = PyTorch's initialisation.
     """
     model = UnitVocoder(config)
     for name, module in model.named_modules():
@@ -48,7 +60,7 @@ def build_generator(config: VocoderConfig, init_std: float | None) -> UnitVocode
 
 
 def learning_rate(settings: TrainingSettings, update: int) -> float:
-    """The rate of an update, counted from 0."""
+    """Learning rate of an update, counted from 0."""
     rate = settings.learning_rate
     if update < settings.warmup_updates:
         return rate * (update + 1) / settings.warmup_updates
@@ -59,25 +71,56 @@ def learning_rate(settings: TrainingSettings, update: int) -> float:
 
 
 def crop_waveform(waveform: Tensor, offsets: Tensor, crop_frames: int) -> Tensor:
-    """The crop of each generated window: (B, 320 T), (B,) -> (B, 320 crop_frames)."""
-    reach = torch.arange(crop_frames * UNIT_SAMPLES, device=waveform.device)
-    wanted = offsets[:, None] * UNIT_SAMPLES + reach
-    return waveform.gather(1, wanted)
+    """Cut the crop out of each generated window: (B, 320 T), (B,) -> (B, 320 crop_frames)."""
+    positions = torch.arange(crop_frames * UNIT_SAMPLES, device=waveform.device)
+    return waveform.gather(1, offsets[:, None] * UNIT_SAMPLES + positions)
 
 
-class VocoderTrainer(nn.Module):
+class _GeneratorPass(nn.Module):
+    """Waveform and log durations in one forward: DistributedDataParallel averages the gradients of one forward."""
+
+    def __init__(self, generator: UnitVocoder, amp: bool) -> None:
+        super().__init__()
+        self.generator, self.amp = generator, amp
+
+    def forward(
+        self, frames: Tensor, lengths: Tensor | None, units: Tensor, unit_lengths: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        with torch.autocast(frames.device.type, torch.float16, enabled=self.amp):
+            waveform = self.generator(frames, lengths)
+        durations = None
+        if self.generator.dur_predictor is not None:
+            durations = self.generator.log_durations(units, unit_lengths)
+        return waveform.float(), durations
+
+
+class _DiscriminatorPass(nn.Module):
+    """Outputs for real and for generated speech in one forward."""
+
+    def __init__(self, discriminators: Discriminators, amp: bool) -> None:
+        super().__init__()
+        self.discriminators, self.amp = discriminators, amp
+
+    def forward(self, real: Tensor, fake: Tensor) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
+        with torch.autocast(real.device.type, torch.float16, enabled=self.amp):
+            return self.discriminators(real), self.discriminators(fake)
+
+
+class VocoderTrainer:
     """Generator, discriminators, their optimizers and the moving average of the generator's weights.
 
-    Everything random in an update follows from (seed, update, rank), so a training that was interrupted goes on as if
-    it had not been.
+    Everything random in an update follows from (seed, update, rank), so an interrupted training continues exactly as
+    an uninterrupted one.
 
     Args:
         config: sizes of the generator.
         settings: of the training.
-        seed: of weights and dropout.
-        device: where it all runs.
-        ranks: this process among several.
+        seed: of initial weights and dropout.
+        device: of the networks.
         amp: automatic mixed precision (CUDA only): float16 in the convolutions, losses in float32.
+
+    Attributes:
+        update: number of updates done.
     """
 
     def __init__(
@@ -86,124 +129,157 @@ class VocoderTrainer(nn.Module):
         settings: TrainingSettings,
         seed: int = 1,
         device: torch.device | str = "cpu",
-        ranks: Ranks = ALONE,
         amp: bool = False,
     ) -> None:
-        super().__init__()
-        self.config, self.settings, self.seed, self.ranks = config, settings, seed, ranks
+        self.config, self.settings, self.seed, self.amp = config, settings, seed, amp
         self.device, self.update = torch.device(device), 0
         if amp and self.device.type != "cuda":
-            raise ValueError(f"mixed precision needs a CUDA device, this training runs on {self.device}")
+            raise ConfigError(f"mixed precision needs a CUDA device, this training runs on {self.device}")
         torch.manual_seed(seed)
         self.generator = build_generator(config, settings.init_std)
-        sizes = settings.discriminators
-        self.discriminators = None
+        self.networks: dict[str, nn.Module] = {"generator": self.generator.to(self.device)}
+        self._passes: dict[str, nn.Module] = {"generator": _GeneratorPass(self.generator, amp)}
+        self.discriminators: Discriminators | None = None
         if settings.adversarial_from is not None:
-            self.discriminators = Discriminators(sizes.periods, sizes.period_channels, sizes.scales, sizes.scale_width)
-        self.mel_loss = MelLoss(settings.mel_resolutions, settings.floor) if settings.mel_weight else None
-        self.stft_loss = StftLoss(settings.stft_resolutions, settings.floor) if settings.stft_weight else None
-        self.to(self.device)
-        self.amp = amp
-        self.scalers = {name: torch.amp.GradScaler(self.device.type, enabled=amp) for name in self._networks()}
+            self.discriminators = Discriminators(**vars(settings.discriminators)).to(self.device)
+            self.networks["discriminators"] = self.discriminators
+            self._passes["discriminators"] = _DiscriminatorPass(self.discriminators, amp)
+        if world()[1] > 1:
+            # Buffers (of spectral norm) follow from the weights alone and are equal in all processes.
+            self._passes = {
+                name: DistributedDataParallel(one, broadcast_buffers=False) for name, one in self._passes.items()
+            }
+        self.mel_loss = MelLoss(settings.mel_resolutions, settings.floor).to(self.device)
+        self.stft_loss = StftLoss(settings.stft_resolutions, settings.floor).to(self.device)
+        self.scalers = {name: torch.amp.GradScaler(self.device.type, enabled=amp) for name in self.networks}
+        # Fused optimizers take `found_inf`, a number on the device: 1 skips an update without a read by the host.
         self.optimizers = {
             name: torch.optim.AdamW(
-                network.parameters(), settings.learning_rate, settings.betas, weight_decay=settings.weight_decay
+                network.parameters(),
+                settings.learning_rate,
+                settings.betas,
+                weight_decay=settings.weight_decay,
+                fused=True,
             )
-            for name, network in self._networks().items()
+            for name, network in self.networks.items()
         }
         self.average = {name: value.detach().clone() for name, value in self.generator.named_parameters()}
-
-    def _networks(self) -> dict[str, nn.Module]:
-        networks: dict[str, nn.Module] = {"generator": self.generator}
-        if self.discriminators is not None:
-            networks["discriminators"] = self.discriminators
-        return networks
+        self._failure = torch.full((4,), -1.0, device=self.device)  # update, index of the network, its loss, its norm
+        self._stop = torch.zeros((), device=self.device)  # 1 after a gradient that is not finite
 
     def step(self, batch: CropBatch) -> dict[str, Tensor]:
-        """One update of the networks; returns the losses, detached.
+        """Do one update of the networks.
 
-        Raises:
-            ValueError: a loss that is not finite; nothing is updated.
+        If a gradient is not finite, this and all later updates change nothing; :meth:`check` reports it.
+
+        Returns:
+            the losses, on the device, detached.
         """
-        torch.manual_seed((self.seed * 1_000_003 + self.update) * 4099 + self.ranks.rank)
+        torch.manual_seed((self.seed * 1_000_003 + self.update) * 4099 + world()[0])
         self.generator.train()
         rate = learning_rate(self.settings, self.update)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
         batch = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
-            window = self.generator(batch.frames, batch.lengths)
-        fake = crop_waveform(window.float(), batch.offsets, self.settings.crop_frames)
+        window, durations = self._passes["generator"](batch.frames, batch.lengths, batch.units, batch.unit_lengths)
+        fake = crop_waveform(window, batch.offsets, self.settings.crop_frames)
         logs: dict[str, Tensor] = {}
         start = self.settings.adversarial_from
-        adversarial = start is not None and self.update >= start
-        if adversarial:
+        is_adversarial = start is not None and self.update >= start
+        if is_adversarial:
             logs |= self._discriminator_step(fake.detach(), batch.samples)
-        logs |= self._generator_step(batch, fake, adversarial)
-        self._follow_average()
+        logs |= self._generator_step(batch, fake, durations, is_adversarial)
+        self._update_average()
         self.update += 1
         return logs
 
     def _discriminator_step(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
-            judged_real, judged_fake = self.discriminators(real), self.discriminators(fake)
-        loss = discriminator_loss([j.score for j in judged_real], [j.score for j in judged_fake])
+        of_real, of_fake = self._passes["discriminators"](real, fake)
+        loss = discriminator_loss([output.score for output in of_real], [output.score for output in of_fake])
         self._descend("discriminators", loss)
         return {"discriminator_loss": loss.detach()}
 
-    def _generator_step(self, batch: CropBatch, fake: Tensor, adversarial: bool) -> dict[str, Tensor]:
+    def _generator_step(
+        self, batch: CropBatch, fake: Tensor, durations: Tensor | None, is_adversarial: bool
+    ) -> dict[str, Tensor]:
         settings, logs = self.settings, {}
         total = fake.new_zeros(())
-        if self.mel_loss is not None:
+        if settings.mel_weight:
             logs["mel_loss"] = self.mel_loss(fake, batch.samples)
             total = total + settings.mel_weight * logs["mel_loss"]
-        if self.stft_loss is not None:
+        if settings.stft_weight:
             logs["stft_loss"] = self.stft_loss(fake, batch.samples)
             total = total + settings.stft_weight * logs["stft_loss"]
-        if adversarial:
-            judged_real, judged_fake = self._judge_for_generator(batch.samples, fake)
-            logs["adversarial_loss"] = generator_adversarial_loss([j.score for j in judged_fake])
+        if is_adversarial:
+            of_real, of_fake = self._frozen_discriminators(batch.samples, fake)
+            logs["adversarial_loss"] = generator_adversarial_loss([output.score for output in of_fake])
             logs["feature_loss"] = feature_matching_loss(
-                [j.features for j in judged_real], [j.features for j in judged_fake]
+                [output.features for output in of_real], [output.features for output in of_fake]
             )
             total = total + settings.adversarial_weight * logs["adversarial_loss"]
             total = total + settings.feature_weight * logs["feature_loss"]
-        if self.generator.dur_predictor is not None:
-            predicted = self.generator.log_durations(batch.units, batch.unit_lengths)
-            logs["duration_loss"] = duration_loss(predicted, batch.durations, batch.unit_lengths)
+        if durations is not None:
+            logs["duration_loss"] = duration_loss(durations, batch.durations, batch.unit_lengths)
             total = total + settings.duration_weight * logs["duration_loss"]
         logs["gradient_norm"] = self._descend("generator", total)
         return {"loss": total.detach()} | {name: value.detach() for name, value in logs.items()}
 
-    def _judge_for_generator(self, real: Tensor, fake: Tensor) -> tuple[list[Judgement], list[Judgement]]:
-        """Both judged by discriminators that stay as they are: gradients reach the generator alone."""
+    def _frozen_discriminators(
+        self, real: Tensor, fake: Tensor
+    ) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
+        """Outputs of the discriminators whose gradients reach the generator alone."""
+        assert self.discriminators is not None
         self.discriminators.requires_grad_(False)
         with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
-            judged = self.discriminators(real), self.discriminators(fake)
+            outputs = self.discriminators(real), self.discriminators(fake)
         self.discriminators.requires_grad_(True)
-        return judged
+        return outputs
 
     def _descend(self, name: str, loss: Tensor) -> Tensor:
-        """Backward, mean over processes, clipping, one step of an optimizer; returns the gradient's norm."""
+        """Backward pass, clipping and one step of the optimizer; returns the norm of the averaged gradient."""
         optimizer, scaler = self.optimizers[name], self.scalers[name]
-        # Mixed precision overflows now and then: its scaler skips the update and scales less, down to this.
-        if not self.amp and not bool(torch.isfinite(loss)) or self.amp and scaler.get_scale() < _SMALLEST_SCALE:
-            raise ValueError(f"update {self.update}: the loss of the {name} is {loss.item()}: lower the learning rate")
-        parameters = list(self._networks()[name].parameters())
         optimizer.zero_grad()
         scaler.scale(loss).backward()
-        average_gradients(parameters, self.ranks)
         scaler.unscale_(optimizer)
         limit = self.settings.clip_norm if name == "generator" else None
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), math.inf if limit is None else limit)
+        if not self.amp:  # in mixed precision single overflows are normal: the scaler skips these updates
+            self._note_failure(name, loss.detach(), norm)
+            optimizer.found_inf = self._stop
         scaler.step(optimizer)
         scaler.update()
         return norm
 
+    def _note_failure(self, name: str, loss: Tensor, norm: Tensor) -> None:
+        """Store, on the device, the first loss or gradient that is not finite."""
+        place = [torch.full_like(loss, float(value)) for value in (self.update, list(self.networks).index(name))]
+        is_first = (self._failure[0] < 0) & ~(torch.isfinite(loss) & torch.isfinite(norm))
+        self._failure = torch.where(is_first, torch.stack([*place, loss, norm]), self._failure)
+        # The averaged gradient is the same in all processes, so all of them stop at the same update.
+        self._stop = torch.maximum(self._stop, (~torch.isfinite(norm)).float())
+
+    def check(self) -> None:
+        """Read from the device whether all updates so far had finite losses and gradients.
+
+        Raises:
+            NastError: one had not; names the update, the network and the value. Nothing has been updated since.
+        """
+        update, index, loss, norm = self._failure.tolist()
+        if update >= 0:
+            name = list(self.networks)[int(index)]
+            value = f"loss of the {name} is {loss}" if not math.isfinite(loss) else f"gradient of the {name} is {norm}"
+            raise NastError(f"update {int(update)}: the {value}: lower the learning rate")
+        for name, scaler in self.scalers.items():
+            if self.amp and scaler.get_scale() < _SMALLEST_SCALE:
+                raise NastError(
+                    f"update {self.update}: the {name} overflows in mixed precision at any scale: lower the learning "
+                    "rate, or train with --no-amp"
+                )
+
     @torch.no_grad()
-    def _follow_average(self) -> None:
-        # A short memory at the beginning: the first weights say nothing.
+    def _update_average(self) -> None:
+        # A smaller decay in the first updates, so that the initial weights do not count.
         decay = min(self.settings.ema_decay, (1 + self.update) / (10 + self.update))
         names = list(self.average)
         current = dict(self.generator.named_parameters())
@@ -212,41 +288,41 @@ class VocoderTrainer(nn.Module):
         )
 
     def exported(self) -> UnitVocoder:
-        """The vocoder as it is used: averaged weights, weight norm folded, in evaluation mode, on this device."""
+        """Return the vocoder for synthesis: averaged weights, weight norm folded, eval mode, on this device."""
         state = fold_weight_norm(self.average if self.settings.ema_decay else self.generator.state_dict())
         model = UnitVocoder(self.config).to(self.device)
         model.load_state_dict(state)
-        return model.eval().requires_grad_(False)
+        return model.for_inference()
 
     def training_state(self) -> dict[str, Any]:
-        """Everything that :meth:`resume` needs, as tensors and plain values."""
+        """Return everything that :meth:`resume` needs, as tensors and plain values."""
         return {
             "update": self.update,
             "seed": self.seed,
             "config": self.config.to_dict(),
             "settings": self.settings.to_dict(),
-            "networks": {name: network.state_dict() for name, network in self._networks().items()},
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items()},
             "average": self.average,
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`training_state`.
+        """Continue from :meth:`training_state`.
 
-        Discriminators that the state lacks (the training had none so far) start afresh.
+        Discriminators that the state lacks, because the training had none so far, keep their initial weights.
 
         Raises:
-            ValueError: the state belongs to a vocoder of other sizes, or to units of other centroids.
+            NastError: the state belongs to a vocoder of other sizes, or to units of other centroids.
         """
-        _same_vocoder(state["config"], self.config.to_dict())
+        _check_same_vocoder(state["config"], self.config.to_dict())
         sizes = self.settings.to_dict()["discriminators"]
         if "discriminators" in state["networks"] and state["settings"]["discriminators"] != sizes:
-            raise ValueError(
+            raise CheckpointError(
                 f"the checkpoint's discriminators are {state['settings']['discriminators']}, the configuration's "
                 f"{sizes}: train in another folder"
             )
-        for name, network in self._networks().items():
+        for name, network in self.networks.items():
             if name in state["networks"]:
                 network.load_state_dict(state["networks"][name])
                 self.optimizers[name].load_state_dict(state["optimizers"][name])
@@ -257,25 +333,25 @@ class VocoderTrainer(nn.Module):
         self.update = int(state["update"])
 
 
-def _same_vocoder(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if saved["unit_hash"] != wanted["unit_hash"]:
-        raise ValueError(
-            f"the checkpoint was trained on units of centroids {saved['unit_hash']}, the manifest's are of "
-            f"{wanted['unit_hash']}: train in another folder"
-        )
-    different = [name for name in wanted if saved.get(name) != wanted[name]]
-    if different:
-        name = different[0]
-        raise ValueError(
-            f"the checkpoint's vocoder has {name} {saved.get(name)}, the configuration {wanted[name]}: train in "
-            "another folder"
+def _check_same_vocoder(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    check_unit_hash(
+        saved["unit_hash"] or "not recorded",
+        wanted["unit_hash"] or "not recorded",
+        "the checkpoint's units",
+        "the manifest's",
+    )
+    different = next((name for name in wanted if saved.get(name) != wanted[name]), None)
+    if different is not None:
+        raise CheckpointError(
+            f"the checkpoint's vocoder has {different} {saved.get(different)}, the configuration {wanted[different]}: "
+            "train in another folder"
         )
 
 
 def mean_losses(logs: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Means over several updates; a loss that only some of them have counts where it is."""
-    values: dict[str, list[float]] = {}
+    """Average the losses of several updates; a loss that only some updates have is averaged over these."""
+    values: dict[str, list[Tensor]] = {}
     for entry in logs:
         for name, value in entry.items():
-            values.setdefault(name, []).append(float(value))
-    return {name: sum(items) / len(items) for name, items in values.items()}
+            values.setdefault(name, []).append(value)
+    return {name: float(torch.stack(items).double().mean()) for name, items in values.items()}
