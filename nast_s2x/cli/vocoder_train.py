@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nast_s2x.cli.system import say
+from nast_s2x.cli.system import log_stderr
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     with joined_processes(device):
         folder = train(config, settings, manifest, options)
         if world()[0] == 0:
-            say(f"vocoder in {folder}")
+            log_stderr(f"vocoder in {folder}")
     return 0
 
 
