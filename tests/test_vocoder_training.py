@@ -472,6 +472,23 @@ def test_loaders_pin_memory_for_gpus(voice: Path, device: str, wanted: bool) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--save-every", "0"], "save_every must be at least 1, got 0"),
+        (["--log-every", "-1"], "log_every must be at least 1, got -1"),
+        (["--workers", "-1"], "workers must be at least 0, got -1"),
+        (["--max-minutes", "nan"], "time limit must be at least 0, got nan"),
+        (["--num-units", "0"], "num_embeddings must be a whole number from 1, not 0"),
+        (["--batch-size", "0"], "batch_size must be 1 or more, not 0"),
+    ],
+)
+def test_impossible_flags_are_refused(voice: Path, tmp_path: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(voice, tmp_path / "o", None, *flags)
+    assert not (tmp_path / "o").exists()
+
+
 def test_folders_of_something_else_or_in_use_are_refused(voice: Path, tmp_path: Path) -> None:
     (tmp_path / "o").mkdir()
     (tmp_path / "o/thesis.tex").write_text("x")

@@ -18,10 +18,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a unit vocoder (HiFi-GAN) from a units manifest",
-        description="Train a unit vocoder: HiFi-GAN's losses and the durations of units, from recordings of one voice "
-        "and their units (`nast-s2x units extract`). The same command again goes on where it stopped. Several GPUs: "
-        "torchrun --nproc-per-node N -m nast_s2x.cli.main vocoder train ... OUTPUT/vocoder holds the vocoder of the "
-        "last checkpoint at any time.",
+        description="Train a unit vocoder from recordings of one speaker and their units (`nast-s2x units extract`), "
+        "with HiFi-GAN's losses and a duration loss. OUTPUT/vocoder is the vocoder of the last checkpoint. The same "
+        "command resumes a stopped training. On several GPUs: torchrun --nproc-per-node N -m nast_s2x.cli.main vocoder "
+        "train ...",
     )
     parser.add_argument(
         "manifest", help="units manifest (.tsv) with columns tgt_audio, tgt_durations and the recording"
@@ -30,29 +30,46 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--config", "-c", required=True, metavar="FILE", help="sizes and settings (configs/vocoder_*.json)"
     )
-    parser.add_argument("--audio-column", default="tgt_speech", metavar="NAME", help="column of the recordings")
+    parser.add_argument(
+        "--audio-column", default="tgt_speech", metavar="NAME", help="column of the recordings (default: tgt_speech)"
+    )
     parser.add_argument("--train-split", default="train", metavar="NAME", help="rows to train on (default: train)")
     parser.add_argument("--dev-split", default="dev", metavar="NAME", help="rows to evaluate on (default: dev)")
     parser.add_argument(
-        "--num-units", type=int, metavar="K", help="units (default: as MANIFEST.units.json says, else the config)"
-    )
-    parser.add_argument("--max-updates", type=int, metavar="N", help="length of the training, instead of the config's")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="crops of an update, instead of the config's")
-    parser.add_argument(
-        "--adversarial-from",
+        "--num-units",
         type=int,
-        metavar="N",
-        help="updates before the discriminators join, instead of the config's",
+        metavar="K",
+        help="number of units (default: num_units of MANIFEST.units.json, else num_embeddings of the configuration)",
     )
+    for flag, what in (
+        ("--max-updates", "length of the training"),
+        ("--batch-size", "crops per update, over all processes"),
+        ("--adversarial-from", "update from which the discriminators are trained and used"),
+    ):
+        parser.add_argument(flag, type=int, metavar="N", help=f"{what} (default: see the configuration)")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop with a checkpoint after this time")
-    parser.add_argument("--save-every", type=int, default=500, metavar="N", help="updates between checkpoints")
-    parser.add_argument("--log-every", type=int, default=50, metavar="N", help="updates between lines of train.log")
-    parser.add_argument("--dev-recordings", type=int, default=8, metavar="N", help="recordings evaluated and written")
-    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--no-amp", action="store_true", help="on CUDA: float32 instead of mixed precision")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read recordings")
+    parser.add_argument(
+        "--save-every", type=int, default=500, metavar="N", help="updates between checkpoints (default: 500)"
+    )
+    parser.add_argument(
+        "--log-every", type=int, default=50, metavar="N", help="updates between lines of train.log (default: 50)"
+    )
+    parser.add_argument(
+        "--dev-recordings",
+        type=int,
+        default=8,
+        metavar="N",
+        help="dev recordings that are evaluated and written to OUTPUT/samples (default: 8)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda if available)")
+    parser.add_argument("--no-amp", action="store_true", help="float32 in place of mixed precision on CUDA")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read recordings (default: 0, none)"
+    )
     parser.add_argument("--tensorboard", metavar="DIR", help="also write TensorBoard events")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of weights, crops and dropout")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of initial weights, crops and dropout (default: 1)"
+    )
     parser.set_defaults(func=run)
 
 
@@ -68,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     device = _device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config, settings = read_configuration(
         args.config,
-        num_embeddings=args.num_units or _declared_units(Path(args.manifest)),
+        num_embeddings=_declared_units(Path(args.manifest)) if args.num_units is None else args.num_units,
         max_updates=args.max_updates,
         batch_size=args.batch_size,
         adversarial_from=args.adversarial_from,
@@ -104,13 +121,13 @@ def _device(name: str) -> torch.device:
 
     device = find_device(name)
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = find_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(device)
     return device
 
 
 def _declared_units(manifest: Path) -> int | None:
-    """K as `nast-s2x units extract` wrote it beside the manifest."""
+    """Number of units that `nast-s2x units extract` wrote beside the manifest."""
     from nast_s2x.corpus.manifest import unit_record
 
     return unit_record(manifest).get("num_units")

@@ -82,6 +82,13 @@ class RunOptions:
     dev_recordings: int = 8
     tensorboard: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 0), ("dev_recordings", 0), ("log_every", 1), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_seconds is not None and not self.max_seconds >= 0:
+            raise ConfigError(f"the time limit must be at least 0, got {self.max_seconds} seconds")
+
 
 @dataclass
 class _Journal:

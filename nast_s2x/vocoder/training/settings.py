@@ -79,7 +79,10 @@ class TrainingSettings:
         for name in ("context_frames", "warmup_updates", "mel_weight", "stft_weight", "duration_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training: {name} cannot be negative, but is {getattr(self, name)}")
-        if self.learning_rate <= 0:
+        for kind in ("mel", "stft"):
+            if getattr(self, f"{kind}_weight") and not getattr(self, f"{kind}_resolutions"):
+                raise ConfigError(f"training: {kind}_weight needs {kind}_resolutions")
+        if not self.learning_rate > 0:
             raise ConfigError(f"training: learning_rate must be positive, not {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"training: ema_decay must be at least 0 and below 1, not {self.ema_decay}")
