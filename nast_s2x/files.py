@@ -283,6 +283,17 @@ def cpu_count() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
+def process_count(jobs: int | None) -> int:
+    """Return ``jobs``, a number of processes; None stands for one per CPU.
+
+    Raises:
+        ConfigError: less than 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {jobs}")
+    return jobs or cpu_count()
+
+
 class ResultFile:
     """Results of finished work, by key: a file of JSON lines ``{"key": ..., "result": ...}`` that only grows.
 

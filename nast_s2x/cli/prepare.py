@@ -9,11 +9,13 @@ from pathlib import Path
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
   id  audio  src_text  tgt_text  split  [tgt_audio]  [unit_hash]
-audio is relative to the manifest (wav, flac, ogg, mp3, or features as .npy); tgt_audio is a unit string such as
-"71 12 993" (`nast-s2x units extract` writes it, and unit_hash, which is kept). Splits named train... give the
-vocabulary and the normalisation. The folder holds features, gcmvn.npz, spm.model, spm.txt, SPLIT.tsv and config.yaml.
-Running the command again resumes or finds everything done.
-Bad rows are listed on stderr as FILE:LINE: reason and left out."""
+audio       a sound file (wav, flac, ogg, mp3, ...), a segment x.flac:START:SAMPLES, features x.npy, or bytes of an
+            archive x.zip:OFFSET:LENGTH; relative paths start in the folder of MANIFEST, else in the working directory
+split       train... gives the vocabulary and the normalisation; the training recipes validate on dev (valid,
+            validation and val become dev)
+tgt_audio   units such as "71 12 993"; `nast-s2x units extract` writes them, and unit_hash, which names the centroids
+The folder holds features, gcmvn.npz, spm.model, spm.txt, SPLIT.tsv and config.yaml. An interrupted run is resumed by
+the same command. Bad rows are listed on stderr as FILE:LINE: reason and left out."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,20 +40,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument(
         "--features", choices=("zip", "npy", "audio"), default="zip",
-        help="one archive (default), a file per recording, or none: computed from the audio at every reading",
+        help="one archive (default), a file per recording, or none: computed from the audio whenever it is read",
     )  # fmt: skip
-    parser.add_argument("--float16", action="store_true", help="store features in half the space, a little coarser")
+    parser.add_argument(
+        "--float16", action="store_true", help="store features in half precision: half the size, errors up to 0.008"
+    )
     parser.add_argument(
         "--num-units",
         metavar="K",
         type=int,
-        help="number of unit codes (default: what MANIFEST's .units.json says, or the largest in tgt_audio + 1)",
+        help="number of unit codes (default: from MANIFEST's .units.json, else the largest code in tgt_audio + 1)",
     )
     parser.add_argument(
         "--vocabulary-from", metavar="DIR", type=Path,
-        help="take vocabulary and normalisation from this data folder instead of making new ones",
+        help="use the vocabulary and normalisation of this data folder instead of new ones",
     )  # fmt: skip
-    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per processor)")
+    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per CPU)")
     parser.add_argument("--strict", action="store_true", help="stop at bad rows, before anything is written")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder made with other settings or data")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
@@ -59,8 +63,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare, list bad rows on stderr, and say what was made."""
-    from nast_s2x.corpus.prepare import ManifestError, PrepareOptions, prepare
+    """Prepare, list bad rows on stderr and print a summary."""
+    from nast_s2x.corpus.prepare import PrepareOptions, prepare
+    from nast_s2x.errors import ManifestError
 
     options = PrepareOptions(
         vocab_size=args.vocab_size,

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import read_yaml
+from nast_s2x.errors import ConfigError, ManifestError, NastError
+from nast_s2x.files import read_json, read_yaml
 from nast_s2x.frontend.specaugment import SpecAugment
 
 AnyPath = str | os.PathLike[str]
 CONFIG_NAME = "config.yaml"
+RECORD_NAME = "prepare.json"
+"""Record of a preparation: settings, rows of each split, bad rows."""
 _KNOWN_TRANSFORMS = ("global_cmvn", "specaugment")
 _LARGEST = 10**6  # of any whole number in the configuration
 # Entry of the configuration -> field of SpecAugment.
@@ -104,6 +106,28 @@ def read_audio_root(folder: AnyPath) -> Path | None:
     except (NastError, OSError):
         root = None
     return config.parent / root if isinstance(root, str) and root else None
+
+
+def check_split(folder: AnyPath, split: str, rows: int) -> None:
+    """Compare the number of rows of a split with the record of ``nast-s2x prepare``, where the folder has one.
+
+    Raises:
+        ManifestError: the preparation is not finished, or the table has another number of rows than was written.
+    """
+    path = Path(folder) / RECORD_NAME
+    record = read_json(path) if path.is_file() else {}
+    if record.get("complete") is False:
+        raise ManifestError(
+            f"{folder}: the preparation of this data folder is not finished: run `nast-s2x prepare` again"
+        )
+    report = record.get("report")
+    counts = report.get("rows") if isinstance(report, dict) else None
+    expected = counts.get(split) if isinstance(counts, dict) else None
+    if expected is not None and expected != rows:
+        raise ManifestError(
+            f"{Path(folder) / split}.tsv has {rows} rows, but {expected} were written by `nast-s2x prepare`: the table "
+            f"was cut off or changed; copy it again, or delete {path} if it was changed on purpose"
+        )
 
 
 def specaugment_settings(masks: SpecAugment) -> dict[str, int | float]:

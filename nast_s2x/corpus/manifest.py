@@ -523,7 +523,9 @@ def read_split(path: str | os.PathLike[str], num_units: int | None = None) -> li
     """
     examples: list[Example] = []
     seen: set[str] = set()
-    for row in read_table(path, required=("id", "audio", "n_frames")):
+    rows = read_table(path, required=("id", "audio", "n_frames"))
+    _read_lines(Path(path), (), whole=True)
+    for row in rows:
         try:
             if row.problem:
                 raise ValueError(row.problem)

@@ -1,44 +1,45 @@
-"""From a table of recordings and texts to a data folder: features, CMVN, vocabulary, manifests, configuration."""
+"""From a table of recordings and texts to a data folder: features, CMVN, vocabulary, tables, configuration."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nast_s2x.corpus.audio_ref import split_segment
-from nast_s2x.corpus.data_folder import CONFIG_NAME, DataFolder
-from nast_s2x.corpus.manifest import Example, parse_units, read_table, unit_record, write_split
-from nast_s2x.corpus.packing import Part, PartJob, Recording, compute_parts, pack_npy, pack_zip, write_json
+from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
+from nast_s2x.corpus.data_folder import CONFIG_NAME, RECORD_NAME, DataFolder, specaugment_settings
+from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record, write_manifest
+from nast_s2x.corpus.packing import Part, Recording, compute_parts, pack_npy, pack_zip
+from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
-from nast_s2x.errors import ManifestError
+from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.files import digest, file_digest, locked, process_count, read_json, write_atomic, write_json
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
+from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import TextLabels
 
 COLUMNS = ("id", "audio", "src_text", "tgt_text", "split")
 FEATURES = ("zip", "npy", "audio")
-#: Record of how a data folder was made; also the place where its bad rows stand.
-RECORD_NAME = "prepare.json"
+LONGEST_WORD = 1000
+"""Characters of a word, at most: SentencePiece needs minutes for one of 100,000."""
+DEV_NAMES = ("valid", "validation", "val")
+"""Names of validation splits elsewhere; the training recipes validate on ``dev``."""
+_FORMAT = 2  # of the record
 _WORK_NAME = ".prepare"
-_WAYS_OUT = "take another output folder, or ask for overwriting (--overwrite)"
+_WAYS_OUT = "choose another output folder, or pass --overwrite"
 _SPM_NAME, _VOCAB_NAME, _CMVN_NAME = "spm.model", "spm.txt", "gcmvn.npz"
-# SpecAugment of the published recipe.
-_SPECAUGMENT = {
-    "time_warp_W": 0, "freq_mask_N": 1, "freq_mask_F": 27, "time_mask_N": 1, "time_mask_T": 100, "time_mask_p": 1.0
-}  # fmt: skip
+_PUBLISHED_MASKS = SpecAugment(freq_masks=1, freq_width=27, time_masks=1, time_width=100, time_p=1.0)
 
 
 @dataclass
 class PrepareReport:
-    """What a preparation made: usable rows and hours per split, labels, bad rows and remarks."""
+    """Result of a preparation: usable rows and hours of each split, labels, bad rows and remarks."""
 
     rows: dict[str, int] = field(default_factory=dict)
     hours: dict[str, float] = field(default_factory=dict)
@@ -52,16 +53,16 @@ class PrepareReport:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """Settings of a preparation; a folder made with other settings is never added to.
+    """Settings of a preparation. A folder that was made with other settings is refused.
 
     Attributes:
         vocab_size: SentencePiece pieces, the four specials included.
         character_coverage: share of the characters that the pieces must cover.
-        features: "zip" (packed, random access), "npy" (a file each) or "audio" (computed again at every reading).
+        features: "zip" (one archive, random access), "npy" (a file each) or "audio" (computed at every reading).
         float16: store features in half precision: half the size, errors of up to 0.008.
         source_lang, target_lang: written to the configuration.
-        num_units: number of unit codes K of ``tgt_audio``; None takes what ``NAME.units.json`` beside the manifest says
-            (``nast-s2x units extract`` writes it), and without it the largest one + 1.
+        num_units: number of unit codes K of ``tgt_audio``. By default the number in ``NAME.units.json`` beside the
+            manifest (written by ``nast-s2x units extract``), and without that file the largest code + 1.
         vocabulary_from: data folder whose vocabulary and CMVN are used instead of new ones, for more test data.
     """
 
@@ -76,9 +77,13 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if self.features not in FEATURES:
-            raise ValueError(f"features must be one of {', '.join(FEATURES)}, not {self.features!r}")
+            raise ConfigError(f"features must be one of {', '.join(FEATURES)}, not {self.features!r}")
         if self.vocab_size < 5:
-            raise ValueError(f"vocab_size must be at least 5 (four specials and a piece), not {self.vocab_size}")
+            raise ConfigError(f"vocab_size must be at least 5 (four specials and a piece), not {self.vocab_size}")
+        if not 0.9 <= self.character_coverage <= 1.0:
+            raise ConfigError(f"character_coverage must be in 0.9..1, not {self.character_coverage}")
+        if self.num_units is not None and self.num_units < 1:
+            raise ConfigError(f"num_units must be at least 1, not {self.num_units}")
 
     @property
     def dtype(self) -> str | None:
@@ -86,25 +91,9 @@ class PrepareOptions:
         return None if self.features == "audio" else "float16" if self.float16 else "float32"
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    id: str
-    audio: str  # as written in the manifest
-    src_text: str
-    tgt_text: str
-    split: str
-    units: tuple[int, ...] | None
-    unit_hash: str
-
-    @property
-    def is_train(self) -> bool:
-        return self.split.startswith("train")
-
-
 def prepare(
-    manifest: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    manifest: AnyPath,
+    output: AnyPath,
     options: PrepareOptions | None = None,
     *,
     jobs: int | None = None,
@@ -112,234 +101,275 @@ def prepare(
     overwrite: bool = False,
     progress: bool = False,
 ) -> PrepareReport:
-    """Make a data folder from a manifest; running it again resumes, or finds everything done.
+    """Make a data folder from a manifest. An interrupted run is resumed; a finished one is found complete.
 
     Args:
-        manifest: TSV with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string)
-            and ``unit_hash`` (names the centroids of the units, one for all rows; goes into the configuration).
-            Audio paths are relative to its folder, and may be anything that
-            :func:`~nast_s2x.corpus.audio_ref.load_features` reads. Rows of splits named ``train...`` give the
-            vocabulary
-            and the CMVN statistics.
+        manifest: table with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string)
+            and ``unit_hash`` (names the centroids of the units, the same in all rows; written to the configuration).
+            Paths start where :mod:`nast_s2x.corpus.manifest` says, and have any form of
+            :class:`~nast_s2x.corpus.audio_ref.AudioRef`. The rows of splits named ``train...`` give the vocabulary and
+            the CMVN statistics. A split named ``valid``, ``validation`` or ``val`` becomes ``dev``.
         output: the data folder.
         options: settings; the defaults are those of the published recipe.
-        jobs: processes, by default as many as there are processors.
+        jobs: processes, by default one per CPU.
         strict: bad rows raise instead of being left out, and nothing is written then.
         overwrite: replace a data folder that was made with other settings or from other data.
         progress: show a progress bar on stderr.
 
     Raises:
-        ManifestError: bad rows under ``strict``, no usable training row, units of several sets of centroids, or a
-        folder
-            made otherwise.
-        FileNotFoundError, ValueError: an unusable manifest or option.
+        ManifestError: bad rows under ``strict``, no usable training row, units of several sets of centroids.
+        ConfigError: an option that cannot be used, a folder that was made otherwise, another process at work in it.
+        FileNotFoundError: no such manifest or data folder.
     """
     manifest, output, options = Path(manifest), Path(output), options or PrepareOptions()
-    rows, problems = _check_rows(manifest, options.num_units)
-    if strict and problems:
-        raise ManifestError(f"{len(problems)} bad rows, nothing was written", problems)
-    if not any(row.is_train for row in rows) and options.vocabulary_from is None:
-        raise ManifestError(f"{manifest}: no usable row in a split named train", problems)
-    _unit_hash(manifest, options, rows)
-    settings = _settings(manifest, options, rows)
-    splits = sorted({row.split for row in rows})
-    record = _open_folder(output, manifest, settings, splits, overwrite)
-    if record.get("complete") and record["settings"] == settings and not (strict and record["report"]["problems"]):
-        return PrepareReport(**{**record["report"], "already_complete": True})
-    is_new = not output.exists()
-    work = output / _WORK_NAME
-    work.mkdir(parents=True, exist_ok=True)
-    recordings = [Recording(row.id, _absolute(row.audio, manifest), row.is_train) for row in rows]
-    parts = compute_parts(recordings, work, options.dtype, jobs or len(os.sched_getaffinity(0)), progress)
-    problems = sorted([*problems, *_part_problems(manifest, rows, parts)], key=_line_of)
-    if strict and problems:
-        shutil.rmtree(output if is_new else work)
-        raise ManifestError(f"{len(problems)} bad rows, nothing was written", problems)
-    write_json(output / RECORD_NAME, {"settings": settings, "splits": splits, "complete": False})
-    for split in set(record.get("splits", ())):
-        (output / f"{split}.tsv").unlink(missing_ok=True)
-    report = _write_folder(output, manifest, options, rows, parts)
-    report.problems = problems
-    done = {"settings": settings, "splits": splits, "complete": True, "report": asdict(report)}
-    write_json(output / RECORD_NAME, done)
-    shutil.rmtree(work)
-    return report
+    jobs = process_count(jobs)
+    with locked(output):
+        return _Preparation(manifest, output, options).run(jobs, strict, overwrite, progress)
 
 
-def _check_rows(manifest: Path, num_units: int | None) -> tuple[list[_Row], list[str]]:
-    """Split the manifest into usable rows and problems, without opening any audio."""
-    rows: list[_Row] = []
-    problems: list[str] = []
-    first_line: dict[str, int] = {}
-    for item in read_table(manifest, required=COLUMNS):
-        try:
-            if item.problem:
-                raise ValueError(item.problem)
-            row = _check_row(item.line, item.cells, manifest, num_units)
-            if row.id in first_line:
-                raise ValueError(f"id {row.id!r} is that of line {first_line[row.id]} too")
-        except (ValueError, OSError) as error:  # OSError: a text where a path should be may be too long for a file name
-            problems.append(f"{manifest}:{item.line}: {error}")
+class _Preparation:
+    """One run; the arguments are those of :func:`prepare`."""
+
+    def __init__(self, manifest: Path, output: Path, options: PrepareOptions) -> None:
+        self.manifest, self.output, self.options = manifest, output, options
+        self.shared = None if options.vocabulary_from is None else DataFolder.load(options.vocabulary_from)
+        self.table, self.notes = _read_table(manifest, options.num_units)
+
+    def run(self, jobs: int, strict: bool, overwrite: bool, progress: bool) -> PrepareReport:
+        table = self.table
+        if strict:
+            _refuse(table.problems, "nothing was written")
+        if self.shared is None and not any(_is_train(row) for row in table):
+            raise ManifestError(f"{self.manifest}: no usable row in a split named train", map(str, table.problems))
+        self._unit_hash()
+        settings, splits = self._settings(), sorted({row.split for row in table})
+        record = self._open_folder(settings, splits, overwrite)
+        if record.get("complete") and record["settings"] == settings and not (strict and record["report"]["problems"]):
+            return PrepareReport(**{**record["report"], "already_complete": True})
+        is_new = not self.output.exists()
+        work = self.output / _WORK_NAME
+        work.mkdir(parents=True, exist_ok=True)
+        recordings = [Recording(row.id, _present(row.audio), _is_train(row)) for row in table]
+        parts = compute_parts(recordings, work, self.options.dtype, jobs, progress)
+        frames = self._drop_unusable(parts)
+        if strict and self.table.problems:
+            shutil.rmtree(self.output if is_new else work)
+            _refuse(self.table.problems, "nothing was written")
+        begun = {"settings": settings, "splits": splits, "complete": False}
+        write_json(self.output / RECORD_NAME, begun)
+        for split in record.get("splits", ()):
+            (self.output / f"{split}.tsv").unlink(missing_ok=True)
+        report = self._write(parts, frames)
+        write_json(self.output / RECORD_NAME, {**begun, "complete": True, "report": asdict(report)})
+        shutil.rmtree(work)
+        return report
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that decides the content of the folder, for comparison with an earlier run."""
+        settings: dict[str, Any] = {"format": _FORMAT, **asdict(self.options)}
+        if self.shared is not None:
+            files = (self.shared.spm_path, self.shared.vocab_path, self.shared.cmvn_path)
+            settings["vocabulary_from"] = digest(*(file_digest(path) for path in files if path is not None))
+        settings["manifest"] = file_digest(self.manifest)
+        settings["audio"] = digest(*(_present(row.audio).stamp() for row in self.table))
+        return settings
+
+    def _open_folder(self, settings: dict[str, Any], splits: list[str], overwrite: bool) -> dict[str, Any]:
+        """The record of an earlier run, or an empty one; raises if the folder must not be touched."""
+        output = self.output
+        files = [CONFIG_NAME, _SPM_NAME, _VOCAB_NAME, _CMVN_NAME, *(f"{split}.tsv" for split in splits)]
+        if any((output / name).exists() and (output / name).samefile(self.manifest) for name in files):
+            raise ManifestError(
+                f"{self.manifest}: would be overwritten; the output must be another folder than its own"
+            )
+        if not (output / RECORD_NAME).is_file():
+            there = [name for name in files if (output / name).exists()]
+            if there and not overwrite:
+                raise ConfigError(
+                    f"{output} already contains {there[0]}, which `nast-s2x prepare` did not create: {_WAYS_OUT}"
+                )
+            return {}
+        record = _read_record(output / RECORD_NAME, overwrite)
+        changed = [name for name, value in settings.items() if record["settings"].get(name) != value]
+        # What an interrupted run has left is checked piece by piece: only a finished folder has something to lose.
+        if changed and record["complete"] and not overwrite:
+            raise ConfigError(f"{output} was prepared with other settings ({', '.join(changed)}): {_WAYS_OUT}")
+        return record
+
+    def _drop_unusable(self, parts: list[Part]) -> dict[str, int]:
+        """Move rows whose features cannot be computed to the problems; returns the frames of the others by id."""
+        packed = [item for part in parts for item in part.packed]
+        lines = dict(zip((row.id for row in self.table), self.table.lines))
+        bad = [Problem(lines[item.id], item.problem, str(self.manifest)) for item in packed if item.problem]
+        frames = {item.id: item.frames for item in packed if not item.problem}
+        self.table = replace(
+            self.table,
+            rows=[row for row in self.table if row.id in frames],
+            lines=[line for row, line in zip(self.table, self.table.lines) if row.id in frames],
+            problems=sorted([*self.table.problems, *bad]),
+        )
+        return frames
+
+    def _write(self, parts: list[Part], frames: dict[str, int]) -> PrepareReport:
+        """Write everything but the record; each file atomically."""
+        output, options = self.output, self.options
+        report = PrepareReport(problems=[str(problem) for problem in self.table.problems])
+        cmvn, vocabulary = self._statistics(parts)
+        places = {row.id: _present(row.audio) for row in self.table}
+        if options.features != "audio":
+            places = (pack_zip if options.features == "zip" else pack_npy)(parts, output)
+        if cmvn is not None:
+            _save(cmvn.save, output / _CMVN_NAME)
+        write_atomic(output / _SPM_NAME, vocabulary.model)
+        vocabulary.dictionary.save(output / _VOCAB_NAME)
+        report.labels = vocabulary.dictionary.size
+        report.unit_hash = self._unit_hash()
+        report.num_units, notes = self._count_units(report.unit_hash)
+        report.notes = [*self.notes, *filter(None, [vocabulary.note]), *notes, *self._dev_notes()]
+        config = yaml.safe_dump(self._config(report, cmvn is not None), sort_keys=False, allow_unicode=True)
+        write_atomic(output / CONFIG_NAME, config)
+        for split in dict.fromkeys(row.split for row in self.table):
+            rows = [
+                replace(row, audio=places[row.id], num_frames=frames[row.id])
+                for row in self.table
+                if row.split == split
+            ]
+            with_units = any(row.units is not None for row in rows)
+            columns = (*COLUMNS[:2], "n_frames", *COLUMNS[2:4], *(("tgt_audio", "tgt_n_frames") if with_units else ()))
+            write_manifest(output / f"{split}.tsv", rows, columns)
+            report.rows[split] = len(rows)
+            report.hours[split] = sum(frames[row.id] for row in rows) / 360_000
+        return report
+
+    def _statistics(self, parts: list[Part]) -> tuple[GlobalCmvn | None, Vocabulary]:
+        """CMVN and vocabulary: of the training rows, or those of another data folder."""
+        if self.shared is not None:
+            cmvn = GlobalCmvn.load(self.shared.cmvn_path) if self.shared.cmvn_path else None
+            return cmvn, Vocabulary(self.shared.spm_path.read_bytes(), TextLabels.load(self.shared.vocab_path))
+        accumulator = CmvnAccumulator()
+        for part in parts:
+            accumulator.add_sums(part.cmvn_frames, part.cmvn_sums)
+        train = [row for row in self.table if _is_train(row)]
+        if not train:
+            raise ManifestError("no training row is left: the audio of each one is unusable")
+        texts = [row.source_text for row in train] + [row.target_text for row in train]
+        return accumulator.result(), train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
+
+    def _unit_hash(self) -> str | None:
+        """The hash of the centroids that all units come from, None where nothing says so."""
+        found = self.table.unit_hash()
+        wanted = self.shared.unit_hash if self.shared is not None else None
+        if found is not None and wanted is not None and found != wanted:
+            other = self.options.vocabulary_from
+            raise ManifestError(f"{self.manifest}: units of centroids {found}, but {other} has {wanted}")
+        return found
+
+    def _count_units(self, unit_hash: str | None) -> tuple[int | None, list[str]]:
+        """K, and remarks on it."""
+        notes = []
+        sequences = [row.units.codes for row in self.table if row.units is not None]
+        runs = sum(any(a == b for a, b in zip(codes, codes[1:])) for codes in sequences)
+        if runs:
+            notes.append(f"{runs} unit strings hold runs of equal units; the unit decoder is trained on collapsed ones")
+        if self.options.num_units is not None or not sequences:
+            return self.options.num_units, notes
+        largest = max(max(codes) for codes in sequences)
+        recorded = _recorded_units(self.manifest, unit_hash)
+        if recorded > largest:
+            return recorded, notes
+        return largest + 1, [
+            *notes,
+            f"num_units is {largest + 1}, from the largest unit; pass --num-units if K is larger",
+        ]
+
+    def _dev_notes(self) -> list[str]:
+        splits = {row.split for row in self.table}
+        if self.shared is not None or "dev" in splits:
+            return []
+        return [
+            "there is no split named dev, on which the training recipes validate: set the column split of some rows "
+            "to dev, best of other speakers or talks than those of train, and prepare again"
+        ]
+
+    def _config(self, report: PrepareReport, with_cmvn: bool) -> dict[str, Any]:
+        cmvn = ["global_cmvn"] if with_cmvn else []
+        config: dict[str, Any] = {
+            "vocab_filename": _VOCAB_NAME,
+            "bpe_tokenizer": {"bpe": "sentencepiece", "sentencepiece_model": _SPM_NAME},
+            "input_channels": 1,
+            "input_feat_per_channel": 80,
+            "sample_rate": 16000,
+            "specaugment": specaugment_settings(_PUBLISHED_MASKS),
+            "transforms": {"*": [*cmvn], "_train": [*cmvn, "specaugment"]},
+        }
+        if with_cmvn:
+            config["global_cmvn"] = {"stats_npz_path": _CMVN_NAME}
+        optional = {
+            "source_lang": self.options.source_lang or None,
+            "target_lang": self.options.target_lang or None,
+            "num_units": report.num_units,
+            "unit_hash": report.unit_hash,
+        }
+        return config | {name: value for name, value in optional.items() if value is not None}
+
+
+def _read_table(manifest: Path, num_units: int | None) -> tuple[Manifest, list[str]]:
+    """Usable rows and problems of the manifest, without opening any audio, and remarks."""
+    table = read_manifest(manifest, required=COLUMNS, num_units=num_units, check_files=True, strict=False)
+    rows, lines, problems = [], [], list(table.problems)
+    has_dev = any(row.split == "dev" for row in table)
+    renamed: set[str] = set()
+    for row, line in zip(table, table.lines):
+        reason = _problem(row)
+        if reason is not None:
+            problems.append(Problem(line, reason, str(manifest)))
             continue
-        first_line[row.id] = row.line
+        if row.split in DEV_NAMES and not has_dev:
+            renamed.add(row.split)
+            row = replace(row, split="dev")
         rows.append(row)
-    return rows, problems
+        lines.append(line)
+    notes = [f"split {name} is written as dev, on which the training recipes validate" for name in sorted(renamed)]
+    if not manifest.read_bytes().endswith(b"\n"):
+        notes.append(f"the last line of {manifest} does not end in a newline: make sure that the file is complete")
+    return replace(table, rows=rows, lines=lines, problems=sorted(problems)), notes
 
 
-def _check_row(line: int, cells: dict[str, str], manifest: Path, num_units: int | None) -> _Row:
-    values = {name: cells[name].strip() for name in COLUMNS}
-    empty = [name for name in COLUMNS if not values[name]]
-    if empty:
-        raise ValueError(f"empty {', '.join(empty)}")
-    if "\r" in "".join(values.values()):
-        raise ValueError("a carriage return inside the line")
-    if not re.fullmatch(r"[\w.-]+", values["split"]) or values["split"].startswith("."):
-        raise ValueError(f"split {values['split']!r} cannot be a file name")
-    file = Path(split_segment(_absolute(values["audio"], manifest))[0])
-    if not file.is_file():
-        raise ValueError(f"{file}: no such audio file")
-    units = cells.get("tgt_audio", "").strip()
-    codes = parse_units(units, num_units) if units else None
-    return _Row(line, **values, units=codes, unit_hash=cells.get("unit_hash", "").strip() if units else "")
+def _problem(row: Utterance) -> str | None:
+    """What is wrong with a row of the manifest besides its form."""
+    if not re.fullmatch(r"[\w.-]+", row.split) or row.split.startswith("."):
+        return f"split {row.split[:40]!r} cannot be a file name"
+    for column, text in (("src_text", row.source_text), ("tgt_text", row.target_text)):
+        longest = max(map(len, text.split()))
+        if longest > LONGEST_WORD:
+            return f"{column} holds a word of {longest} characters, at most {LONGEST_WORD} are supported"
+    return None
 
 
-def _absolute(audio: str, manifest: Path) -> str:
-    return os.path.normpath(manifest.resolve().parent / audio)
+def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
+    """The record of an earlier run; a damaged one may only be overwritten."""
+    record = read_json(path)
+    expected = {"settings": dict, "complete": bool, "splits": list, "report": dict}
+    if not record.get("complete"):
+        record.setdefault("report", {})
+    wrong = [name for name, kind in expected.items() if not isinstance(record.get(name), kind)]
+    if wrong and not overwrite:
+        raise ConfigError(f"{path} is damaged ({', '.join(wrong)} missing or of another type): {_WAYS_OUT}")
+    return {"settings": {}, "complete": False, "splits": []} if wrong else record
 
 
-def _line_of(problem: str) -> int:
-    return int(re.search(r":(\d+): ", problem)[1])
+def _refuse(problems: list[Problem], outcome: str) -> None:
+    if problems:
+        raise ManifestError(f"{len(problems)} bad rows, {outcome}", map(str, problems))
 
 
-def _settings(manifest: Path, options: PrepareOptions, rows: list[_Row]) -> dict[str, Any]:
-    """Everything that decides the content of the folder, for comparison with an earlier run."""
-    settings: dict[str, Any] = {"format": 1, **asdict(options)}
-    if options.vocabulary_from is not None:
-        shared = DataFolder.load(options.vocabulary_from)
-        files = (shared.spm_path, shared.vocab_path, shared.cmvn_path)
-        settings["vocabulary_from"] = _digest(path.read_bytes() for path in files if path is not None)
-    settings["manifest"] = _digest([manifest.read_bytes()])
-    settings["audio"] = _digest(_audio_stamp(row, manifest).encode() for row in rows)
-    return settings
+def _is_train(row: Utterance) -> bool:
+    return row.split.startswith("train")
 
 
-def _audio_stamp(row: _Row, manifest: Path) -> str:
-    status = os.stat(split_segment(_absolute(row.audio, manifest))[0])
-    return f"{row.audio}\t{status.st_size}\t{status.st_mtime_ns}"
-
-
-def _digest(blocks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(hashlib.sha256(block).digest())
-    return digest.hexdigest()
-
-
-def _open_folder(
-    output: Path, manifest: Path, settings: dict[str, Any], splits: list[str], overwrite: bool
-) -> dict[str, Any]:
-    """The record of an earlier run in the output folder, or an empty one; raises if the folder must not be touched."""
-    files = [CONFIG_NAME, _SPM_NAME, _VOCAB_NAME, _CMVN_NAME, *(f"{split}.tsv" for split in splits)]
-    if any((output / name).exists() and (output / name).samefile(manifest) for name in files):
-        raise ManifestError(f"{manifest}: would be overwritten; the output must be another folder than its own")
-    path = output / RECORD_NAME
-    if not path.is_file():
-        there = [name for name in files if (output / name).exists()]
-        if there and not overwrite:
-            raise ManifestError(f"{output}: holds a {there[0]} that was not made here; {_WAYS_OUT}")
-        return {}
-    record = json.loads(path.read_text("utf-8"))
-    changed = [name for name, value in settings.items() if record["settings"].get(name) != value]
-    # What an interrupted run has left is checked piece by piece: only a finished folder has something to lose.
-    if changed and record["complete"] and not overwrite:
-        raise ManifestError(f"{output}: was prepared with other settings ({', '.join(changed)}); {_WAYS_OUT}")
-    return record
-
-
-def _part_problems(manifest: Path, rows: list[_Row], parts: list[tuple[PartJob, Part]]) -> list[str]:
-    packed = (item for _, part in parts for item in part.packed)
-    return [f"{manifest}:{row.line}: {item.problem}" for row, item in zip(rows, packed) if item.problem]
-
-
-def _write_folder(
-    output: Path, manifest: Path, options: PrepareOptions, rows: list[_Row], parts: list[tuple[PartJob, Part]]
-) -> PrepareReport:
-    frames = {item.id: item.frames for _, part in parts for item in part.packed if not item.problem}
-    rows = [row for row in rows if row.id in frames]
-    report = PrepareReport()
-    cmvn, vocabulary = _statistics(options, rows, parts)
-    if options.features == "audio":
-        places = {row.id: _relative(row.audio, manifest, output) for row in rows}
-    else:
-        places = (pack_zip if options.features == "zip" else pack_npy)(parts, output)
-    if cmvn is not None:
-        cmvn.save(output / _CMVN_NAME)
-    (output / _SPM_NAME).write_bytes(vocabulary.model)
-    vocabulary.dictionary.save(output / _VOCAB_NAME)
-    report.notes += [vocabulary.note] if vocabulary.note else []
-    report.labels = vocabulary.dictionary.size
-    report.unit_hash = _unit_hash(manifest, options, rows)
-    report.num_units = _count_units(manifest, options, rows, report)
-    config = _config(options, report, with_cmvn=cmvn is not None)
-    (output / CONFIG_NAME).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    for split in dict.fromkeys(row.split for row in rows):
-        examples = [_example(row, places[row.id], frames[row.id]) for row in rows if row.split == split]
-        write_split(output / f"{split}.tsv", examples)
-        report.rows[split] = len(examples)
-        report.hours[split] = sum(example.n_frames for example in examples) / 360_000
-    return report
-
-
-def _statistics(
-    options: PrepareOptions, rows: list[_Row], parts: list[tuple[PartJob, Part]]
-) -> tuple[GlobalCmvn | None, Vocabulary]:
-    """CMVN and vocabulary: of the training rows, or those of another data folder."""
-    if options.vocabulary_from is not None:
-        shared = DataFolder.load(options.vocabulary_from)
-        cmvn = GlobalCmvn.load(shared.cmvn_path) if shared.cmvn_path else None
-        return cmvn, Vocabulary(shared.spm_path.read_bytes(), TextLabels.load(shared.vocab_path))
-    accumulator = CmvnAccumulator()
-    for _, part in parts:
-        accumulator.add_sums(part.cmvn_frames, part.cmvn_sums)
-    train = [row for row in rows if row.is_train]
-    if not train:
-        raise ManifestError("no training row is left: the audio of each one is unusable")
-    texts = [row.src_text for row in train] + [row.tgt_text for row in train]
-    return accumulator.result(), train_vocabulary(texts, options.vocab_size, options.character_coverage)
-
-
-def _unit_hash(manifest: Path, options: PrepareOptions, rows: list[_Row]) -> str | None:
-    """The one hash of the centroids that all units come from, or None where nothing says so."""
-    first_line: dict[str, int] = {}
-    for row in rows:
-        if row.units is not None:
-            first_line.setdefault(row.unit_hash, row.line)
-    if len(first_line) > 1:
-        found = ", ".join(f"{value or 'none'} (line {line})" for value, line in first_line.items())
-        raise ManifestError(f"{manifest}: units of different centroids in one manifest, unit_hash {found}")
-    unit_hash = next(iter(first_line), "") or None
-    shared = DataFolder.load(options.vocabulary_from).unit_hash if options.vocabulary_from is not None else None
-    if unit_hash is not None and shared is not None and unit_hash != shared:
-        raise ManifestError(f"{manifest}: units of centroids {unit_hash}, but {options.vocabulary_from} has {shared}")
-    return unit_hash
-
-
-def _count_units(manifest: Path, options: PrepareOptions, rows: list[_Row], report: PrepareReport) -> int | None:
-    notes = report.notes
-    sequences = [row.units for row in rows if row.units is not None]
-    runs = sum(any(a == b for a, b in zip(units, units[1:])) for units in sequences)
-    if runs:
-        notes.append(f"{runs} unit strings hold runs of equal units; the unit decoder is trained on collapsed ones")
-    if options.num_units is not None:
-        return options.num_units
-    if not sequences:
-        return None
-    largest = max(max(units) for units in sequences)
-    recorded = _recorded_units(manifest, report.unit_hash)
-    if recorded > largest:
-        return recorded
-    notes.append(f"num_units is {largest + 1}, from the largest unit; say so if the units have more codes")
-    return largest + 1
+def _present(audio: AudioRef | None) -> AudioRef:
+    assert audio is not None, "the column is required"
+    return audio
 
 
 def _recorded_units(manifest: Path, unit_hash: str | None) -> int:
@@ -351,34 +381,11 @@ def _recorded_units(manifest: Path, unit_hash: str | None) -> int:
         return 0
 
 
-def _config(options: PrepareOptions, report: PrepareReport, with_cmvn: bool) -> dict[str, Any]:
-    cmvn = ["global_cmvn"] if with_cmvn else []
-    config: dict[str, Any] = {
-        "vocab_filename": _VOCAB_NAME,
-        "bpe_tokenizer": {"bpe": "sentencepiece", "sentencepiece_model": _SPM_NAME},
-        "input_channels": 1,
-        "input_feat_per_channel": 80,
-        "sample_rate": 16000,
-        "specaugment": dict(_SPECAUGMENT),
-        "transforms": {"*": [*cmvn], "_train": [*cmvn, "specaugment"]},
-    }
-    if with_cmvn:
-        config["global_cmvn"] = {"stats_npz_path": _CMVN_NAME}
-    for name in ("source_lang", "target_lang"):
-        if getattr(options, name):
-            config[name] = getattr(options, name)
-    if report.num_units is not None:
-        config["num_units"] = report.num_units
-    if report.unit_hash is not None:
-        config["unit_hash"] = report.unit_hash
-    return config
-
-
-def _relative(audio: str, manifest: Path, output: Path) -> str:
-    """The path to write for audio that stays where it is; absolute ones stay absolute."""
-    return audio if os.path.isabs(audio) else os.path.relpath(_absolute(audio, manifest), output.resolve())
-
-
-def _example(row: _Row, audio: str, frames: int) -> Example:
-    units = row.units
-    return Example(row.id, audio, frames, row.src_text, row.tgt_text, units, len(units) if units else 0)
+def _save(write: Callable[[Path], None], path: Path) -> None:
+    """Let ``write`` make a file under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

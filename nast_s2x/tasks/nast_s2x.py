@@ -23,7 +23,7 @@ from nast_s2x.chunking import (
     ChunkPolicy,
     SlotRates,
 )
-from nast_s2x.corpus.data_folder import DataFolder
+from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.manifest import read_split
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
@@ -150,7 +150,11 @@ class NastTask(FairseqTask):
         """Load SPLIT.tsv (several, separated by commas); names that begin with ``train`` are training splits."""
         train = split.startswith("train")
         names = split.split(",")
-        examples = [row for name in names for row in read_split(Path(self.cfg.data) / f"{name}.tsv")]
+        examples = []
+        for name in names:
+            rows = read_split(Path(self.cfg.data) / f"{name}.tsv")
+            check_split(self.cfg.data, name, len(rows))
+            examples += rows
         self.datasets[split] = NastDataset(
             examples,
             self.data_config,
