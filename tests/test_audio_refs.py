@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from random_system import make_bundle
+from unit_corpus import read_rows
 
-from nast_s2x.corpus import AudioRef
+from nast_s2x.cli.main import main
+from nast_s2x.corpus import AudioRef, read_manifest
 from nast_s2x.errors import AudioError
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
+from nast_s2x.inference.bundle import save_bundle
+from nast_s2x.units.centroids import Centroids
+from nast_s2x.units.features import Mfcc
 
 RATE = 48000
 
@@ -145,3 +153,92 @@ def test_what_a_header_claims_is_not_allocated(folder: Path) -> None:
     (folder / "huge.npy").write_bytes(buffer.getvalue())
     with pytest.raises(AudioError, match="bytes announced, 0 there"):
         AudioRef(folder / "huge.npy").features()
+
+
+# ---- every consumer
+
+
+def prepared(table: Path, work: Path) -> list[object]:
+    """Features in the data folder that ``prepare`` makes."""
+    arguments = ["prepare", str(table), "--output", str(work / "data"), "--vocab-size", "30", "--jobs", "1", "--quiet"]
+    assert main([*arguments, "--strict"]) == 0
+    return [row.audio.features().tobytes() for row in read_manifest(work / "data/train.tsv")]
+
+
+def generated(table: Path, work: Path) -> list[object]:
+    """Texts and scores of ``generate``."""
+    save_bundle(make_bundle(work / "system"), work / "bundle")
+    arguments = ["generate", "--manifest", str(table), "--model", str(work / "bundle"), "--no-progress"]
+    assert main([*arguments, "--json", str(work / "g.jsonl"), "--output", str(work / "g.txt")]) == 0
+    entries = [json.loads(line) for line in (work / "g.jsonl").read_text("utf-8").splitlines()]
+    return [(entry["text"], entry["units"], entry["seconds"]) for entry in entries]
+
+
+def extracted(table: Path, work: Path) -> list[object]:
+    """Units of ``units extract``."""
+    vectors = Mfcc()(noise(1.0, seed=5, rate=16000))
+    Centroids(vectors[::12][:4], Mfcc().describe()).save(work / "c.safetensors")
+    arguments = ["units", "extract", str(table), "--centroids", str(work / "c.safetensors"), "--audio-column", "audio"]
+    assert main([*arguments, "--output", str(work / "u.tsv"), "--jobs", "1", "--strict", "--quiet"]) == 0
+    rows = read_rows(work / "u.tsv")
+    # The new table leads to the same recordings.
+    assert [row.audio.num_frames() for row in read_manifest(work / "u.tsv")] == [98] * len(rows)
+    return [(row["tgt_audio"], row["tgt_durations"]) for row in rows]
+
+
+def fitted(table: Path, work: Path) -> list[object]:
+    """Centroids of ``units fit`` on each row alone."""
+    found: list[object] = []
+    header, *lines = table.read_text("utf-8").splitlines()
+    for line in lines:
+        one = table.resolve().with_name("one.tsv")
+        one.write_text(f"{header}\n{line}\n", encoding="utf-8")
+        arguments = ["units", "fit", str(one), "--features", "mfcc", "--num-units", "3", "--audio-column", "audio"]
+        assert main([*arguments, "--output", str(work / "f.safetensors"), "--jobs", "1", "--strict", "--quiet"]) == 0
+        found.append(Centroids.load(work / "f.safetensors").hash)
+    return found
+
+
+CONSUMERS: dict[str, tuple[Callable[[Path, Path], list[object]], bool]] = {
+    # name: (results of each row, whether stored features will do)
+    "prepare": (prepared, True),
+    "generate": (generated, True),
+    "units extract": (extracted, False),
+    "units fit": (fitted, False),
+}
+
+
+@pytest.mark.parametrize("place", ["beside", "audio_root", "working directory", "link"])
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_every_consumer_reads_every_form(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str
+) -> None:
+    """Defects 2, 3 and 4: a row gives the same, however its recording is written and wherever its path starts."""
+    consume, takes_features = CONSUMERS[name]
+    texts = [text for text in references(folder) if takes_features or not _has_features(AudioRef.parse(text, folder))]
+    table = folder / "t.tsv"
+    if place != "beside":
+        (tmp_path / "elsewhere").mkdir()
+        table = tmp_path / "elsewhere/t.tsv"
+    if place == "audio_root":
+        (table.parent / "config.yaml").write_text(f"audio_root: {os.path.relpath(folder, table.parent)}\n")
+    if place == "working directory":
+        monkeypatch.chdir(folder)
+    rows = [f"u{index}\t{text}\tle bruit\tthe noise\ttrain" for index, text in enumerate(texts)]
+    content = "\n".join(["id\taudio\tsrc_text\ttgt_text\tsplit", *rows]) + "\n"
+    if place == "link":
+        (folder / "real.tsv").write_text(content, encoding="utf-8")
+        table.symlink_to(folder / "real.tsv")
+    else:
+        table.write_text(content, encoding="utf-8")
+    (tmp_path / "work").mkdir()
+    results = consume(table, tmp_path / "work")
+    assert len(results) == len(texts) >= 5 and results == [results[0]] * len(texts)
+
+
+def _has_features(audio: AudioRef) -> bool:
+    try:
+        audio.samples()
+    except AudioError:
+        return True
+    return False

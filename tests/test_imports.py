@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "network": ({"batches", "chunking", "labels", "ctc"}, {"torch"}),
     "losses": ({"batches", "ctc", "chunking"}, {"torch"}),
     "checkpoints": (
-        {"chunking", "network", "frontend", "inference", "units"},
+        {"chunking", "network", "frontend", "inference"},
         BASE | {"safetensors", "transformers", "huggingface_hub"},
     ),
     "corpus": ({"labels", "frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm", "pyarrow"}),

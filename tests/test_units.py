@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from unit_corpus import signal
 
+from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.units import centroids as centroids_module
-from nast_s2x.units.backends import BackEnd, back_end_of, check_fits
-from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.features import MelSpectrogram, Mfcc
-from nast_s2x.units.fit import fit, take_frames
-from nast_s2x.units.recordings import runs
-from nast_s2x.units.windows import windowed
+from nast_s2x.units.centroids import Centroids, back_end_of, check_fits
+from nast_s2x.units.extract import runs
+from nast_s2x.units.features import BackEnd, LogMel, Mfcc, Windows
+from nast_s2x.units.fit import cluster, take_frames
 
 
 def table(rows: int, width: int, seed: int = 0) -> NDArray[np.float32]:
@@ -39,6 +39,56 @@ def test_of_equally_near_centres_the_first_is_taken() -> None:
     copies = np.repeat(table(9, 20), 12, axis=0)
     found = Centroids(copies).nearest(table(300, 20, seed=1))
     assert (found % 12 == 0).all() and len(set(found)) > 5
+
+
+def slowly_smoothed(centers: NDArray[np.float32], vectors: NDArray[np.float32], change_cost: float) -> list[int]:
+    """Frame by frame, with all distances computed from differences."""
+    cost, came_from = np.zeros(len(centers)), []
+    for vector in vectors.astype(np.float64):
+        cheapest = int(cost.argmin())
+        stays = cost <= cost[cheapest] + change_cost
+        came_from.append(np.where(stays, np.arange(len(centers)), cheapest))
+        cost = np.minimum(cost, cost[cheapest] + change_cost) + ((centers - vector) ** 2).sum(axis=1)
+    units = [int(cost.argmin())]
+    for origin in came_from[:0:-1]:
+        units.append(int(origin[units[-1]]))
+    return units[::-1]
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 22])
+@pytest.mark.parametrize("size", [(2, 3), (9, 4), (64, 20), (129, 7)])
+def test_smoothing_is_what_the_slow_way_finds(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], block: int
+) -> None:
+    """Defect 10: one matrix product for each block of frames."""
+    monkeypatch.setattr(centroids_module, "_BLOCK_ELEMENTS", block)
+    products: list[int] = []
+    real = Centroids._distances
+
+    def counted(self: Centroids, vectors: NDArray[np.float32]) -> object:
+        for distances in real(self, vectors):
+            products.append(len(distances))
+            yield distances
+
+    monkeypatch.setattr(Centroids, "_distances", counted)
+    centers, vectors = table(*size), np.repeat(table(60, size[1], seed=1), 3, axis=0)
+    lengths = set()
+    for cost in (0.1, 2.0, 20.0, 1e6):
+        products.clear()
+        found = Centroids(centers).smoothed(vectors, cost)
+        assert found.tolist() == slowly_smoothed(centers, vectors, cost)
+        assert len(products) == -(-len(vectors) // max(1, block // size[0])) and sum(products) == len(vectors)
+        lengths.add(len(runs(found)[0]))
+    assert len(lengths) > 1 and min(lengths) == 1
+    for count in (0, 1):
+        assert len(Centroids(centers).smoothed(vectors[:count], 1.0)) == count
+
+
+def test_smoothing_prefers_to_stay_and_then_the_first() -> None:
+    centers = np.array([[0, 1], [0, -1], [5, 0]], np.float32)
+    vectors = np.array([[0, 0], [0, 0], [0, -1], [0, 0], [5, 0], [0, 0]], np.float32)
+    for cost in (0.25, 0.5, 1.0, 4.0, 30.0):
+        assert Centroids(centers).smoothed(vectors, cost).tolist() == slowly_smoothed(centers, vectors, cost)
 
 
 def test_nearest_of_nothing_and_of_another_width() -> None:
@@ -71,6 +121,11 @@ def test_centroids_in_all_file_formats(tmp_path: Path) -> None:
 def test_unusable_files_of_centroids(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "many.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    (tmp_path / "many.npz").rename(tmp_path / "zip.npy")
+    np.savez(tmp_path / "many.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    (tmp_path / "empty.npz").touch(), (tmp_path / "empty.npy").touch()
+    (tmp_path / "deep.safetensors").write_bytes(save({"c": table(2, 2)}, metadata={"features": "[" * 5000}))
+    (tmp_path / "list.safetensors").write_bytes(save({"c": table(2, 2)}, metadata={"features": "[1]"}))
     (tmp_path / "c.safetensors").write_bytes(b"no")
     (tmp_path / "c.bin").write_bytes(b"no")
     reasons = {
@@ -78,9 +133,14 @@ def test_unusable_files_of_centroids(tmp_path: Path) -> None:
         "many.npz": "centroids are called centroids or cluster_centers_",
         "c.safetensors": "c.safetensors: ",
         "c.bin": "convert-kmeans --trust-pickle",
+        "zip.npy": "several arrays",
+        "empty.npz": "empty.npz: ",
+        "empty.npy": "empty.npy: ",
+        "deep.safetensors": "deep.safetensors: ",
+        "list.safetensors": "description of its features is not a table",
     }
     for name, reason in reasons.items():
-        with pytest.raises(ValueError, match=reason):
+        with pytest.raises(CheckpointError, match=reason):
             Centroids.load(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file of centroids"):
         Centroids.load(tmp_path / "nothing.npy")
@@ -96,21 +156,21 @@ def test_runs() -> None:
 def test_features_are_frames_of_20_ms() -> None:
     samples = signal(1.0)
     frames = fbank(samples).numpy()
-    energies = MelSpectrogram()(samples)
+    energies = LogMel()(samples)
     np.testing.assert_allclose(energies[3], (frames[6] + frames[7]) / 2, rtol=1e-6)
     assert len(energies) == (len(samples) - 240) // 320
-    assert len(MelSpectrogram()(samples[:560])) == 1 and len(MelSpectrogram()(samples[:559])) == 0
+    assert len(LogMel()(samples[:560])) == 1 and len(LogMel()(samples[:559])) == 0
     # A vector's own samples decide: those before 320 u change nothing.
-    np.testing.assert_array_equal(MelSpectrogram()(samples[320 * 5 :]), energies[5:])
+    np.testing.assert_array_equal(LogMel()(samples[320 * 5 :]), energies[5:])
     scaled = Mfcc(loudness=0.25)(samples)[:, 0] * 2
     np.testing.assert_allclose(scaled, Mfcc(loudness=0.5)(samples)[:, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("features", [MelSpectrogram(), Mfcc()], ids=lambda features: features.name)
+@pytest.mark.parametrize("features", [LogMel(), Mfcc()], ids=lambda features: features.name)
 @pytest.mark.parametrize("window", [0.06, 0.1, 0.5, 1.99, 2.2])
-def test_windows_of_plain_features_leave_no_trace(features: MelSpectrogram, window: float) -> None:
+def test_windows_of_plain_features_leave_no_trace(features: LogMel, window: float) -> None:
     for samples in (signal(2.0), signal(2.0)[:-133], signal(2.0)[:-319]):
-        np.testing.assert_array_equal(windowed(features, samples, window), features(samples))
+        np.testing.assert_array_equal(Windows(window).compute(features, samples), features(samples))
 
 
 class Counted:
@@ -133,7 +193,7 @@ def test_windows_keep_order_count_and_bounds(length: int) -> None:
     samples, features = np.arange(length, dtype=np.float32), Counted()
     whole = features(samples)
     features.longest = 0
-    found = windowed(features, samples, window_seconds=3, overlap_seconds=0.5)
+    found = Windows(3, 0.5).compute(features, samples)
     np.testing.assert_array_equal(found[:, 0], whole[:, 0])
     assert features.longest <= 3 * 16000 + 319
     if length <= 48000:
@@ -145,19 +205,19 @@ def test_windows_keep_order_count_and_bounds(length: int) -> None:
 def test_windows_must_hold_more_than_their_overlaps() -> None:
     for window, overlap in ((1.0, 0.5), (0.02, 0.0), (3.0, 0.0), (3.0, -1.0), (-3.0, 0.5), (float("inf"), 0.5)):
         with pytest.raises(ValueError, match="windows"):
-            windowed(Counted(), signal(1.0), window, overlap)
+            Windows(window, overlap).compute(Counted(), signal(1.0))
 
 
 def test_fit_finds_clusters_and_says_what_of() -> None:
     means = 20 * table(5, 20, seed=3)
     vectors = np.repeat(means, 60, axis=0) + 0.01 * table(300, 20)
-    found = fit(vectors[np.random.default_rng(0).permutation(300)], 5, Mfcc(), seed=1)
+    found = cluster(vectors[np.random.default_rng(0).permutation(300)], 5, Mfcc(), seed=1)
     gaps = np.abs(found.centers[:, None] - means[None]).max(axis=-1)
     assert gaps.min(axis=0).max() < 0.1 and found.features == Mfcc().describe()
     with pytest.raises(ValueError, match="fewer than 4 different vectors"):
-        fit(np.zeros((100, 20), np.float32), 4, Mfcc())
+        cluster(np.zeros((100, 20), np.float32), 4, Mfcc())
     with pytest.raises(ValueError, match="at least 2, not 1"):
-        fit(vectors, 1, Mfcc())
+        cluster(vectors, 1, Mfcc())
 
 
 def test_take_frames_stops_where_it_has_enough() -> None:
@@ -167,8 +227,7 @@ def test_take_frames_stops_where_it_has_enough() -> None:
         pytest.fail("read on")
 
     np.testing.assert_array_equal(take_frames(tables(), 6), np.concatenate([table(4, 2), table(4, 2, seed=1)[:2]]))
-    with pytest.raises(ValueError, match="shorter than a unit frame"):
-        take_frames(iter([np.zeros((0, 2), np.float32)]), 6)
+    assert len(take_frames(iter([np.zeros((0, 2), np.float32)]), 6)) == 0
 
 
 def test_back_end_of_centroids() -> None:

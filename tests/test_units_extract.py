@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +14,18 @@ import soundfile
 from unit_corpus import add_row, read_rows, signal, units, write_corpus
 
 from nast_s2x.cli.main import main
+from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.data_folder import DataFolder
-from nast_s2x.corpus.manifest import read_split
+from nast_s2x.corpus.manifest import read_manifest
 from nast_s2x.corpus.prepare import PrepareOptions, prepare
-from nast_s2x.errors import ManifestError
+from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.files import locked
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.units import extract as extract_module
-from nast_s2x.units.backends import back_end_of
-from nast_s2x.units.centroids import Centroids
-from nast_s2x.units.extract import extract, sidecar
-from nast_s2x.units.features import Mfcc
-from nast_s2x.units.fit import fit, sample_order
-from nast_s2x.units.recordings import Windows, runs
+from nast_s2x.units.centroids import Centroids, back_end_of
+from nast_s2x.units.extract import extract, runs, sidecar
+from nast_s2x.units.features import Mfcc, Windows
+from nast_s2x.units.fit import cluster, sample_order
 
 SECONDS = (0.5, 0.8, 0.3, 1.1, 0.6)
 
@@ -52,7 +54,7 @@ def test_fit_follows_the_seed_and_stops_at_max_frames(manifest: Path, tmp_path: 
     train = [Mfcc()(load_audio(manifest.parent / f"sound/{i}.wav")) for i in range(4)]  # the fifth is of split dev
     vectors = np.concatenate([train[i] for i in sample_order(4, 5)])[:60]
     found = Centroids.load(output)
-    assert found.hash == fit(vectors, 4, Mfcc(), 5).hash and found.features == Mfcc().describe()
+    assert found.hash == cluster(vectors, 4, Mfcc(), 5).hash and found.features == Mfcc().describe()
 
 
 def test_fit_says_what_it_cannot_use(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,9 +69,11 @@ def test_fit_says_what_it_cannot_use(manifest: Path, tmp_path: Path, capsys: pyt
     assert f"{manifest}:7: " in captured.err and "missing.wav: no such audio file" in captured.err
     assert f"{manifest}:8: empty tgt_speech" in captured.err and "2 rows left out" in captured.out
     for extra, reason in (
-        (("--split", "test"), "no row of split test (there are dev, train)"),
+        (("--split", "test"), "there is no row of split test (there are: dev, train)"),
         (("--audio-column", "wav"), "no column wav"),
         (("--max-frames", 0), "max_frames must be at least 1"),
+        (("--num-units", 0), "num_units must be at least 2, not 0"),
+        (("--num-units", 1), "num_units must be at least 2, not 1"),
         (("--jobs", 0), "--jobs must be at least 1"),
         (("--window", 0.01), "leave nothing between overlaps"),
         (("--output", tmp_path / "c.npy"), "written as .safetensors"),
@@ -114,18 +118,15 @@ def test_smoothed_units(manifest: Path, centroids: Path, tmp_path: Path) -> None
     counts = [sum(int(row["tgt_n_frames"]) for row in read_rows(tmp_path / f"{n}.tsv")) for n in ("plain", "smooth")]
     assert counts[1] < counts[0]
     assert json.loads(sidecar(tmp_path / "smooth.tsv").read_text("utf-8"))["change_cost"] == 60
-    with pytest.raises(ManifestError, match="made with another change_cost"):
+    with pytest.raises(ConfigError, match="made with another change_cost"):
         make(manifest, centroids, tmp_path / "smooth.tsv")
     for cost in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="cost of a change"):
             make(manifest, centroids, tmp_path / "x.tsv", change_cost=cost)
 
 
-def test_same_table_from_any_number_of_processes(
-    manifest: Path, centroids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_table_from_any_number_of_processes(manifest: Path, centroids: Path, tmp_path: Path) -> None:
     add_row(manifest, "sound/missing.wav")
-    monkeypatch.setattr(extract_module, "PART_SIZE", 2)
     for jobs in (1, 2):
         report = make(manifest, centroids, tmp_path / f"{jobs}.tsv", jobs=jobs)
         assert report.rows == 5 and [":7: " in problem for problem in report.problems] == [True]
@@ -139,41 +140,39 @@ class Interrupted(Exception):
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
     """Make the reading of a recording raise; the list gets the recordings read."""
-    real, read = Windows.features, []
+    real, read = Windows.read, []
 
-    def features(self: Windows, back_end: object, audio: str) -> object:
-        if Path(audio).name == name:
+    def features(self: Windows, back_end: object, audio: AudioRef) -> object:
+        if audio.path.name == name:
             raise Interrupted
-        read.append(Path(audio).name)
+        read.append(audio.path.name)
         return real(self, back_end, audio)
 
-    monkeypatch.setattr(Windows, "features", features)
+    monkeypatch.setattr(Windows, "read", features)
     return read
 
 
 def test_an_interrupted_extraction_resumes(
     manifest: Path, centroids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "PART_SIZE", 1)
     make(manifest, centroids, tmp_path / "whole.tsv")
     with monkeypatch.context() as patch:
         assert interrupt_at(patch, "3.wav") is not None
         with pytest.raises(Interrupted):
             make(manifest, centroids, tmp_path / "units.tsv")
-    assert not (tmp_path / "units.tsv").exists() and (tmp_path / "units.tsv.parts").is_dir()
+    assert not (tmp_path / "units.tsv").exists() and (tmp_path / "units.tsv.partial").is_file()
     read = interrupt_at(monkeypatch, "")
     assert not make(manifest, centroids, tmp_path / "units.tsv").already_complete
     assert read == ["3.wav", "4.wav"]
     assert (tmp_path / "units.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
     again = make(manifest, centroids, tmp_path / "units.tsv")
     assert again.already_complete and again.rows == 5 and read == ["3.wav", "4.wav"]
-    assert not (tmp_path / "units.tsv.parts").exists()
+    assert not (tmp_path / "units.tsv.partial").exists()
 
 
 def test_parts_of_something_else_are_made_again(
     manifest: Path, centroids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "PART_SIZE", 1)
     other = tmp_path / "other.safetensors"
     Centroids(Centroids.load(centroids).centers[:5], Mfcc().describe()).save(other)
     with monkeypatch.context() as patch:
@@ -190,7 +189,6 @@ def test_parts_of_something_else_are_made_again(
     read = interrupt_at(monkeypatch, "")
     make(manifest, other, tmp_path / "units.tsv")
     assert read == [f"{i}.wav" for i in range(5)]
-    shutil.rmtree(tmp_path / "units.tsv.parts", ignore_errors=True)
     make(manifest, other, tmp_path / "fresh.tsv")
     assert (tmp_path / "units.tsv").read_bytes() == (tmp_path / "fresh.tsv").read_bytes()
 
@@ -200,19 +198,19 @@ def test_a_finished_table_is_never_replaced_unasked(manifest: Path, centroids: P
     make(manifest, centroids, output)
     Centroids(Centroids.load(centroids).centers[:5], Mfcc().describe()).save(other)
     first = output.read_bytes()
-    with pytest.raises(ManifestError, match="made with another hash; take another output"):
+    with pytest.raises(ConfigError, match="made with another hash; choose another output"):
         make(manifest, other, output)
     soundfile.write(manifest.parent / "sound/1.wav", signal(0.9, seed=77), 16000, subtype="FLOAT")
-    with pytest.raises(ManifestError, match="made from other input"):
+    with pytest.raises(ConfigError, match="made from other input"):
         make(manifest, centroids, output)
     assert output.read_bytes() == first
     make(manifest, other, output, overwrite=True)
     assert {row["unit_hash"] for row in read_rows(output)} == {Centroids.load(other).hash}
     output.write_text("mine", "utf-8")
-    with pytest.raises(ManifestError, match="changed since"):
+    with pytest.raises(ConfigError, match="changed since"):
         make(manifest, other, output)
     sidecar(output).write_text("{", "utf-8")
-    with pytest.raises(ManifestError, match="was not made here"):
+    with pytest.raises(ConfigError, match="was not made by `nast-s2x units extract`"):
         make(manifest, other, output)
     assert output.read_text("utf-8") == "mine"
 
@@ -300,7 +298,7 @@ def test_unusable_settings(manifest: Path, centroids: Path, tmp_path: Path, caps
     np.save(wide, np.zeros((4, 80)))
     output = tmp_path / "u.tsv"
     for known, extra, reason in (
-        (tmp_path / "foreign.npy", (), "foreign.npy: these centroids do not say what they are clusters of"),
+        (tmp_path / "foreign.npy", (), "foreign.npy: these centroids do not record what they are clusters of"),
         (centroids, ("--features", "logmel"), "the centroids are of features mfcc, not logmel"),
         (wide, ("--features", "mfcc"), "the centroids are 80 wide, the features 20"),
         (tmp_path / "gone.npy", (), "no such file of centroids"),
@@ -324,8 +322,8 @@ def test_prepare_keeps_the_hash_and_the_number_of_units(manifest: Path, centroid
     assert main(["prepare", str(tmp_path / "units.tsv"), "--output", str(tmp_path / "data"), *options]) == 0
     config = DataFolder.load(tmp_path / "data")
     assert config.unit_hash == Centroids.load(centroids).hash and config.num_units == 8
-    made = read_split(tmp_path / "data/train.tsv", config.num_units)[1]
-    assert " ".join(map(str, made.tgt_audio)) == read_rows(tmp_path / "units.tsv")[1]["tgt_audio"]
+    made = read_manifest(tmp_path / "data/train.tsv", num_units=config.num_units).rows[1]
+    assert str(made.units) == read_rows(tmp_path / "units.tsv")[1]["tgt_audio"]
     # Without the table's record the largest unit decides; without a hash there is none.
     lines = [line.rsplit("\t", 1)[0] for line in (tmp_path / "units.tsv").read_text("utf-8").splitlines()]
     (tmp_path / "units.tsv").write_text("\n".join(lines) + "\n", "utf-8")
@@ -355,3 +353,80 @@ def test_prepare_with_the_vocabulary_of_other_units(manifest: Path, centroids: P
     shared = PrepareOptions(features="audio", vocabulary_from=tmp_path / "data")
     with pytest.raises(ManifestError, match=f"units of centroids {'f' * 16}, but "):
         prepare(tmp_path / "test.tsv", tmp_path / "more", shared, jobs=1)
+
+
+def test_one_process_at_a_time(manifest: Path, centroids: Path, tmp_path: Path) -> None:
+    for output, run in (
+        (tmp_path / "units.tsv", ("extract", manifest, "--centroids", centroids)),
+        (tmp_path / "new.safetensors", ("fit", manifest, "--features", "mfcc", "--num-units", 4)),
+    ):
+        words = ["units", *map(str, run), "--output", str(output), "--jobs", "1", "--quiet"]
+        with locked(output):
+            other = subprocess.run(
+                [sys.executable, "-m", "nast_s2x.cli.main", *words], capture_output=True, text=True, check=False
+            )
+        assert other.returncode == 1 and f"process {os.getpid()}" in other.stderr and "is at work in" in other.stderr
+        assert not output.exists() and not sidecar(output).exists()
+        assert main(words) == 0 and output.exists() and not list(tmp_path.glob(".*"))
+
+
+def test_a_failure_at_any_write_is_resumed(
+    manifest: Path, centroids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(manifest, centroids, tmp_path / "whole/units.tsv")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    real = os.replace
+    for failing in range(100):
+        calls = iter(range(1000))
+
+        def replace(source: str, target: str, failing: int = failing, calls: object = calls) -> None:
+            if next(calls) == failing:
+                raise OSError("no space left")
+            real(source, target)
+
+        output = tmp_path / str(failing) / "units.tsv"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            try:
+                make(manifest, centroids, output)
+            except OSError:
+                assert not output.exists()
+            else:
+                break
+        make(manifest, centroids, output)
+        assert {path.name: path.read_bytes() for path in output.parent.iterdir()} == whole
+    assert failing == 3  # the table under another name, its record, its own name
+
+
+def test_columns_of_the_input_are_kept(centroids: Path, tmp_path: Path) -> None:
+    """Any column may name the recordings; other columns keep their place and content, paths lead to the same files."""
+    corpus = write_corpus(tmp_path / "corpus", (0.6,), column="tgt_speech").parent
+    lines = (
+        "speaker\tid\tsplit\ttgt_speech\taudio\twav\ttgt_audio\tnote",
+        f"s 1\tu\ttrain\tsound/0.wav\t{corpus}/sound/0.wav\tsound/0.wav:100:8000\t9 9\t«x»",
+        "\tv\tdev\t\tsound/0.wav\tsound/0.wav\t\t",
+    )
+    (corpus / "m.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    output = tmp_path / "new/units.tsv"
+    assert make(corpus / "m.tsv", centroids, output, audio_column="wav", strict=True).rows == 2
+    first, second = read_rows(output)
+    assert list(first) == ["speaker", "id", "split", "tgt_speech", "audio", "wav", "note", *extract_module.COLUMNS]
+    assert list(first.values())[:7] == [
+        "s 1", "u", "train", "../corpus/sound/0.wav", f"{corpus}/sound/0.wav", "../corpus/sound/0.wav:100:8000", "«x»"
+    ]  # fmt: skip
+    assert list(second.values())[:7] == ["", "v", "dev", "", "../corpus/sound/0.wav", "../corpus/sound/0.wav", ""]
+    assert make(corpus / "m.tsv", centroids, tmp_path / "a.tsv", audio_column="audio", strict=True).rows == 2
+
+
+def test_fit_checks_its_settings_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AudioRef, "samples", lambda _: pytest.fail("a recording was read"))
+    manifest = write_corpus(tmp_path, (0.5, 0.5))
+    for flags, message in (
+        (("--num-units", 0), "num_units must be at least 2, not 0"),
+        (("--num-units", 9, "--max-frames", 8), "at least 1 for each of 9 units"),
+        (("--num-units", 4, "--jobs", -2), "--jobs must be at least 1, got -2"),
+    ):
+        assert units("fit", manifest, "--features", "mfcc", *flags, "--output", tmp_path / "c.safetensors") == 1
+        assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from unit_corpus import units
 
-from nast_s2x.checkpoints.kmeans import centers_of_pickle
+from nast_s2x.checkpoints.kmeans import read_kmeans_centers
 from nast_s2x.units.centroids import Centroids
 
 CENTERS = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
@@ -33,7 +33,7 @@ def fitted() -> Any:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_scikit_learn(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "km.pkl").write_bytes(pickle.dumps(fitted(), protocol))
-    np.testing.assert_array_equal(centers_of_pickle(tmp_path / "km.pkl").centers, CENTERS)
+    np.testing.assert_array_equal(read_kmeans_centers(tmp_path / "km.pkl"), CENTERS)
 
 
 @pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3)])
@@ -43,7 +43,7 @@ def test_files_of_joblib(tmp_path: Path, compress: Any, order: str) -> None:
     model = fitted()
     model.cluster_centers_ = np.array(CENTERS, np.float64, order=order)
     joblib.dump(model, tmp_path / "km.bin", compress=compress)
-    np.testing.assert_array_equal(centers_of_pickle(tmp_path / "km.bin").centers, CENTERS)
+    np.testing.assert_array_equal(read_kmeans_centers(tmp_path / "km.bin"), CENTERS)
 
 
 def old_pickle() -> bytes:
@@ -62,13 +62,13 @@ def test_pickles_of_an_old_scikit_learn(tmp_path: Path) -> None:
         ("z", zlib.compress(old_pickle())),
     ):
         (tmp_path / name).write_bytes(data)
-        np.testing.assert_array_equal(centers_of_pickle(tmp_path / name).centers, CENTERS)
+        np.testing.assert_array_equal(read_kmeans_centers(tmp_path / name), CENTERS)
 
 
 def test_a_plain_table_or_dictionary_will_do(tmp_path: Path) -> None:
     for value in (CENTERS, {"centers": CENTERS}):
         (tmp_path / "c.pkl").write_bytes(pickle.dumps(value))
-        np.testing.assert_array_equal(centers_of_pickle(tmp_path / "c.pkl").centers, CENTERS)
+        np.testing.assert_array_equal(read_kmeans_centers(tmp_path / "c.pkl"), CENTERS)
 
 
 class Touch:
@@ -126,10 +126,10 @@ def test_damaged_pickles(tmp_path: Path) -> None:
     for name, content in {**pieces, "objects": objects.read_bytes(), "nan": nan, "none": pickle.dumps({})}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name}: not a pickled k-means model"):
-            centers_of_pickle(tmp_path / name)
+            read_kmeans_centers(tmp_path / name)
     assert not (tmp_path / "made").exists()
     with pytest.raises(FileNotFoundError, match="no such file"):
-        centers_of_pickle(tmp_path / "nothing")
+        read_kmeans_centers(tmp_path / "nothing")
 
 
 def test_convert_needs_trust_and_keeps_the_centres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

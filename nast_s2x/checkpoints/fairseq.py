@@ -19,9 +19,11 @@ from nast_s2x.checkpoints.safe_load import SAFE_CLASSES, safe_load
 __all__ = ["SAFE_CLASSES", "average_checkpoints", "average_weights", "load_checkpoint", "num_updates", "settings"]
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, also: Sequence[Any] = ()) -> dict[str, Any]:
     """Read a fairseq checkpoint to the CPU without executing anything in it.
 
+    Args:
+        also: see :func:`~nast_s2x.checkpoints.safe_load.safe_load`.
     Returns:
         the checkpoint's dictionary; ``["model"]`` maps parameter names to tensors.
     Raises:
@@ -31,7 +33,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint file not found: {path}")
-    state = safe_load(path)
+    state = safe_load(path, also)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping) or not state["model"]:
         raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'model' entry with parameters")
     if not all(isinstance(value, Tensor) for value in state["model"].values()):

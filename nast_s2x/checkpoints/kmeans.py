@@ -1,8 +1,8 @@
-"""The centres of k-means models that scikit-learn pickled, read without executing what the file asks for.
+"""Centres of k-means models that scikit-learn pickled, read as data only: nothing in the file is executed.
 
-A pickle names functions to call and classes to fill. Here the few that arrays are made of are known and all classes of
-scikit-learn (of whatever version, installed or not) are replaced by empty boxes; any other name ends the reading. The
-form of joblib, in which the bytes of arrays stand between the pickle's own, is understood too.
+A pickle names functions to call and classes to fill. The few that arrays consist of are implemented here, and all
+classes of scikit-learn (of any version, installed or not) are replaced by empty ones; any other name is an error. Files
+of joblib, in which the bytes of arrays lie between those of the pickle, are read too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.units.centroids import Centroids
+from nast_s2x.errors import CheckpointError
 
 _ARRAY = np.zeros(0).__reduce__()[0]
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -26,7 +26,7 @@ _ATTRIBUTES = ("cluster_centers_", "centroids", "centers")
 
 
 class _Box:
-    """Stands in for a class or function: keeps what it is given as plain data."""
+    """Replaces a class or function: keeps its arguments and state as plain data."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments, self.state = arguments, {}
@@ -36,32 +36,32 @@ class _Box:
         self.state = state[0] if isinstance(state, tuple) and state and isinstance(state[0], dict) else state
 
     def __setitem__(self, _key: Any, _value: Any) -> None:
-        """Take an entry of what was a dictionary, and forget it."""
+        """Drop an entry of what was a dictionary."""
 
     def append(self, _value: Any) -> None:
-        """Take an entry of what was a list, and forget it."""
+        """Drop an entry of what was a list."""
 
 
 class _Wrapper(_Box):
-    """joblib's ``NumpyArrayWrapper``: the bytes of its array follow it in the file."""
+    """Replaces joblib's ``NumpyArrayWrapper``; the bytes of its array follow it in the file."""
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes, as protocols before 3 write them: no other codec is looked up."""
+    """Bytes in the form of protocols before 3; other codecs are refused."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding!r}")
     return text.encode("latin1")
 
 
 def _new(kind: type, _base: Any = None, _state: Any = None) -> Any:
-    """An empty object, as protocols 0 and 1 make it."""
+    """An empty object, in the form of protocols 0 and 1."""
     if not (isinstance(kind, type) and issubclass(kind, _Box)):
         raise pickle.UnpicklingError("an object of an unknown class")
     return kind()
 
 
 def _from_buffer(buffer: bytes, dtype: np.dtype, shape: Any, order: str, _axes: Any = None) -> NDArray[Any]:
-    """An array of bytes in the pickle, as protocol 5 writes it."""
+    """An array whose bytes are in the pickle, in the form of protocol 5."""
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
@@ -81,7 +81,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 _BOXED = ("sklearn", "numpy.random", "scipy.sparse")
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python, which can be told apart by opcode
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: single opcodes can be replaced
     """See the module's docstring."""
 
     dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
@@ -91,19 +91,19 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Py
         self.file = file
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name; nothing is imported."""
+        """The replacement of a name; nothing is imported."""
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if any(module == room or module.startswith(room + ".") for room in _BOXED):
             return type(name.rsplit(".", 1)[-1], (_Box,), {})
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a k-means model does not need")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which a k-means model does not need")
 
     def get_extension(self, code: int) -> None:
-        """Codes of registered classes stand for names that cannot be checked."""
+        """Refuse codes of registered classes: their names cannot be checked."""
         raise pickle.UnpicklingError(f"extension code {code}")
 
     def load_build(self) -> None:
-        """Fill an object, and put the array in the place of joblib's wrapper."""
+        """Fill an object, and replace joblib's wrapper by its array."""
         super().load_build()
         if isinstance(self.stack[-1], _Wrapper):
             self.stack[-1] = _array_behind(self.stack[-1].state, self.file)
@@ -112,7 +112,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Py
 
 
 def _array_behind(state: dict[str, Any], file: IO[bytes]) -> NDArray[Any]:
-    """The array whose bytes begin at the file's place, after a count byte and padding where the writer aligned it."""
+    """The array whose bytes come next in the file, after a count byte and padding where the writer aligned them."""
     dtype, shape = state["dtype"], tuple(int(size) for size in state["shape"])
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise pickle.UnpicklingError("an array of objects")
@@ -125,12 +125,13 @@ def _array_behind(state: dict[str, Any], file: IO[bytes]) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if state.get("order") == "F" else "C")
 
 
-def centers_of_pickle(path: str | os.PathLike[str]) -> Centroids:
-    """Read the centres of a pickled k-means model (pickle or joblib, also compressed by gzip or zlib).
+def read_kmeans_centers(path: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Read the centres (K, D) of a pickled k-means model (pickle or joblib, also compressed by gzip or zlib).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a pickle, or one that asks for anything a k-means model does not need; names the file.
+        CheckpointError: not such a pickle, one that names anything a k-means model does not need, or centres that are
+            not a table of finite numbers; names the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -138,12 +139,12 @@ def centers_of_pickle(path: str | os.PathLike[str]) -> Centroids:
     try:
         with io.BytesIO(_plain(path.read_bytes())) as file:
             model = _Reader(file).load()
-        return Centroids(_find(model))
+        return _table(_find(model))
     except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: not a pickled k-means model ({error}); nothing in it was executed") from error
-    # What a damaged pickle does to its reader is anyone's guess.
+        raise CheckpointError(f"{path}: not a pickled k-means model ({error}); nothing in it was executed") from error
+    # A damaged pickle can raise any exception while it is read.
     except Exception as error:
-        raise ValueError(f"{path}: not a pickled k-means model ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{path}: not a pickled k-means model ({type(error).__name__}: {error})") from error
 
 
 def _plain(data: bytes) -> bytes:
@@ -152,7 +153,13 @@ def _plain(data: bytes) -> bytes:
     return zlib.decompress(data) if data.startswith(b"\x78") else data
 
 
-def _find(model: Any) -> NDArray[np.float32]:
+def _table(centers: NDArray[Any]) -> NDArray[np.float32]:
+    if centers.ndim != 2 or not centers.size or centers.dtype.kind not in "fiu" or not np.isfinite(centers).all():
+        raise pickle.UnpicklingError(f"its centres, of shape {centers.shape}, are not a table of finite numbers")
+    return np.ascontiguousarray(centers, dtype=np.float32)
+
+
+def _find(model: Any) -> NDArray[Any]:
     if isinstance(model, np.ndarray):
         return model
     values = model.state if isinstance(model, _Box) else model

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nast_s2x.units.recordings import Windows
+    from nast_s2x.units.features import Windows
 
 _BACK_ENDS = ("mfcc", "logmel", "mhubert", "fairseq")
 _FIT = """\
-Cluster the features of recordings: K centroids, which define K units. MANIFEST is a tab-separated table; recordings
-(any format, rate and channels) are taken in an order that depends on --seed until there are --max-frames. The same
-recordings, settings and kind of machine give the same centroids, whatever --jobs. Needs scikit-learn.
-mfcc and logmel need nothing else; mhubert is a layer of a Hugging Face HubertModel folder (needs transformers), and
-fairseq one of a fairseq HuBERT checkpoint (needs fairseq), both given by --model and never fetched."""
+Cluster the features of recordings: K centroids, which define K units. MANIFEST is a tab-separated table. Recordings
+(any format, rate and channels, or segments x.flac:START:SAMPLES) are read in an order that depends on --seed until
+there are --max-frames. The same recordings, settings and kind of machine give the same centroids for any --jobs. Needs
+scikit-learn.
+mfcc and logmel need nothing else. mhubert is a layer of a Hugging Face HubertModel folder (needs transformers), fairseq
+a layer of a fairseq HuBERT checkpoint (needs fairseq); --model gives the path, nothing is downloaded."""
 _EXTRACT = """\
-Write units of recordings. The output has the columns of MANIFEST, and
+Write the units of recordings. The output has the columns of MANIFEST, and
   tgt_audio      units (runs of equal ones collapsed), such as "71 12 993"
   tgt_n_frames   their number
   tgt_durations  frames of 20 ms of each
   unit_hash      names the centroids
-Paths are rewritten for the folder of the output. NAME.units.json beside it says what the units are. Running the
-command again resumes, or finds everything done. Bad rows are listed on stderr as FILE:LINE: reason and left out."""
+Relative paths are rewritten for the folder of the output. NAME.units.json beside it describes the units. An interrupted
+run is resumed by the same command. Bad rows are listed on stderr as FILE:LINE: reason and left out."""
 _CONVERT = """\
-Keep the centres of a k-means model that scikit-learn or joblib pickled, such as those released with mHuBERT, as
-.safetensors. Loading a pickle can execute whatever its author put into it. This command does not do what a pickle asks
-for: it knows the few names that arrays are made of, replaces scikit-learn's classes by empty ones and stops at any
-other. Say --trust-pickle if you know where the file comes from."""
+Write the centres of a k-means model that scikit-learn or joblib pickled, such as those released with mHuBERT, as
+.safetensors. Loading a pickle can execute code. This command executes none: it implements the few names that arrays
+consist of, replaces scikit-learn's classes by empty ones and refuses any other name. Pass --trust-pickle if you know
+where the file comes from."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "units",
         help="make units of recordings: fit centroids, extract units, convert released k-means models",
-        description="Units: the discrete codes of 20 ms each that speech is translated into.",
+        description="Units: discrete codes of 20 ms each, the output of speech-to-speech translation.",
     )
     parts = parser.add_subparsers(
         dest="part", metavar="PART", required=True, help="fit, extract or convert-kmeans; each has its own --help"
@@ -53,7 +53,7 @@ def _add_fit(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "fit", help="fit centroids", description=_FIT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="TSV of recordings")
-    parser.add_argument("--features", choices=_BACK_ENDS, required=True, help="what is clustered")
+    parser.add_argument("--features", choices=_BACK_ENDS, required=True, help="features to cluster")
     parser.add_argument("--num-units", metavar="K", type=int, required=True, help="number of centroids")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="centroids, a .safetensors file")
     parser.add_argument("--split", default="train", help="use rows of this split only (default: %(default)s)")
@@ -77,13 +77,13 @@ def _add_extract(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="table to write, such as units.tsv")
     parser.add_argument(
-        "--features", choices=_BACK_ENDS, help="what the centroids are clusters of, where they do not say"
+        "--features", choices=_BACK_ENDS, help="what the centroids are clusters of, where the file does not record it"
     )
     parser.add_argument(
         "--change-cost", metavar="COST", type=float, default=0.0,
-        help="smooth: what a change of unit costs besides the squared distances to the centroids (default: 0)",
+        help="smoothing: cost of a change of unit, added to the squared distances to the centroids (default: 0)",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace a table that was made from other things")
+    parser.add_argument("--overwrite", action="store_true", help="replace a table made from other input or settings")
     _add_shared(parser, "bad rows")
     parser.set_defaults(func=run_extract)
 
@@ -101,9 +101,9 @@ def _add_shared(parser: argparse.ArgumentParser, strict: str) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--overlap", metavar="SECONDS", type=float, default=2.0,
-        help="what a network's window sees of its neighbours on each side (default: %(default)s)",
+        help="of a network's windows on each side (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per processor; on cuda one)")
+    parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per CPU; on cuda one)")
     parser.add_argument("--strict", action="store_true", help=f"fail at {strict}")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
@@ -111,55 +111,50 @@ def _add_shared(parser: argparse.ArgumentParser, strict: str) -> None:
 def _add_convert(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = parts.add_parser(
         "convert-kmeans",
-        help="keep the centres of a pickled k-means model",
+        help="convert the centres of a pickled k-means model",
         description=_CONVERT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pickle", metavar="PICKLE", type=Path, help="pickle or joblib file")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="centroids, a .safetensors file")
-    parser.add_argument("--trust-pickle", action="store_true", help="read it: its source is known")
+    parser.add_argument("--trust-pickle", action="store_true", help="confirm that the source of the file is known")
     parser.set_defaults(func=run_convert)
 
 
 def run_fit(args: argparse.Namespace) -> int:
-    """Fit centroids and say what they are."""
-    _check_suffix(args.output)
-    import sklearn  # noqa: F401  # before hours of features, not after
-
-    from nast_s2x.units.backends import BackEnd
+    """Fit centroids, list bad rows on stderr and print a summary."""
+    from nast_s2x.errors import ManifestError
+    from nast_s2x.units.features import BackEnd
     from nast_s2x.units.fit import fit
-    from nast_s2x.units.recordings import read_recordings
-    from nast_s2x.units.sampling import sample_vectors
 
     back_end = BackEnd(args.features, args.model, args.layer, args.device)
-    features, windows = back_end.build(), _windows(args)
-    windows.check(features)
-    listed, problems = read_recordings(args.manifest, args.audio_column, args.split)
-    vectors, bad = sample_vectors(
-        listed, back_end, args.max_frames, args.seed, windows, _jobs(args), progress=not args.quiet
-    )
-    problems += [f"{args.manifest}:{line}: {reason}" for line, reason in bad]
-    _list(problems)
-    if args.strict and problems:
-        raise ValueError(f"{len(problems)} bad rows, nothing was written")
-    centroids = fit(vectors, args.num_units, features, args.seed)
-    centroids.save(args.output)
-    left_out = f", {len(problems)} rows left out" if problems else ""
-    print(f"{args.output}: {centroids.num_units} units of {len(vectors)} frames{left_out}, hash {centroids.hash}")
+    try:
+        report = fit(
+            args.manifest, args.output, back_end, args.num_units, args.audio_column, args.split,
+            max_frames=args.max_frames, seed=args.seed, windows=_windows(args), jobs=_jobs(args), strict=args.strict,
+            progress=not args.quiet,
+        )  # fmt: skip
+    except ManifestError as error:
+        _list(error.problems)
+        raise
+    _list(report.problems)
+    left_out = f", {len(report.problems)} rows left out" if report.problems else ""
+    centroids = report.centroids
+    print(f"{args.output}: {centroids.num_units} units of {report.frames} frames{left_out}, hash {centroids.hash}")
     return 0
 
 
 def run_extract(args: argparse.Namespace) -> int:
-    """Extract units, list bad rows on stderr, and say what was made."""
-    from nast_s2x.units.backends import back_end_of
-    from nast_s2x.units.centroids import Centroids
-    from nast_s2x.units.extract import ManifestError, extract
+    """Extract units, list bad rows on stderr and print a summary."""
+    from nast_s2x.errors import ConfigError, ManifestError
+    from nast_s2x.units.centroids import Centroids, back_end_of
+    from nast_s2x.units.extract import extract
 
     centroids = Centroids.load(args.centroids)
     try:
         back_end = back_end_of(centroids, args.features, args.model, args.layer, args.device)
-    except ValueError as error:
-        raise ValueError(f"{args.centroids}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{args.centroids}: {error}") from error
     try:
         report = extract(
             args.manifest, args.centroids, args.output, back_end, args.audio_column, change_cost=args.change_cost,
@@ -181,37 +176,37 @@ def run_extract(args: argparse.Namespace) -> int:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """Convert a pickle, if it is trusted."""
-    _check_suffix(args.output)
-    if not args.trust_pickle:
-        raise ValueError(
-            f"{args.pickle}: is a pickle, a program rather than data, which can do anything when it is loaded; its "
-            "centres are read here without executing it, but say --trust-pickle if you know where it comes from"
-        )
-    from nast_s2x.checkpoints.kmeans import centers_of_pickle
+    """Convert a pickle whose source is known."""
+    from nast_s2x.errors import ConfigError
 
-    centroids = centers_of_pickle(args.pickle)
+    if args.output.suffix != ".safetensors":
+        raise ConfigError(f"{args.output}: centroids are written as .safetensors")
+    if not args.trust_pickle:
+        raise ConfigError(
+            f"{args.pickle}: is a pickle, a program rather than data, which can do anything when it is loaded; its "
+            "centres are read here without executing it, but pass --trust-pickle to confirm that its source is known"
+        )
+    from nast_s2x.checkpoints.kmeans import read_kmeans_centers
+    from nast_s2x.units.centroids import Centroids
+
+    centroids = Centroids(read_kmeans_centers(args.pickle))
     centroids.save(args.output)
     units, width = centroids.centers.shape
     print(f"{args.output}: {units} units of width {width}, hash {centroids.hash}")
     return 0
 
 
-def _check_suffix(output: Path) -> None:
-    if output.suffix != ".safetensors":
-        raise ValueError(f"{output}: centroids are written as .safetensors")
-
-
 def _windows(args: argparse.Namespace) -> Windows:
-    from nast_s2x.units.recordings import Windows
+    from nast_s2x.units.features import Windows
 
     return Windows(args.window, args.overlap)
 
 
 def _jobs(args: argparse.Namespace) -> int:
-    if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, not {args.jobs}")
-    return args.jobs or (len(os.sched_getaffinity(0)) if args.device == "cpu" else 1)
+    from nast_s2x.files import process_count
+
+    # Several processes on one GPU only compete for it.
+    return process_count(1 if args.jobs is None and args.device != "cpu" else args.jobs)
 
 
 def _list(problems: list[str]) -> None:

@@ -411,31 +411,33 @@ def _parallel_lines(source: Path, paths: Sequence[str], other: AnyPath | None, w
     return lines
 
 
+def audio_cell(audio: AudioRef | None, folder: str) -> str:
+    """A reference as text: relative to ``folder`` where a table named it by a relative path, else absolute.
+
+    Args:
+        folder: an absolute path, symbolic links resolved.
+    """
+    if audio is None or not (audio.relative or not audio.path.is_absolute()):
+        return str(audio or "")
+    # Without `..`, which leads elsewhere behind a symbolic link.
+    parent = os.path.realpath(audio.path.parent) if os.pardir in audio.path.parts else audio.path.parent
+    path = os.path.relpath(os.path.join(os.path.abspath(parent), audio.path.name), folder)
+    return str(AudioRef(Path(path), audio.start, audio.count))
+
+
 def _cell_writers(folder: str, target_audio: str) -> dict[str, Callable[[Utterance], str]]:
     """Column -> its cell of a row, in the usual order of columns."""
-
-    def reference(audio: AudioRef | None) -> str:
-        if audio is None or not (audio.relative or not audio.path.is_absolute()):
-            return str(audio or "")
-        # Without `..`, which leads elsewhere behind a symbolic link.
-        parent = os.path.realpath(audio.path.parent) if os.pardir in audio.path.parts else audio.path.parent
-        path = os.path.relpath(os.path.join(os.path.abspath(parent), audio.path.name), folder)
-        return str(AudioRef(Path(path), audio.start, audio.count))
-
-    def durations(row: Utterance) -> str:
-        return unit_string(row.units.durations or ()) if row.units else ""
-
     return {
         "id": lambda row: row.id,
-        "audio": lambda row: reference(row.audio),
+        "audio": lambda row: audio_cell(row.audio, folder),
         "n_frames": lambda row: "" if row.num_frames is None else str(row.num_frames),
         "src_text": lambda row: row.source_text,
         "tgt_text": lambda row: row.target_text,
         "split": lambda row: row.split,
-        target_audio: lambda row: reference(row.target_audio),
+        target_audio: lambda row: audio_cell(row.target_audio, folder),
         "tgt_audio": lambda row: str(row.units or ""),
         "tgt_n_frames": lambda row: str(len(row.units.codes)) if row.units else "0",
-        "tgt_durations": durations,
+        "tgt_durations": lambda row: unit_string(row.units.durations or ()) if row.units else "",
         "unit_hash": lambda row: (row.units.hash if row.units else None) or "",
     }
 

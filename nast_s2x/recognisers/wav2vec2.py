@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from nast_s2x.checkpoints import huggingface
@@ -16,6 +15,7 @@ from nast_s2x.ctc import CtcCollapser
 from nast_s2x.device import find_device
 from nast_s2x.files import read_json
 from nast_s2x.frontend.samples import SAMPLE_RATE
+from nast_s2x.frontend.speech_models import frame_samples, normalize_samples
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
@@ -57,14 +57,10 @@ class Wav2Vec2Recogniser:
         identity: names it in the store of transcripts.
     """
 
-    variance_floor = 1e-7
-
     def __init__(self, model: Any, vocabulary: Vocabulary, normalize: bool, identity: str) -> None:
         self.model, self.vocabulary, self.normalize, self.identity = model, vocabulary, normalize, identity
-        self.min_samples, self.stride = 1, 1  # samples that a frame needs, samples between two frames
-        for kernel, stride in zip(reversed(model.config.conv_kernel), reversed(model.config.conv_stride), strict=True):
-            self.min_samples = (self.min_samples - 1) * stride + kernel
-            self.stride *= stride
+        layers = zip(model.config.conv_kernel, model.config.conv_stride, strict=True)
+        self.min_samples, self.stride = frame_samples(layers)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Wav2Vec2Recogniser:
@@ -103,10 +99,7 @@ class Wav2Vec2Recogniser:
     def _transcript(self, waveform: Waveform) -> Transcript:
         if len(waveform) < self.min_samples:
             return NOTHING
-        samples = waveform
-        if self.normalize:
-            deviation = np.sqrt(waveform.var(dtype=np.float64) + self.variance_floor)
-            samples = ((waveform - waveform.mean(dtype=np.float64)) / deviation).astype(np.float32)
+        samples = normalize_samples(waveform) if self.normalize else waveform
         logits = self.model(torch.from_numpy(samples)[None].to(self.model.device)).logits[0]  # (frames, labels)
         words = timed_words(self.vocabulary, logits.argmax(-1).tolist(), self.stride / SAMPLE_RATE)
         return Transcript(" ".join(word.text for word in words), words)

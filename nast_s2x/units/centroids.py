@@ -1,10 +1,11 @@
-"""Centroids: the definition of a set of units, with everything that made them, and the nearest one of a vector."""
+"""Centroids: the cluster centres that define a set of units, and the unit sequence of feature vectors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+
+from nast_s2x.errors import CheckpointError, ConfigError
+from nast_s2x.files import write_atomic
+from nast_s2x.units.features import BackEnd, UnitFeatures, model_path
 
 _KEYS = ("centroids", "cluster_centers_", "centers")
 _BLOCK_ELEMENTS = 1 << 22
@@ -24,8 +29,8 @@ class Centroids:
 
     Attributes:
         centers: (K, D) float32.
-        features: what :meth:`~nast_s2x.units.features.UnitFeatures.describe` said of the features; empty for foreign
-            centroids, which do not say.
+        features: :meth:`~nast_s2x.units.features.UnitFeatures.describe` of the clustered features; empty for centroids
+            of other programs.
     """
 
     centers: NDArray[np.float32]
@@ -34,9 +39,9 @@ class Centroids:
     def __post_init__(self) -> None:
         centers = np.ascontiguousarray(self.centers, dtype=np.float32)
         if centers.ndim != 2 or not centers.size:
-            raise ValueError(f"centroids must be a table (units, features), not of shape {centers.shape}")
+            raise ConfigError(f"centroids must be a table (units, features), not of shape {centers.shape}")
         if not np.isfinite(centers).all():
-            raise ValueError("centroids hold values that are not finite")
+            raise ConfigError("centroids hold values that are not finite")
         object.__setattr__(self, "centers", centers)
 
     @property
@@ -46,8 +51,8 @@ class Centroids:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the centres (little-endian float32, row by row): units of two sets
-        of centroids never mean the same."""
+        """16 hexadecimal digits of the SHA-256 of the centres (little-endian float32, row by row): the name of the
+        set."""
         return hashlib.sha256(self.centers.astype("<f4").tobytes()).hexdigest()[:16]
 
     def nearest(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -56,21 +61,14 @@ class Centroids:
         Raises:
             ValueError: vectors of another width.
         """
-        self._check_width(vectors)
-        centers = self.centers.astype(np.float64)
-        norms = (centers**2).sum(axis=1)
-        rows = max(1, _BLOCK_ELEMENTS // len(centers))
-        parts = [
-            (norms - 2.0 * (vectors[start : start + rows].astype(np.float64) @ centers.T)).argmin(axis=1)
-            for start in range(0, len(vectors), rows)
-        ]
+        parts = [distances.argmin(axis=1) for distances in self._distances(vectors)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def smoothed(self, vectors: NDArray[np.float32], change_cost: float) -> NDArray[np.int64]:
         """The unit sequence of least total cost: squared distances plus ``change_cost`` for every change of unit.
 
-        With 0 this is :meth:`nearest`. Units that flicker for a frame between two others go first: fewer units, of
-        which more follow from the words that are said. Exact (Viterbi), O(n K).
+        With 0 this is :meth:`nearest`. Short-lived units are removed first, which gives shorter sequences that depend
+        more on the words. Exact (Viterbi), O(n K) besides the distances.
 
         Args:
             vectors: (n, D), a whole recording: every unit may depend on all of it.
@@ -80,38 +78,50 @@ class Centroids:
         Returns:
             (n,) unit codes.
         """
-        if change_cost < 0 or not np.isfinite(change_cost):
-            raise ValueError(f"the cost of a change must be a number from 0, got {change_cost}")
+        check_change_cost(change_cost)
         if change_cost == 0 or len(vectors) < 2:
             return self.nearest(vectors)
-        self._check_width(vectors)
-        codes = np.arange(self.num_units)
-        came_from = np.empty((len(vectors), self.num_units), np.int32)
+        # Of each frame: its cheapest unit before, and for which units staying is not dearer than coming from there.
+        cheapest = np.empty(len(vectors), np.int64)
+        stays: list[NDArray[np.uint8]] = []
         cost = np.zeros(self.num_units)
-        for index, vector in enumerate(vectors.astype(np.float64)):
-            cheapest = int(cost.argmin())
-            stays = cost <= cost[cheapest] + change_cost
-            came_from[index] = np.where(stays, codes, cheapest)
-            cost = np.minimum(cost, cost[cheapest] + change_cost) + ((self.centers - vector) ** 2).sum(axis=1)
+        for distances in self._distances(vectors):
+            flags = np.empty(distances.shape, bool)
+            for row, distance in enumerate(distances):
+                best = int(cost.argmin())
+                cheapest[len(stays) + row] = best
+                change = cost[best] + change_cost
+                np.less_equal(cost, change, out=flags[row])
+                cost = np.minimum(cost, change) + distance
+            stays += list(np.packbits(flags, axis=1))
         units = np.empty(len(vectors), np.int64)
         units[-1] = cost.argmin()
         for index in range(len(vectors) - 1, 0, -1):
-            units[index - 1] = came_from[index, units[index]]
+            unit = units[index]
+            stayed = stays[index][unit >> 3] >> (7 - (unit & 7)) & 1
+            units[index - 1] = unit if stayed else cheapest[index]
         return units
+
+    def _distances(self, vectors: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+        """Squared distances to the centres less the squared length of the vector, block by block of (rows, K)."""
+        self._check_width(vectors)
+        centers = self.centers.astype(np.float64)
+        norms = (centers**2).sum(axis=1)
+        rows = max(1, _BLOCK_ELEMENTS // len(centers))
+        for start in range(0, len(vectors), rows):
+            yield norms - 2.0 * (vectors[start : start + rows].astype(np.float64) @ centers.T)
 
     def _check_width(self, vectors: NDArray[np.float32]) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.centers.shape[1]:
-            raise ValueError(
+            raise ConfigError(
                 f"features of shape {vectors.shape} do not fit centroids of width {self.centers.shape[1]}: they are of "
                 "another back end or layer"
             )
 
     def save(self, path: str | Path) -> None:
-        """Write a ``.safetensors`` file with the features' description in its header."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"centroids": self.centers}, path, metadata={"features": json.dumps(dict(self.features))})
-        path.chmod(0o644)  # safetensors leaves it to its owner alone
+        """Write a ``.safetensors`` file with the features' description in its header, atomically."""
+        metadata = {"features": json.dumps(dict(self.features))}
+        write_atomic(path, save({"centroids": self.centers}, metadata=metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> Centroids:
@@ -119,27 +129,30 @@ class Centroids:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: another kind of file, or one without a table of centroids.
+            CheckpointError: another kind of file, or one without a table of centroids.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of centroids")
         if path.suffix not in _READERS:
-            raise ValueError(
+            raise CheckpointError(
                 f"{path}: centroids are read from {', '.join(_READERS)}; a scikit-learn pickle becomes one by "
                 "`nast-s2x units convert-kmeans --trust-pickle`"
             )
         try:
             return _READERS[path.suffix](path)
-        except (ValueError, SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        except (ValueError, SafetensorError, OSError, EOFError, RecursionError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
 
 
 def _from_safetensors(path: Path) -> Centroids:
     with safe_open(path, framework="numpy") as file:
         name = _pick(list(file.keys()))
         metadata = file.metadata() or {}
-        return Centroids(file.get_tensor(name), json.loads(metadata.get("features", "{}")))
+        features = json.loads(metadata.get("features", "{}"))
+        if not isinstance(features, dict):
+            raise CheckpointError("the description of its features is not a table")
+        return Centroids(file.get_tensor(name), features)
 
 
 def _from_npz(path: Path) -> Centroids:
@@ -148,14 +161,64 @@ def _from_npz(path: Path) -> Centroids:
 
 
 def _from_npy(path: Path) -> Centroids:
-    return Centroids(np.load(path, allow_pickle=False))
+    table = np.load(path, allow_pickle=False)
+    if not isinstance(table, np.ndarray):
+        raise CheckpointError("holds several arrays")
+    return Centroids(table)
 
 
 def _pick(names: list[str]) -> str:
     known = [name for name in _KEYS if name in names]
     if known or len(names) == 1:
         return (known or names)[0]
-    raise ValueError(f"holds {', '.join(names) or 'nothing'}; centroids are called {' or '.join(_KEYS)}")
+    raise CheckpointError(f"holds {', '.join(names) or 'nothing'}; centroids are called {' or '.join(_KEYS)}")
 
 
 _READERS = {".safetensors": _from_safetensors, ".npz": _from_npz, ".npy": _from_npy}
+
+
+def check_change_cost(change_cost: float) -> None:
+    """Raise :class:`ConfigError` unless the cost of a change of unit is a finite number from 0."""
+    if not 0 <= change_cost < float("inf"):
+        raise ConfigError(f"the cost of a change must be a number from 0, got {change_cost}")
+
+
+def back_end_of(
+    centroids: Centroids,
+    name: str | None = None,
+    model: str | os.PathLike[str] | None = None,
+    layer: int | None = None,
+    device: str = "cpu",
+) -> BackEnd:
+    """The back end that centroids were made with. What is not recorded must be given; what is given must agree.
+
+    Raises:
+        ConfigError: names what is missing or contradicts the centroids.
+    """
+    recorded = dict(centroids.features)
+    if not recorded and name is None:
+        raise ConfigError("these centroids do not record what they are clusters of: name the features (--features)")
+    for key, given in (("features", name), ("layer", layer)):
+        if recorded and given is not None and given != recorded.get(key):
+            raise ConfigError(f"the centroids are of {key} {recorded.get(key)}, not {given}")
+    return BackEnd(
+        name=str(recorded.get("features", name)),
+        model=model_path(model),
+        layer=recorded.get("layer", layer),
+        device=device,
+        coefficients=recorded.get("coefficients", BackEnd.coefficients),
+        loudness=recorded.get("loudness", BackEnd.loudness),
+    )
+
+
+def check_fits(centroids: Centroids, features: UnitFeatures) -> None:
+    """Raise :class:`ConfigError` unless features are those of the centroids: the same width, weights, layer, ..."""
+    width = centroids.centers.shape[1]
+    if features.dim != width:
+        raise ConfigError(
+            f"the centroids are {width} wide, the features {features.dim}: another back end, model or layer"
+        )
+    described = features.describe()
+    for key, value in centroids.features.items():
+        if described.get(key) != value:
+            raise ConfigError(f"the centroids were made with {key} {value}, these features have {described.get(key)}")

@@ -1,4 +1,4 @@
-"""What the back ends of self-supervised speech transformers (HuBERT; Hsu et al., 2021) have in common."""
+"""Layers of self-supervised speech transformers (HuBERT; Hsu et al., 2021) as features of units."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nast_s2x.errors import CheckpointError, ConfigError
+from nast_s2x.frontend.speech_models import VARIANCE_FLOOR, frame_samples, normalize_samples
 from nast_s2x.units.features import UNIT_SAMPLES
 
 
 class TransformerFeatures:
     """Output of one layer of a speech transformer: see :class:`~nast_s2x.units.features.UnitFeatures`.
 
-    A frame sees the whole of what is computed at once. n samples give floor((n - 80) / 320) unit frames, 0 below 400
-    (for HuBERT's convolutions).
+    A frame depends on everything that is computed at once. With HuBERT's convolutions n samples give
+    floor((n - 80) / 320) unit frames, 0 below 400.
 
     Args:
-        model: the network, in evaluation mode, cut off behind the layer.
+        model: the network, in evaluation mode, cut off after the layer.
         layers: its transformer layers.
-        layer: number of layers that the features have gone through, from 1 on.
+        layer: number of layers that the features have passed, from 1 on.
         convolutions: (kernel, stride) of each layer of the convolutional front end.
         dim: width of a layer.
         normalize: samples are brought to zero mean and unit variance, over the whole recording.
@@ -33,8 +35,7 @@ class TransformerFeatures:
 
     name = ""
     context_samples = None
-    # Added to the variance of the samples before its root is taken.
-    variance_floor = 1e-7
+    variance_floor = VARIANCE_FLOOR
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class TransformerFeatures:
     ) -> None:
         self.model, self.layer, self.dim, self.normalize = model, layer, dim, normalize
         self.digest, self.device = digest, torch.device(device)
-        self.min_samples = _receptive_field(convolutions)
-        # The layer's own output, whatever the library does behind it (a last norm, other forms of its results).
+        self.min_samples, _ = frame_samples(convolutions)
+        # The layer's own output, whatever the library computes from it (a last norm, other forms of its results).
         layers[layer - 1].register_forward_hook(self._keep)
         self._output: Tensor | None = None
 
@@ -62,11 +63,8 @@ class TransformerFeatures:
         return {"features": self.name, "layer": self.layer, "weights": self.digest, "normalize": self.normalize}
 
     def normalized(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Samples (n,) as the network wants them: at zero mean and unit variance if it was trained so."""
-        if not self.normalize or not len(samples):
-            return samples
-        mean, variance = samples.mean(dtype=np.float64), samples.var(dtype=np.float64)
-        return ((samples - mean) / np.sqrt(variance + self.variance_floor)).astype(np.float32)
+        """Samples (n,) as in the training of the network: at zero mean and unit variance if it was trained so."""
+        return normalize_samples(samples, self.variance_floor) if self.normalize else samples
 
     def frames(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalised samples (n,) -> (unit frames, D)."""
@@ -92,16 +90,16 @@ class TransformerFeatures:
 
 
 def check_layer(layer: int, num_layers: int, name: str) -> None:
-    """Raise ``ValueError`` unless the layer is one of 1..num_layers."""
+    """Raise :class:`ConfigError` unless the layer is one of 1..num_layers."""
     if not 1 <= layer <= num_layers:
-        raise ValueError(f"{name}: layer must be in 1..{num_layers}, not {layer}")
+        raise ConfigError(f"{name}: layer must be in 1..{num_layers}, not {layer}")
 
 
 def check_convolutions(convolutions: Sequence[tuple[int, int]], name: str) -> None:
-    """Raise ``ValueError`` unless the convolutions give a frame every 20 ms."""
-    stride = int(np.prod([stride for _, stride in convolutions]))
+    """Raise :class:`CheckpointError` unless the convolutions give a frame every 20 ms."""
+    _, stride = frame_samples(convolutions)
     if stride != UNIT_SAMPLES:
-        raise ValueError(f"{name}: gives a frame every {stride} samples, units are frames of {UNIT_SAMPLES}")
+        raise CheckpointError(f"{name}: gives a frame every {stride} samples, units are frames of {UNIT_SAMPLES}")
 
 
 def weights_digest(weights: Iterable[Tensor]) -> str:
@@ -113,11 +111,3 @@ def weights_digest(weights: Iterable[Tensor]) -> str:
         for value in weights
     )
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-
-
-def _receptive_field(convolutions: Sequence[tuple[int, int]]) -> int:
-    """Samples that one frame needs."""
-    samples = 1
-    for kernel, stride in reversed(convolutions):
-        samples = (samples - 1) * stride + kernel
-    return samples

@@ -1,4 +1,4 @@
-"""The back end of HuBERT checkpoints in fairseq's own format, where fairseq is installed."""
+"""Features of HuBERT checkpoints in fairseq's own format, where fairseq is installed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from nast_s2x.checkpoints import safe_load as inert
+from nast_s2x.checkpoints.fairseq import load_checkpoint, settings
+from nast_s2x.errors import CheckpointError
+from nast_s2x.frontend.speech_models import FAIRSEQ_VARIANCE_FLOOR
 from nast_s2x.units.speech_models.base import TransformerFeatures, check_convolutions, check_layer, weights_digest
 
 _REQUIRED = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "conv_feature_layers")
@@ -24,26 +25,25 @@ _REQUIRED = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "
 _TRAINING_ONLY = ("final_proj.", "label_embs_concat", "target_glu.")
 
 
-class _Inert:
-    """Stands in for a class of fairseq's that checkpoints hold beside their weights: takes everything, does nothing."""
+class _Ignored:
+    """Replaces a class that checkpoints contain beside their weights: accepts its content and drops it."""
 
     def __init__(self, *_args: object) -> None:
-        """Take what the pickle gives."""
+        """Accept the arguments in the pickle."""
 
     def __setstate__(self, _state: object) -> None:
-        """Forget the object's content."""
+        """Drop the object's content."""
 
 
-#: What a checkpoint may contain besides namespaces and numbers: label dictionaries.
-_ALSO = ((_Inert, "fairseq.data.dictionary.Dictionary"),)
-SAFE_CLASSES: tuple[Any, ...] = (*inert.SAFE_CLASSES, *_ALSO)
+# Label dictionaries, which a checkpoint may contain besides settings and numbers.
+_LABELS = ((_Ignored, "fairseq.data.dictionary.Dictionary"),)
 
 
 class FairseqHubertFeatures(TransformerFeatures):
     """A layer of a fairseq ``HubertModel``: what ``extract_features(output_layer=layer)`` returns."""
 
     name = "fairseq"
-    variance_floor = 1e-5  # fairseq normalises with layer_norm
+    variance_floor = FAIRSEQ_VARIANCE_FLOOR
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: int = 11, device: str = "cpu") -> FairseqHubertFeatures:
@@ -51,14 +51,17 @@ class FairseqHubertFeatures(TransformerFeatures):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not inert data, not a HuBERT checkpoint, weights that do not fit, no such layer; names the file.
+            CheckpointError: more than data, not a HuBERT checkpoint, or weights that do not fit; names the file.
+            ConfigError: no such layer.
             ModuleNotFoundError: fairseq is not installed.
         """
-        state = _read(Path(path))
-        cfg, task = _section(state, "model"), _section(state, "task")
+        state = load_checkpoint(path, _LABELS)
+        cfg, task = settings(state, "model"), settings(state, "task")
         missing = [name for name in _REQUIRED if name not in cfg]
         if missing or "encoder.pos_conv.0.bias" not in state["model"]:
-            raise ValueError(f"{path}: not a HuBERT checkpoint: lacks {(missing or ['encoder.pos_conv.0.bias'])[0]}")
+            raise CheckpointError(
+                f"{path}: not a HuBERT checkpoint: lacks {(missing or ['encoder.pos_conv.0.bias'])[0]}"
+            )
         convolutions = _convolutions(cfg["conv_feature_layers"], path)
         check_convolutions(convolutions, str(path))
         check_layer(layer, int(cfg["encoder_layers"]), str(path))
@@ -71,7 +74,7 @@ class FairseqHubertFeatures(TransformerFeatures):
 
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`TransformerFeatures`."""
-        # fairseq pads the frames to a multiple and takes the padding away behind the layers.
+        # fairseq pads the frames to a multiple and removes the padding after the last layer.
         return super().frames(samples)[: max(0, (len(samples) - self.min_samples) // 320 + 1)]
 
     def _run(self, batch: Tensor) -> None:
@@ -79,31 +82,6 @@ class FairseqHubertFeatures(TransformerFeatures):
 
     def _table(self, output: Tensor) -> Tensor:
         return output[:, 0]  # time first
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        state = inert.safe_load(path, _ALSO)
-    except inert.UnsafeCheckpointError as error:
-        raise ValueError(
-            f"{path} was not loaded: it holds {', '.join(error.names) or 'something else'}, not weights and settings "
-            "alone; nothing in it was executed"
-        ) from error
-    if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
-        raise ValueError(f"{path}: not a fairseq checkpoint: it has no 'model' entry with parameters")
-    return dict(state)
-
-
-def _section(state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """``cfg[name]``, or the one flat namespace of older checkpoints."""
-    cfg = state.get("cfg")
-    part = cfg.get(name) if isinstance(cfg, Mapping) else None
-    part = state.get("args") if part is None else part
-    if part is None:
-        return {}
-    return dict(part) if isinstance(part, Mapping) else dict(vars(part))
 
 
 def _convolutions(text: object, path: str | os.PathLike[str]) -> list[tuple[int, int]]:
@@ -114,7 +92,9 @@ def _convolutions(text: object, path: str | os.PathLike[str]) -> list[tuple[int,
             raise ValueError("not a list of layers")
         return [(int(kernel), int(stride)) for _, kernel, stride in layers]
     except (ValueError, TypeError, SyntaxError, RecursionError) as error:
-        raise ValueError(f"{path}: conv_feature_layers is not a list of convolutions: {str(text)[:80]!r}") from error
+        raise CheckpointError(
+            f"{path}: conv_feature_layers is not a list of convolutions: {str(text)[:80]!r}"
+        ) from error
 
 
 def _value(node: ast.expr) -> Any:
@@ -142,15 +122,15 @@ def _build(cfg: dict[str, Any], task: dict[str, Any], weights: Mapping[str, Tens
     logging.disable(logging.INFO)
     try:
         hubert = importlib.import_module("fairseq.models.hubert.hubert")
-        settings = _defaults(hubert.HubertConfig) | cfg | {"checkpoint_activations": False}
-        settings["label_rate"] = float(task.get("label_rate") or 50.0)
+        values = _defaults(hubert.HubertConfig) | cfg | {"checkpoint_activations": False}
+        values["label_rate"] = float(task.get("label_rate") or 50.0)
         network = SimpleNamespace(sample_rate=int(task.get("sample_rate", 16000)))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # its weight norm is the old one
-                model = hubert.HubertModel(SimpleNamespace(**settings), network, [None])
+                model = hubert.HubertModel(SimpleNamespace(**values), network, [None])
         except (AttributeError, TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-            raise ValueError(f"{path}: fairseq cannot build its network ({error})") from error
+            raise CheckpointError(f"{path}: fairseq cannot build its network ({error})") from error
     finally:
         logging.disable(before)
     model.remove_pretraining_modules()
@@ -158,7 +138,7 @@ def _build(cfg: dict[str, Any], task: dict[str, Any], weights: Mapping[str, Tens
     try:
         model.load_state_dict(kept, strict=True)
     except RuntimeError as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{path}: the weights do not fit the network ({str(error).splitlines()[-1].strip()})"
         ) from error
     return model.float()

@@ -1,4 +1,4 @@
-"""The back end of Hugging Face ``HubertModel`` folders, such as mHuBERT (Lee et al., 2022); extra ``units``."""
+"""Features of Hugging Face ``HubertModel`` folders, such as mHuBERT (Lee et al., 2022); extra ``units``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class HubertFeatures(TransformerFeatures):
     def load(cls, folder: str | os.PathLike[str], layer: int = 11, device: str = "cpu") -> HubertFeatures:
         """Load a folder with ``config.json`` and weights (safetensors, or a ``.bin`` read weights-only).
 
-        Nothing is ever fetched. Samples are normalised if ``preprocessor_config.json`` says ``do_normalize``, and
-        not otherwise, or without that file.
+        Nothing is downloaded. Samples are normalised if ``preprocessor_config.json`` has ``do_normalize: true``.
 
         Raises:
             FileNotFoundError: no such folder, or a file missing in it.
-            ValueError: not a HuBERT model, weights that do not fit it, no such layer; names the folder.
+            NastError: not a HuBERT model, weights that do not fit it, no such layer; names the folder.
             ModuleNotFoundError: transformers is not installed.
         """
         folder = Path(folder)
