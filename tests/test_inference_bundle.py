@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from random_system import NUM_UNITS, make_bundle, make_signal
-from test_inference_checkpoint import PUBLISHED
+from test_checkpoints import PUBLISHED
 
 from nast_s2x import files
 from nast_s2x.cli.main import main
@@ -211,7 +211,9 @@ def test_checkpoint_and_data_folder(tmp_path: Path) -> None:
         load_system(tmp_path)
     lonely = tmp_path / "lonely.pt"
     shutil.copyfile(PUBLISHED / "checkpoint.pt", lonely)
-    with pytest.raises(FileNotFoundError, match=r"needs its data folder: .*config\.yaml not found; give .*--data"):
+    with pytest.raises(
+        FileNotFoundError, match=r"needs the data folder of its training.*config\.yaml not found; give .*--data"
+    ):
         load_system(lonely)
     system = load_system(lonely, data=PUBLISHED)
     assert system.num_units == 100 and system.trained[0].chunk_ms == 320 and system.cmvn is not None

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from random_system import NUM_UNITS, UNIT_HASH, make_bundle, make_voice
-from test_inference_checkpoint import PUBLISHED
+from test_checkpoints import PUBLISHED
 
 from nast_s2x.cli.main import main
 from nast_s2x.inference.bundle import save_bundle

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import SAFE_CLASSES, safe_load
+from nast_s2x.checkpoints.weights import is_finite
+from nast_s2x.errors import CheckpointError
+from nast_s2x.files import open_atomic
 
 __all__ = ["SAFE_CLASSES", "average_checkpoints", "average_weights", "load_checkpoint", "num_updates", "settings"]
 
@@ -28,16 +31,18 @@ def load_checkpoint(path: str | Path, also: Sequence[Any] = ()) -> dict[str, Any
         the checkpoint's dictionary; ``["model"]`` maps parameter names to tensors.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds something other than inert data, or is no fairseq checkpoint.
+        CheckpointError: the file holds something other than inert data, or is no fairseq checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint file not found: {path}")
     state = safe_load(path, also)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping) or not state["model"]:
-        raise ValueError(f"{path} is not a fairseq checkpoint: it has no 'model' entry with parameters")
+        raise CheckpointError(f"{path} is not a fairseq checkpoint: it has no 'model' entry with parameters")
     if not all(isinstance(value, Tensor) for value in state["model"].values()):
-        raise ValueError(f"{path} is not a fairseq checkpoint: its 'model' entry holds something other than tensors")
+        raise CheckpointError(
+            f"{path} is not a fairseq checkpoint: its 'model' entry holds something other than tensors"
+        )
     return dict(state)
 
 
@@ -69,7 +74,7 @@ def average_weights(states: Iterator[tuple[Path, Mapping[str, Tensor]]]) -> dict
 
     Tensors of integers must be the same everywhere. The result has the first checkpoint's dtypes.
     Raises:
-        ValueError: names or shapes differ, or a weight is not finite; says which file and which parameter.
+        CheckpointError: names or shapes differ, or a weight is not finite; says which file and which parameter.
     """
     first: dict[str, Tensor] = {}
     total: dict[str, Tensor] = {}
@@ -87,7 +92,7 @@ def average_weights(states: Iterator[tuple[Path, Mapping[str, Tensor]]]) -> dict
         _check_finite(path, state)
         count += 1
     if not count:
-        raise ValueError("averaging needs at least one checkpoint")
+        raise CheckpointError("averaging needs at least one checkpoint")
     return {
         name: (total[name] / count).to(value.dtype) if name in total else value.clone() for name, value in first.items()
     }
@@ -97,22 +102,22 @@ def _check_alike(origin: Path, first: Mapping[str, Tensor], path: Path, state: M
     if first.keys() != state.keys():
         name = sorted(first.keys() ^ state.keys())[0]
         where = origin if name in first else path
-        raise ValueError(f"{origin} and {path} cannot be averaged: parameter {name} exists only in {where}")
+        raise CheckpointError(f"{origin} and {path} cannot be averaged: parameter {name} exists only in {where}")
     for name, value in first.items():
         other = state[name]
         if value.shape != other.shape:
-            raise ValueError(
+            raise CheckpointError(
                 f"{origin} and {path} cannot be averaged: parameter {name} has shapes "
                 f"{tuple(value.shape)} and {tuple(other.shape)}"
             )
         if not value.is_floating_point() and not torch.equal(value, other):
-            raise ValueError(f"{origin} and {path} cannot be averaged: the integers of {name} differ")
+            raise CheckpointError(f"{origin} and {path} cannot be averaged: the integers of {name} differ")
 
 
 def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ValueError(f"{path} holds NaN or infinite values in parameter {name}")
+        if not is_finite(value):
+            raise CheckpointError(f"{path} holds NaN or infinite values in parameter {name}")
 
 
 def average_checkpoints(paths: Sequence[str | Path], output: str | Path) -> dict[str, Any]:
@@ -121,16 +126,13 @@ def average_checkpoints(paths: Sequence[str | Path], output: str | Path) -> dict
     Settings come from the first checkpoint; optimizer state is left out, since it belongs to none of the averages.
     """
     if not paths:
-        raise ValueError("averaging needs at least one checkpoint")
+        raise CheckpointError("averaging needs at least one checkpoint")
     result = load_checkpoint(paths[0])
     result["model"] = average_weights(read_model_states(paths))
     result.pop("last_optimizer_state", None)
     extra = dict(result.get("extra_state") or {})
     extra["averaged_checkpoints"] = [Path(path).name for path in paths]
     result["extra_state"] = extra
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    torch.save(result, partial)
-    partial.replace(output)
+    with open_atomic(output, "wb") as file:
+        torch.save(result, file)
     return result

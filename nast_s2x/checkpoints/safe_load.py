@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nast_s2x.checkpoints.weights import check_not_pointer
 from nast_s2x.errors import CheckpointError
 
 
@@ -32,19 +33,25 @@ class UnsafeCheckpointError(CheckpointError):
         super().__init__(f"{path} was not loaded: {holds}; nothing in the file was executed")
 
 
-def _numpy_scalar_classes() -> list[Any]:
-    """What a pickled numpy number consists of; fairseq's meters may hold such numbers."""
+def _numpy_classes() -> list[Any]:
+    """What pickled numpy numbers and arrays consist of, under the names of numpy 2 and of numpy 1.
+
+    fairseq's meters hold such numbers, and the released checkpoints an array pickled by numpy 1.
+    """
     scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(0).__reduce__()[0]
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    return [scalar, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
+    old_names = [(scalar, "numpy.core.multiarray.scalar"), (reconstruct, "numpy.core.multiarray._reconstruct")]
+    return [scalar, reconstruct, *old_names, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
 
 
-#: Everything a checkpoint may contain besides tensors and plain containers: namespaces and numbers.
-SAFE_CLASSES: tuple[Any, ...] = (argparse.Namespace, *_numpy_scalar_classes())
+#: Everything a checkpoint may contain besides tensors and plain containers: namespaces, numbers and arrays of numbers.
+#: A class, or (object, name under which a file refers to it).
+SAFE_CLASSES: tuple[Any, ...] = (argparse.Namespace, *_numpy_classes())
 
 
 def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.device = "cpu") -> Any:
-    """What a file of ``torch.save`` holds, without executing anything in it.
+    """Return the content of a file of ``torch.save``, without executing anything in it.
 
     Args:
         path: an existing file.
@@ -53,9 +60,11 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
 
     Raises:
         UnsafeCheckpointError: the file holds something other than inert data.
-        ValueError: it is damaged, or no such file.
+        CheckpointError: it is damaged, or a Git LFS pointer.
+        FileNotFoundError: no such file.
     """
     path = Path(path)
+    check_not_pointer(path)
     try:
         with _allowed(also):
             return torch.load(path, map_location=device, weights_only=True)
@@ -63,7 +72,7 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
         reason = (str(error).strip().splitlines() or ["unreadable"])[0]
         raise UnsafeCheckpointError(path, _unsafe_names(path, also), reason) from None
     except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
 
 
 def _allowed(also: Sequence[Any]) -> AbstractContextManager[None]:

@@ -77,8 +77,9 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
     if "chunk_ms" in flags and "encoder_heads" in flags:
         return OURS
     raise CheckpointError(
-        f"{path} is no checkpoint of a NAST-S2X model: its settings have neither chunk_ms (ours) nor main_context "
-        "(the released ones)"
+        f"{path} is no checkpoint of a NAST-S2X model: its settings have neither chunk_ms (this project's) nor "
+        "main_context (the released ones). Encoders of other fairseq models have other layers and cannot be used. A "
+        "training can start from a NAST-S2X checkpoint or bundle: fairseq-train ... --start-from PATH"
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+from nast_s2x.errors import ConfigError
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -16,13 +19,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="fairseq checkpoint file")
     parser.add_argument("--output", "-o", required=True, metavar="FILE", help="checkpoint file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Average and write; returns the exit status."""
     from nast_s2x.checkpoints.fairseq import average_checkpoints
+    from nast_s2x.files import locked
 
-    average_checkpoints(args.checkpoints, args.output)
+    if Path(args.output).exists() and not args.overwrite:
+        raise ConfigError(f"{args.output} already exists: choose another output file, or pass --overwrite")
+    with locked(args.output):
+        average_checkpoints(args.checkpoints, args.output)
     print(f"averaged {len(args.checkpoints)} checkpoints into {args.output}", file=sys.stderr)
     return 0

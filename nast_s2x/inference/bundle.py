@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from nast_s2x.checkpoints.published import load_published_state
+from nast_s2x.checkpoints.start import BUNDLE_WEIGHTS
+from nast_s2x.checkpoints.weights import read_weights, write_weights
 from nast_s2x.chunking import ChunkPolicy, SlotRates
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.files import read_json, replace_folder, write_atomic
@@ -21,14 +20,16 @@ from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.card import model_card, simuleval_configs
 from nast_s2x.inference.policies import policies_of_version_1
 from nast_s2x.inference.system import System, SystemInfo
-from nast_s2x.inference.voice import load_bundled_voice, save_voice
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastConfig, NastModel
-from nast_s2x.vocoder.checkpoint import SUBFOLDER
+from nast_s2x.vocoder.checkpoint import CONFIG as VOCODER_CONFIG
+from nast_s2x.vocoder.checkpoint import SUBFOLDER, load_vocoder, read_card, save_vocoder
+from nast_s2x.vocoder.checkpoint import WEIGHTS as VOCODER_WEIGHTS
+from nast_s2x.vocoder.network import UnitVocoder
 
 FORMAT = "nast_s2x bundle"
 VERSIONS = (1, 2)
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD = "config.json", BUNDLE_WEIGHTS, "README.md"
 VOCABULARY, SENTENCEPIECE, CMVN = "dict.txt", "spm.model", "gcmvn.npz"
 
 
@@ -42,18 +43,14 @@ def save_bundle(system: System, folder: str | Path, half: bool = False) -> Path:
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    dtype = torch.float16 if half else torch.float32
-    weights = {name: value.cpu().to(dtype).contiguous() for name, value in system.model.state_dict().items()}
-    bad = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
-    if bad is not None:
-        raise CheckpointError(f"weights must be finite numbers in {dtype}, but {bad} is NaN, infinite or out of range")
     with replace_folder(folder) as new:
-        write_atomic(new / WEIGHTS, save(weights, metadata={"format": "pt"}))
+        write_weights(new / WEIGHTS, system.model.state_dict(), torch.float16 if half else torch.float32)
         system.text.save(new / VOCABULARY)
         write_atomic(new / SENTENCEPIECE, system.text.sentencepiece)
         if system.cmvn is not None:
             system.cmvn.save(new / CMVN)
-        save_voice(system.vocoder, system.info.vocoder_card, new, half)
+        if system.vocoder is not None:
+            save_vocoder(system.vocoder, new / SUBFOLDER, half, system.info.vocoder_card)
         write_atomic(new / CARD, system.info.card or model_card(system))
         for name, text in simuleval_configs(system).items():
             write_atomic(new / name, text)
@@ -101,8 +98,8 @@ def read_bundle(folder: str | Path) -> System:
         _required(folder, name)
     architecture, policies = _described(folder, config)
     model = NastModel(architecture)
-    load_published_state(model, read_weights(folder))
-    vocoder, vocoder_card = load_bundled_voice(folder, required=bool(config.get("vocoder")))
+    load_published_state(model, read_weights(folder / WEIGHTS))
+    vocoder, vocoder_card = _read_vocoder(folder, required=bool(config.get("vocoder")))
     card, languages = folder / CARD, config.get("languages") or {}
     return System(
         model=model,
@@ -122,21 +119,14 @@ def read_bundle(folder: str | Path) -> System:
     )
 
 
-def read_weights(folder: str | Path) -> dict[str, Tensor]:
-    """The parameters of a bundle, in float32.
-
-    Raises:
-        FileNotFoundError, CheckpointError: the folder has none, the file is damaged, or weights are not finite.
-    """
-    path = _required(Path(folder), WEIGHTS)
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
-    bad = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
-    if bad is not None:
-        raise CheckpointError(f"{path}: weights must be finite, but {bad} holds NaN or infinite values")
-    return {name: value.float() for name, value in weights.items()}
+def _read_vocoder(folder: Path, required: bool) -> tuple[UnitVocoder | None, str]:
+    """The vocoder in a bundle and its card; ``None`` when there is none and none is ``required``."""
+    names = [f"{SUBFOLDER}/{name}" for name in (VOCODER_CONFIG, VOCODER_WEIGHTS)]
+    if not required and not any((folder / name).exists() for name in names):
+        return None, ""
+    for name in names:
+        _required(folder, name)
+    return load_vocoder(folder / SUBFOLDER), read_card(folder / SUBFOLDER)
 
 
 def _required(folder: Path, name: str) -> Path:

@@ -9,13 +9,16 @@ import torch
 
 from nast_s2x.checkpoints.published import load_published_state
 from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
+from nast_s2x.checkpoints.weights import check_not_pointer
 from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.cmvn import GlobalCmvn
-from nast_s2x.inference.bundle import read_bundle
+from nast_s2x.inference.bundle import CONFIG, read_bundle
 from nast_s2x.inference.system import System, SystemInfo
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastModel
+
+_BUNDLE_SUFFIXES = {".json", ".safetensors", ".yaml", ".txt", ".npz", ".model", ".md"}
 
 
 def load_system(
@@ -40,6 +43,10 @@ def load_system(
     if path.is_dir():
         system = read_bundle(path)
     elif path.is_file():
+        if path.name != CONFIG and path.suffix not in _BUNDLE_SUFFIXES:
+            check_not_pointer(path)
+        elif (path.parent / CONFIG).is_file():
+            raise CheckpointError(f"{path} is a file of a bundle: give its folder, {path.parent}")
         system = system_from_checkpoints([path], data)
     else:
         raise FileNotFoundError(f"no such bundle folder or checkpoint file: {path}")
@@ -55,8 +62,11 @@ def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
     folder = Path(data) if data is not None else Path(checkpoints[0]).parent
     config_file = folder / "config.yaml" if folder.is_dir() else folder
     if not config_file.is_file():
-        hint = "" if data is not None else "; give the data folder of the training with --data"
-        raise FileNotFoundError(f"a checkpoint needs its data folder: {config_file} not found{hint}")
+        raise FileNotFoundError(
+            f"a checkpoint needs the data folder of its training, with config.yaml and the files that it names "
+            f"(vocabulary, SentencePiece model, gcmvn.npz): {config_file} not found"
+            + ("" if data is not None else "; give the folder with --data")
+        )
     settings = DataFolder.load(config_file)
     _check_units(trained, settings.num_units, config_file)
     cmvn_file = settings.cmvn_path if "global_cmvn" in settings.transforms(is_train=False) else None

@@ -16,9 +16,9 @@ from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.policies import choose_policy, training_note
-from nast_s2x.inference.voice import check_units_match, load_voice
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastModel
+from nast_s2x.vocoder.checkpoint import check_units_match, load_vocoder, read_card
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.streaming import SynthesisWindow
 
@@ -165,7 +165,7 @@ class System:
         Raises:
             FileNotFoundError, NastError: there is none, it is damaged, or it belongs to other units.
         """
-        vocoder, card = load_voice(path)
+        vocoder, card = load_vocoder(path), read_card(path)
         try:
             check_units_match(vocoder, self.num_units, self.units and self.units.hash)
         except ValueError as error:

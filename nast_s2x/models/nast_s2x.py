@@ -6,9 +6,8 @@ fairseq's encoder-decoder base class insists on its own encoder type; this class
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
-from pathlib import Path
 from typing import Any, Optional
 
 import torch
@@ -17,15 +16,13 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 from omegaconf import II, DictConfig
 from torch import Tensor
 
-from nast_s2x.checkpoints.fairseq import SAFE_CLASSES, load_checkpoint
-from nast_s2x.checkpoints.published import IGNORED_SUFFIXES, load_published_state
+from nast_s2x.checkpoints.safe_load import SAFE_CLASSES
+from nast_s2x.checkpoints.start import initial_state
 from nast_s2x.chunking import SlotRates
-from nast_s2x.inference.bundle import read_weights
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
 
 logger = logging.getLogger(__name__)
 TRAIN_ONLY_CHOICES = ChoiceEnum(["all", "units"])
-UNIT_PREFIX = "unit_decoder."
 # fairseq calls torch.load with its defaults, which are weights-only: with this list, resuming, fine-tuning and
 # generation read checkpoints that hold settings in these inert classes, and still never execute anything from one.
 torch.serialization.add_safe_globals(list(SAFE_CLASSES))
@@ -88,29 +85,6 @@ class NastModelConfig(NetworkFlags):
 ModelSettings = NastModelConfig | DictConfig | Namespace
 
 
-def drop_foreign_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` without the entries of released checkpoints that carry no weights of their own (SPEC section 10)."""
-    return {name: value for name, value in state.items() if not name.endswith(IGNORED_SUFFIXES)}
-
-
-def fit_position_tables(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with its learned position tables as long as those of ``own``.
-
-    The tables' length follows from ``--max-source-seconds``, which may change between stages and differs from that of
-    the released models. Rows that ``state`` lacks keep the values of ``own``, its initialisation.
-    """
-    fitted = dict(state)
-    for name in ("decoder.embed_positions.weight", "unit_decoder.embed_positions.weight"):
-        theirs, ours = state.get(name), own.get(name)
-        if theirs is None or ours is None or theirs.shape == ours.shape or theirs.shape[1] != ours.shape[1]:
-            continue
-        rows = min(len(theirs), len(ours))
-        fitted[name] = ours.clone()
-        fitted[name][:rows] = theirs[:rows]
-        logger.warning(f"{name}: {len(theirs)} rows in the checkpoint, {len(ours)} here; the first {rows} are taken")
-    return fitted
-
-
 def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_dim: int = 80) -> NastConfig:
     """The network's configuration from fairseq's model settings and the sizes of the label sets.
 
@@ -133,30 +107,6 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
         rates=rates,
         **{entry.name: getattr(cfg, entry.name) for entry in _NETWORK_FIELDS},
     )
-
-
-def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with what it lacks of the unit decoder of ``own``: all of it, or its upper layers, as initialised.
-
-    So speech to speech can start from a whole model that translates to text, and a deeper unit decoder from a shallower
-    one (``--finetune-from-model``). A state whose unit decoder lacks anything else is left as it is.
-    """
-    grown = dict(state)
-    missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX) and name not in state}
-    layers, there = _unit_layers(missing), _unit_layers(state)
-    whole = not any(name.startswith(UNIT_PREFIX) for name in state)
-    deeper = there and all(name.startswith(f"{UNIT_PREFIX}layers.") for name in missing) and not layers & there
-    if not missing or not (whole or deeper):
-        return grown
-    what = "unit decoder" if whole else f"unit decoder layers {sorted(layers)}"
-    logger.warning(f"the checkpoint has no {what}; initialisation stands in ({len(missing)} tensors)")
-    return grown | missing
-
-
-def _unit_layers(names: Iterable[str]) -> set[int]:
-    """Numbers of the unit decoder's layers among parameter names."""
-    prefix = f"{UNIT_PREFIX}layers."
-    return {int(name.removeprefix(prefix).split(".")[0]) for name in names if name.startswith(prefix)}
 
 
 @register_model("nast_s2x", dataclass=NastModelConfig)
@@ -203,51 +153,10 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         model_cfg: DictConfig | None = None,
         args: Namespace | None = None,
     ) -> Any:
-        """As in fairseq; entries of released checkpoints that hold no weights are passed over, and position tables of
-        another length are fitted (:func:`fit_position_tables`), and a unit decoder, or upper layers of it, that the
-        checkpoint lacks keep their initialisation (:func:`grow_unit_decoder`)."""
-        own = self.state_dict()
-        state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(state_dict), own), own)
+        """As in fairseq, with the names and sizes of this model, see
+        :func:`~nast_s2x.checkpoints.start.initial_state`."""
+        state = initial_state(state_dict, self.state_dict())
         return super().load_state_dict(state, strict, model_cfg, args)
-
-
-def start_from(model: NastFairseqModel, path: str | Path) -> None:
-    """Start ``model`` from the weights of a bundle folder or of a checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError: there is none, it is damaged, or does not fit; parameters are named.
-    """
-    path = Path(path)
-    weights = read_weights(path) if path.is_dir() else load_checkpoint(path)["model"]
-    own = model.state_dict()
-    state = grow_unit_decoder(fit_position_tables(drop_foreign_keys(weights), own), own)
-    try:
-        load_published_state(model, state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    logger.info(f"weights started from {path} ({len(weights)} tensors)")
-
-
-def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:
-    """Start the encoder of ``model`` from the checkpoint at ``path`` (any model whose encoder has the same sizes).
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, not only data, no encoder in it, or another size.
-    """
-    state = drop_foreign_keys(load_checkpoint(path)["model"])
-    weights = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    own = model.encoder.state_dict()
-    if not weights:
-        raise ValueError(f"checkpoint {path} has no weights named encoder.*")
-    if missing := sorted(own.keys() ^ weights.keys()):
-        raise ValueError(f"the encoder in {path} has another shape: {missing[0]} exists on one side only")
-    for name, value in weights.items():
-        if own[name].shape != value.shape:
-            raise ValueError(
-                f"encoder.{name} is {tuple(value.shape)} in {path}, {tuple(own[name].shape)} in this architecture"
-            )
-    model.encoder.load_state_dict(weights)
-    logger.info(f"encoder started from {path} ({len(weights)} tensors)")
 
 
 def _set_defaults(args: Namespace | DictConfig, name: str, unit_decoder: bool) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 # fairseq imports tasks/ and models/ of a user directory, but not criterions/.
 import nast_s2x.criterions.nast_ctc_nmla  # noqa: F401
+from nast_s2x.checkpoints.start import load_pretrained_encoder, start_from
 from nast_s2x.chunking import (
     DEFAULT_TRAINING_CHUNKS,
     FRAMES_PER_SECOND,
@@ -27,7 +28,7 @@ from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.manifest import read_split
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
-from nast_s2x.models.nast_s2x import load_pretrained_encoder, start_from
+from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
 from nast_s2x.network import NastOutput
 from nast_s2x.tasks.dataset import NastDataset, unit_string
 from nast_s2x.tasks.generator import CtcGreedyGenerator, best_labels

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import safe_load
+from nast_s2x.checkpoints.weights import read_weights, write_weights
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.files import check_output_folder, read_json, replace_folder, write_atomic, write_json
 from nast_s2x.vocoder.config import VocoderConfig, check_unit_hash
@@ -46,7 +45,7 @@ def load_vocoder(path: str | Path, device: str | torch.device = "cpu") -> UnitVo
     folder, weights = _locate(Path(path))
     config = _read_config(folder / CONFIG)
     if weights.suffix == ".safetensors":
-        state: Mapping[str, Tensor] = _read_safetensors(weights)
+        state: Mapping[str, Tensor] = read_weights(weights)
     else:
         state = _read_released(weights)
     # A copy: safetensors maps the file into memory, and the file may be replaced later.
@@ -82,17 +81,10 @@ def save_vocoder(model: UnitVocoder, folder: str | Path, half: bool = False, car
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    dtype = torch.float16 if half else torch.float32
-    state = fold_weight_norm(model.state_dict())
-    weights = {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
-    broken = next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
-    if broken is not None:
-        raise CheckpointError(
-            f"the vocoder cannot be stored as {dtype}: {broken} holds NaN, infinite or too large values"
-        )
     check_output_folder(folder, "vocoder", WEIGHTS, overwrite=True)
     with replace_folder(folder) as new:
-        write_atomic(new / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
+        dtype = torch.float16 if half else torch.float32
+        write_weights(new / WEIGHTS, fold_weight_norm(model.state_dict()), dtype)
         write_json(new / CONFIG, model.config.to_dict(), indent=2)
         write_atomic(new / CARD, card or _plain_card(model))
     return folder
@@ -181,13 +173,6 @@ def _read_config(path: Path) -> VocoderConfig:
         return VocoderConfig.from_dict(read_json(path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ import torch
 from random_system import make_model
 
 from nast_s2x.checkpoints.fairseq import average_checkpoints, load_checkpoint, num_updates, settings
+from nast_s2x.checkpoints.start import load_pretrained_encoder
 from nast_s2x.checkpoints.trained import read_trained_model
 from nast_s2x.chunking import ChunkPolicy, SlotRates
 from nast_s2x.cli.main import main
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
@@ -217,3 +220,125 @@ def test_policies_of_a_training() -> None:
             choose_policy(trained, wrong)
     with pytest.raises(ConfigError, match="`lookahead_ms` must be a multiple of 10, but is 15"):
         choose_policy(trained, 320, 15)
+
+
+# --- names of numpy 1, as the released checkpoints have them
+
+
+def numpy_1_checkpoint(path: Path, extra: object) -> Path:
+    """The released fixture with ``extra`` in it, its pickle rewritten to the module names of numpy 1."""
+    state = torch.load(PUBLISHED / "checkpoint.pt", weights_only=False)
+    state["extra_state"] = {**(state.get("extra_state") or {}), "measured": extra}
+    torch.save(state, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    assert b"numpy._core.multiarray" in members[name]
+    members[name] = members[name].replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert b"numpy._core" not in members[name]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    return path
+
+
+def test_arrays_and_numbers_of_numpy_1_load_as_data(tmp_path: Path) -> None:
+    extra = {
+        "array": np.arange(3.0),
+        "number": np.float64(2.5),
+        "double": torch.arange(3, dtype=torch.float64),
+        "flags": Namespace(lr=[0.1]),
+    }
+    state = load_checkpoint(numpy_1_checkpoint(tmp_path / "c.pt", extra))
+    measured = state["extra_state"]["measured"]
+    assert measured["array"].tolist() == [0.0, 1.0, 2.0] and measured["number"] == 2.5
+    assert measured["double"].dtype == torch.float64 and measured["flags"].lr == [0.1]
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_numpy_1_checkpoint_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = numpy_1_checkpoint(tmp_path / "c.pt", np.arange(4.0))
+    arguments = ["export", str(checkpoint), "--output", str(tmp_path / "b")]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "config.yaml" in error and "gcmvn.npz" in error and "--data" in error
+    assert main([*arguments, "--data", str(PUBLISHED)]) == 0
+    assert load_system(tmp_path / "b").num_units == 100
+
+
+def test_other_names_of_numpy_are_still_refused(tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple:
+            return np.load, (str(tmp_path / "x.npy"),)
+
+    torch.save({"model": {"w": torch.ones(1)}, "extra_state": Runs()}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="numpy.*load"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+# --- mistakes
+
+
+def test_files_of_bundles_and_pointers(tmp_path: Path) -> None:
+    folder = save_bundle(load_system(PUBLISHED / "checkpoint.pt"), tmp_path / "bundle")
+    for name in ("config.json", "model.safetensors", "dict.txt"):
+        with pytest.raises(CheckpointError, match=f"{name} is a file of a bundle: give its folder, {folder}"):
+            load_system(folder / name)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (folder / "model.safetensors").write_bytes(pointer)
+    (tmp_path / "c.pt").write_bytes(pointer)
+    for path in (folder, tmp_path / "c.pt"):
+        with pytest.raises(CheckpointError, match="is a Git LFS pointer, not the file itself: run `git lfs pull`"):
+            load_system(path, PUBLISHED)
+    with pytest.raises(CheckpointError, match="not a readable"):
+        (tmp_path / "d.pt").write_bytes(b"junk" * 9)
+        load_system(tmp_path / "d.pt", PUBLISHED)
+
+
+def test_export_does_not_replace_what_it_should_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "b"
+    arguments = ["export", str(PUBLISHED / "checkpoint.pt"), "--output", str(output)]
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    for flags in ([], ["--overwrite"]):
+        assert main([*arguments, *flags]) == 1
+        assert "holds something other than a bundle" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
+    (output / "notes.txt").unlink()
+    assert main(arguments) == 0
+    assert main(arguments) == 1
+    assert "already holds a bundle: choose another output folder, or pass --overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite", "--half"]) == 0
+    assert main(["export", str(output), "--output", str(tmp_path / "c")]) == 1
+    assert f"{output} is a bundle already" in capsys.readouterr().err
+
+
+def test_average_does_not_replace_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = str(our_checkpoint(tmp_path / "c.pt"))
+    arguments = ["average", checkpoint, "--output", str(tmp_path / "a.pt")]
+    assert main(arguments) == 0 and main(arguments) == 1
+    assert "a.pt already exists" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_a_full_disk_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    checkpoint = str(our_checkpoint(tmp_path / "c.pt"))
+    for arguments in (["average", checkpoint], ["export", str(PUBLISHED / "checkpoint.pt")]):
+        assert main([*arguments, "--output", str(tmp_path / "out")]) == 1
+        error = capsys.readouterr().err
+        assert "No space left on device" in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.pt"]
+
+
+def test_a_foreign_encoder_is_refused_with_what_can_be_used(tmp_path: Path) -> None:
+    torch.save({"model": {"encoder.layers.0.w": torch.ones(1)}, "cfg": {"model": {"arch": "s2t"}}}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match="Encoders of other fairseq models .* cannot be used.* --start-from PATH"):
+        read_trained_model([tmp_path / "c.pt"])
+    with pytest.raises(CheckpointError, match="Only encoders of NAST-S2X checkpoints .* can be used"):
+        load_pretrained_encoder(make_model(50, units=False), tmp_path / "c.pt")

@@ -1,0 +1,74 @@
+"""Weights as safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from nast_s2x.errors import CheckpointError
+from nast_s2x.files import write_atomic
+
+_LFS_POINTER = b"version https://git-lfs.github.com"
+
+
+def write_weights(path: str | Path, weights: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write tensors to a safetensors file, whole or not at all.
+
+    Args:
+        dtype: convert floating point tensors to it.
+    Raises:
+        CheckpointError: a weight is NaN, infinite or out of the range of ``dtype``; names it.
+        OSError: the file cannot be written.
+    """
+    stored = {}
+    for name, value in weights.items():
+        kept = value.detach().cpu()
+        stored[name] = kept.to(dtype if dtype is not None and kept.is_floating_point() else kept.dtype).contiguous()
+        if not is_finite(stored[name]):
+            raise CheckpointError(
+                f"weights must be finite numbers in {stored[name].dtype}, but {name} is NaN, infinite or out of range"
+            )
+    write_atomic(path, safetensors.torch.save(stored, metadata={"format": "pt"}))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file; floating point ones in float32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: a damaged file, a Git LFS pointer, or weights that are not finite.
+    """
+    path = Path(path)
+    check_not_pointer(path)
+    try:
+        weights = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
+    bad = next((name for name, value in weights.items() if not is_finite(value)), None)
+    if bad is not None:
+        raise CheckpointError(f"{path}: weights must be finite, but {bad} holds NaN or infinite values")
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def check_not_pointer(path: str | Path) -> None:
+    """Refuse a file that only points to its content.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: a Git LFS pointer.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with open(path, "rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`")
+
+
+def is_finite(value: Tensor) -> bool:
+    """True for tensors of integers, and where no value is NaN or infinite."""
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())
