@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -206,6 +205,8 @@ def synthesize_files(
     """
     folder = Path(folder)
     with locked(folder):
+        for partial in folder.rglob(".*.part"):  # of a run that was killed
+            partial.unlink()
         results = ResultFile(folder / RESULTS)
         vocoder_digest = _vocoder_digest(vocoder)
         digests = {utterance.id: _digest(utterance, vocoder_digest) for utterance in utterances}
@@ -220,7 +221,7 @@ def synthesize_files(
             path.unlink(missing_ok=True)
             # Stored before the file has its name: if the run ends between the two, the file is made again.
             results.add(utterance.id, {"made_from": digests[utterance.id], "n_samples": len(samples)})
-            _write(path, samples)
+            write_wav(path, samples)
             report.written += 1
             advance(1)
         folder.mkdir(parents=True, exist_ok=True)
@@ -257,12 +258,6 @@ def _in_batches(
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.wav"
-
-
-def _write(path: Path, samples: NDArray[np.float32]) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    write_wav(partial, samples)
-    os.replace(partial, path)
 
 
 def _is_complete(folder: Path, name: str, results: ResultFile, made_from: str | None = None) -> bool:
