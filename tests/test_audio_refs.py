@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from random_system import make_bundle
 from unit_corpus import read_rows
+from vocoder_data import write_config
 
 from nast_s2x.cli.main import main
 from nast_s2x.corpus import AudioRef, read_manifest
@@ -199,12 +200,27 @@ def fitted(table: Path, work: Path) -> list[object]:
     return found
 
 
+def trained(table: Path, work: Path) -> list[object]:
+    """Weights of ``vocoder train`` after one update on each row alone."""
+    found: list[object] = []
+    config = write_config(work / "config.json")
+    header, *lines = table.read_text("utf-8").splitlines()
+    for index, line in enumerate(lines):
+        one, output = table.resolve().with_name("one.tsv"), work / f"v{index}"
+        one.write_text(f"{header}\ttgt_audio\ttgt_durations\n{line}\t1 2 0\t20 20 9\n", encoding="utf-8")
+        arguments = ["vocoder", "train", str(one), "--output", str(output), "--config", str(config), "--device", "cpu"]
+        assert main([*arguments, "--audio-column", "audio", "--max-updates", "1"]) == 0
+        found.append((output / "vocoder/model.safetensors").read_bytes())
+    return found
+
+
 CONSUMERS: dict[str, tuple[Callable[[Path, Path], list[object]], bool]] = {
     # name: (results of each row, whether stored features will do)
     "prepare": (prepared, True),
     "generate": (generated, True),
     "units extract": (extracted, False),
     "units fit": (fitted, False),
+    "vocoder train": (trained, False),
 }
 
 

@@ -14,7 +14,7 @@ from killed import killed_before_each_write
 from random_vocoder import make_vocoder
 
 from nast_s2x.cli.main import main
-from nast_s2x.corpus.manifest import read_table
+from nast_s2x.corpus.manifest import read_manifest
 from nast_s2x.files import locked
 from nast_s2x.vocoder.checkpoint import load_vocoder, save_vocoder
 from nast_s2x.vocoder.files import RESULTS, read_utterances, synthesize_files
@@ -74,9 +74,9 @@ def test_lines_of_units(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert_sound(sound, samples)
     assert len(found["line-000002"]) == 0
     assert "4 sound files written; " in capsys.readouterr().err
-    listed = [row.cells for row in read_table(tmp_path / "out" / "synthesis.tsv", ("id", "audio"))]
-    assert [(row["id"], row["audio"], int(row["n_samples"])) for row in listed] == [
-        (name, f"{name}.wav", len(sound)) for name, sound in found.items()
+    listed = read_manifest(tmp_path / "out" / "synthesis.tsv", required=("id", "audio"), keep_extra=True)
+    assert [(row.id, row.audio.path, int(row.extra["n_samples"])) for row in listed] == [
+        (name, tmp_path / "out" / f"{name}.wav", len(sound)) for name, sound in found.items()
     ]
 
 
@@ -200,7 +200,7 @@ def test_files_of_several_runs_share_one_list(folder: Path, tmp_path: Path) -> N
     units, output = manifest(tmp_path / "units.tsv"), tmp_path / "out"
     assert run(folder, units, output, "--split", "dev") == 0
     assert run(folder, units, output, "--split", "train") == 0
-    ids = [row.cells["id"] for row in read_table(output / "synthesis.tsv")]
+    ids = [row.id for row in read_manifest(output / "synthesis.tsv")]
     assert ids == ["utt2", "utt0", "utt1", "utt3"]
 
 
@@ -219,7 +219,7 @@ def test_bad_lines_are_named_and_the_rest_is_done(
     assert run(folder, units, tmp_path / "rows", "--durations") == 1
     error = capsys.readouterr().err
     expected = ("1 durations for 2 units", "hold '0'", "has 2 columns, the header 3", "'../d' cannot", "'/e' cannot")
-    for line, reason in zip((2, 3, 4, 5, 6, 8), (*expected, "id 'f' appears twice")):
+    for line, reason in zip((2, 3, 4, 5, 6, 8), (*expected, "id 'f' is that of line 7 too")):
         assert any(f"{units}:{line}: " in message and reason in message for message in error.splitlines())
     assert list(sounds(tmp_path / "rows")) == ["f"]
 
@@ -251,7 +251,7 @@ def test_units_of_other_centroids_are_refused(folder: Path, tmp_path: Path, caps
     "name, content, flags, message",
     [
         ("u.txt", b"", [], "no units in it"),
-        ("u.tsv", b"id\ttgt_audio\n", [], "no units in it"),
+        ("u.tsv", b"id\ttgt_audio\n", [], "there is no row"),
         ("u.tsv", b"id\tunits\na\t1\n", [], "no column tgt_audio"),
         ("u.tsv", b"id\ttgt_audio\na\t1\n", ["--durations"], "no column tgt_durations"),
         ("u.tsv", b"id\ttgt_audio\na\t1\n", ["--split", "dev"], "no column split"),
@@ -298,7 +298,7 @@ def test_a_vocoder_without_durations_needs_them_given(tmp_path: Path, capsys: py
 def test_a_byte_order_mark_and_carriage_returns_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "u.txt").write_bytes(b"\xef\xbb\xbf1 2\r\n3\r\n")
     found = read_utterances(tmp_path / "u.txt", 20)
-    assert [row.units for row in found.rows] == [(1, 2), (3,)] and not found.problems
+    assert [row.units.codes for row in found.rows] == [(1, 2), (3,)] and not found.problems
 
 
 def test_threads_are_set(folder: Path, tmp_path: Path) -> None:

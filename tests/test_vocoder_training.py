@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -18,6 +19,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from vocoder_data import HASH, NUM_UNITS, TINY, edit_row, write_config, write_voice
 
 from nast_s2x.cli import vocoder_train
+from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.files import locked
 from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder
@@ -43,8 +45,12 @@ def make_trainer(seed: int = 1, **training: object) -> VocoderTrainer:
     return VocoderTrainer(config, TrainingSettings.from_dict(TINY["training"] | training), seed)
 
 
+def rows(manifest: Path, split: str = "train") -> list[Utterance]:
+    return read_units_manifest(manifest, NUM_UNITS, splits=(split,)).rows
+
+
 def batches(manifest: Path, count: int) -> list[CropBatch]:
-    data = CropDataset(read_units_manifest(manifest, NUM_UNITS).splits["train"], 8, 2)
+    data = CropDataset(rows(manifest), 8, 2)
     return [collate([data[item] for item in batch]) for batch in StepBatches(len(data), 4, 1, 0, count)]
 
 
@@ -227,6 +233,41 @@ def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_p
     assert (parts / CHECKPOINT).stat().st_mtime_ns == before
 
 
+def test_parts_of_a_file_train_the_same_vocoder(voice: Path, tmp_path: Path) -> None:
+    """Rows ``x.flac:START:SAMPLES`` of one long file, and the files that were cut out of it."""
+    lines, pieces, start = voice.read_text("utf-8").splitlines(), [], 0
+    parts = lines[:1]
+    for line in lines[1:]:
+        cells = line.split("\t")
+        samples, _ = soundfile.read(voice.parent / cells[2], dtype="int16")
+        cells[2] = f"all.flac:{start}:{len(samples)}"
+        parts.append("\t".join(cells))
+        pieces.append(samples)
+        start += len(samples)
+    soundfile.write(tmp_path / "all.flac", np.concatenate(pieces), 16000)
+    (tmp_path / "units.tsv").write_text("\n".join(parts) + "\n", encoding="utf-8")
+    flags = ("--max-updates", "3")
+    cut, whole = (
+        run(voice, tmp_path / "cut", None, *flags),
+        run(tmp_path / "units.tsv", tmp_path / "whole", None, *flags),
+    )
+    assert same(weights(cut), weights(whole)) == []
+    assert {path.name for path in (cut / "samples").iterdir()} == {path.name for path in (whole / "samples").iterdir()}
+    for path in (cut / "samples").iterdir():
+        assert path.read_bytes() == (whole / "samples" / path.name).read_bytes()
+
+
+def test_ids_cannot_lead_out_of_the_output(tmp_path: Path) -> None:
+    manifest = write_voice(tmp_path / "v", count=2, dev=1)
+    edit_row(manifest, 2, id="../../r2/x")
+    (tmp_path / "a").mkdir()
+    output = run(manifest, tmp_path / "a" / "o", None, "--max-updates", "1")
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*.wav")) == sorted(
+        path.name for path in (output / "samples").iterdir()
+    )
+    assert len(list((output / "samples").iterdir())) == 2
+
+
 def test_discriminators_can_be_added_to_a_training_that_had_none(voice: Path, tmp_path: Path) -> None:
     output = run(voice, tmp_path / "o", None, "--max-updates", "2")
     assert list(weights(output)["networks"]) == ["generator"]
@@ -316,9 +357,8 @@ manifest, output = Path(sys.argv[1]), Path(sys.argv[2])
 config, settings = read_configuration(sys.argv[3])
 with joined_processes(torch.device("cpu")):
     assert world()[1] == 2
-    units = read_units_manifest(manifest, {units})
-    train(config, settings, units, RunOptions(output))
-    data = CropDataset(units.splits["train"], 8, 2)
+    train(config, settings, read_units_manifest(manifest, {units}), RunOptions(output))
+    data = CropDataset(rows(manifest), 8, 2)
     (batch,) = StepBatches(len(data), 4, 1, 0, 1, *world())
     trainer = VocoderTrainer(config, settings)
     trainer.step(collate([data[item] for item in batch]))
@@ -464,7 +504,7 @@ def test_batches_are_copied_from_pinned_memory(voice: Path, monkeypatch: pytest.
 def test_loaders_pin_memory_for_gpus(voice: Path, device: str, wanted: bool) -> None:
     trainer = make_trainer()
     trainer.device = torch.device(device)  # of the loader alone, nothing is computed here
-    data = CropDataset(read_units_manifest(voice, NUM_UNITS).splits["train"], 8, 2)
+    data = CropDataset(rows(voice), 8, 2)
     options = RunOptions(Path("unused"))
     assert (
         run_module._loader(run_module._Run(trainer, data, [], options, run_module._Journal(None), None)).pin_memory

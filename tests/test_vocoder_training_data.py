@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -11,69 +13,80 @@ import soundfile
 import torch
 from vocoder_data import HASH, NUM_UNITS, edit_row, tones, write_config, write_voice
 
-from nast_s2x.errors import AudioError
+from nast_s2x.corpus.audio_ref import AudioRef
+from nast_s2x.corpus.utterance import Units, Utterance
+from nast_s2x.errors import AudioError, ManifestError
 from nast_s2x.vocoder.training.data import (
     CropDataset,
     StepBatches,
-    UnitRecording,
     check_recordings,
     collate,
     load_recording,
+    num_unit_frames,
     read_units_manifest,
+    units_of,
 )
 from nast_s2x.vocoder.training.settings import TrainingSettings, read_configuration
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
-def recording(folder: Path, units: list[int], durations: list[int], rate: int = 16000, **options: str) -> UnitRecording:
+def row(name: str, audio: Path, units: list[int], durations: list[int]) -> Utterance:
+    return Utterance(name, target_audio=AudioRef(audio), units=Units(tuple(units), tuple(durations)))
+
+
+def recording(folder: Path, units: list[int], durations: list[int], rate: int = 16000, **options: str) -> Utterance:
     path = folder / f"{len(list(folder.iterdir()))}.wav"
     samples = np.repeat(tones(units, durations, extra=0), rate // 16000)
     soundfile.write(path, samples, rate, subtype="FLOAT", **options)
-    return UnitRecording(path.stem, path, np.array(units), np.array(durations))
+    return row(path.stem, path, units, durations)
 
 
 def test_manifest_is_read_by_split(tmp_path: Path) -> None:
     manifest = read_units_manifest(write_voice(tmp_path / "v", count=3, dev=1), NUM_UNITS)
-    assert {split: len(rows) for split, rows in manifest.splits.items()} == {"train": 3, "dev": 1}
-    assert manifest.unit_hash == HASH
-    first = manifest.splits["train"][0]
-    assert first.audio == tmp_path / "v/audio/r0.flac"
-    assert (first.durations == 1 + first.units % 3).all() and first.num_frames == first.durations.sum()
+    assert [row.split for row in manifest] == ["train", "train", "train", "dev"]
+    assert manifest.unit_hash() == HASH
+    first = manifest.rows[0]
+    units, durations = units_of(first)
+    assert first.target_audio == AudioRef(tmp_path / "v/audio/r0.flac")
+    assert (durations == 1 + units % 3).all() and num_unit_frames(first) == durations.sum()
 
 
-def test_manifest_without_splits_or_hash_is_all_train(tmp_path: Path) -> None:
+def test_manifest_without_splits_or_hash(tmp_path: Path) -> None:
     path = write_voice(tmp_path / "v", count=2, dev=0, unit_hash=None)
     path.write_text(path.read_text("utf-8").replace("split", "set"), encoding="utf-8")
     manifest = read_units_manifest(path, NUM_UNITS)
-    assert len(manifest.splits["train"]) == 2 and manifest.unit_hash is None
+    assert len(manifest) == 2 and manifest.unit_hash() is None
 
 
 def test_only_wanted_splits_are_looked_at(tmp_path: Path) -> None:
     path = write_voice(tmp_path / "v", count=2, dev=1)
     edit_row(path, 2, tgt_audio="", unit_hash="another")
-    assert list(read_units_manifest(path, NUM_UNITS, splits=("train",)).splits) == ["train"]
+    assert {row.split for row in read_units_manifest(path, NUM_UNITS, splits=("train",))} == {"train"}
 
 
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
         ({"tgt_audio": "1 2 6"}, r"units.tsv:3: unit 6 is outside 0..5"),
-        ({"tgt_audio": ""}, r"units.tsv:3: empty unit string"),
+        ({"tgt_audio": ""}, r"units.tsv:3: empty tgt_audio"),
         ({"tgt_durations": "1 2"}, r"units.tsv:3: 2 durations for 6 units"),
         ({"tgt_durations": "1 2 0 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers of frames, 1 or more"),
         ({"tgt_durations": "1 2 1.5 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers"),
         ({"tgt_durations": "-1 2 1 1 1 1"}, r"units.tsv:3: tgt_durations must be whole numbers"),
-        ({"tgt_speech": " "}, r"units.tsv:3: no recording in column tgt_speech"),
-        ({"unit_hash": "fedcba9876543210"}, rf"different centroids in one manifest: {HASH}, fedcba9876543210"),
-        ({"unit_hash": ""}, rf"different centroids in one manifest: \(not recorded\), {HASH}"),
+        ({"tgt_speech": " "}, r"units.tsv:3: empty tgt_speech"),
+        (
+            {"unit_hash": "fedcba9876543210"},
+            rf"centroids in one manifest, unit_hash {HASH} \(line 2\), fedcba9876543210 \(line 3\)",
+        ),
+        ({"unit_hash": ""}, rf"centroids in one manifest, unit_hash {HASH} \(line 2\), none \(line 3\)"),
     ],
 )
 def test_bad_rows_are_refused(tmp_path: Path, cells: dict[str, str], message: str) -> None:
     path = write_voice(tmp_path / "v")
     edit_row(path, 1, **cells)
-    with pytest.raises(ValueError, match=message):
-        read_units_manifest(path, NUM_UNITS)
+    with pytest.raises(ManifestError, match=message):
+        read_units_manifest(path, NUM_UNITS).unit_hash()
 
 
 def test_manifest_without_durations_or_recordings_is_refused(tmp_path: Path) -> None:
@@ -87,9 +100,10 @@ def test_manifest_without_durations_or_recordings_is_refused(tmp_path: Path) -> 
 
 def test_recordings_must_fit_their_durations(tmp_path: Path) -> None:
     good = recording(tmp_path, [1, 2], [10, 10])
-    check_recordings([good, UnitRecording("short", good.audio, np.array([1, 2]), np.array([10, 9]))])
+    audio = good.target_audio.path
+    check_recordings([good, row("short", audio, [1, 2], [10, 9])])
     for frames in (14 - 1, 22 + 1):  # more than 6 frames of sound without units, more than 2 units without sound
-        wrong = UnitRecording("r9", good.audio, np.array([3]), np.array([frames]))
+        wrong = row("r9", audio, [3], [frames])
         with pytest.raises(
             ValueError, match=rf"r9: .* has 6400 samples \(20.0 unit frames\), its durations sum to {frames}"
         ):
@@ -99,16 +113,16 @@ def test_recordings_must_fit_their_durations(tmp_path: Path) -> None:
 def test_unusable_sound_files_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.wav"
     soundfile.write(empty, np.zeros(0, np.float32), 16000)
-    missing = UnitRecording("m", tmp_path / "missing.wav", np.array([1]), np.array([1]))
+    missing = row("m", tmp_path / "missing.wav", [1], [1])
     with pytest.raises(AudioError, match="empty.wav: the recording has no samples"):
-        check_recordings([UnitRecording("e", empty, np.array([1]), np.array([1]))])
+        check_recordings([row("e", empty, [1], [1])])
     for use in (lambda: check_recordings([missing]), lambda: load_recording(missing)):
         with pytest.raises(AudioError, match="missing.wav"):
             use()
     broken = recording(tmp_path, [1], [4])
     samples = tones([1], [4], extra=0)
     samples[700] = np.nan
-    soundfile.write(broken.audio, samples, 16000, subtype="FLOAT")
+    soundfile.write(broken.target_audio.path, samples, 16000, subtype="FLOAT")
     check_recordings([broken])  # the header does not tell
     with pytest.raises(AudioError, match=r"wav: samples must be finite"):
         load_recording(broken)
@@ -120,11 +134,49 @@ def test_any_sound_file_is_read_at_16_khz(tmp_path: Path) -> None:
     fast = recording(tmp_path, units, durations, rate=48000)
     stereo = tmp_path / "stereo.wav"
     soundfile.write(stereo, np.stack([wanted, wanted], axis=1), 16000, subtype="PCM_U8")
-    eight_bit = UnitRecording("s", stereo, np.array(units), np.array(durations))
+    eight_bit = row("s", stereo, units, durations)
     for item, error in ((fast, 0.05), (eight_bit, 0.01)):
         piece = load_recording(item, start=5, frames=10)
         assert piece.shape == (3200,) and np.abs(piece - wanted[1600:4800])[50:-50].max() < error
     np.testing.assert_array_equal(load_recording(eight_bit, start=38, frames=4)[640:], 0)  # two frames past the end
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_of_files_equal_files_that_were_cut(tmp_path: Path, rate: int, packed: bool) -> None:
+    """``x.flac:START:SAMPLES``, in samples of the file, and a sound file in an archive."""
+    rng, pieces, rows, start = np.random.default_rng(0), [], [], 0
+    for index in range(4):
+        units, durations = [index, 5 - index], [7 + index, 9]
+        samples = rng.normal(0, 0.1, (sum(durations) * 320 + 100 * index) * rate // 16000)
+        samples = np.round(samples * 2**15) / 2**15  # exact in 16 bit
+        soundfile.write(tmp_path / f"{index}.flac", samples, rate)
+        pieces.append(samples)
+        rows.append((row(f"r{index}", tmp_path / f"{index}.flac", units, durations), start, len(samples)))
+        start += len(samples)
+    soundfile.write(tmp_path / "all.flac", np.concatenate(pieces), rate)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_STORED) as archive:
+        for index in range(4):
+            archive.write(tmp_path / f"{index}.flac", f"{index}.flac")
+        offsets = [archive.getinfo(f"{index}.flac").header_offset + 30 + len("0.flac") for index in range(4)]
+    references = [f"all.flac:{start}:{count}" for _, start, count in rows]
+    if packed:
+        sizes = [(tmp_path / f"{index}.flac").stat().st_size for index in range(4)]
+        references = [f"all.zip:{offset}:{size}" for offset, size in zip(offsets, sizes)]
+    lines = ["id\ttgt_speech\ttgt_audio\ttgt_durations"]
+    for (cut, _, _), reference in zip(rows, references):
+        codes, durations = (" ".join(map(str, part)) for part in (cut.units.codes, cut.units.durations))
+        lines.append(f"{cut.id}\t{reference}\t{codes}\t{durations}")
+    (tmp_path / "units.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parts, cuts = read_units_manifest(tmp_path / "units.tsv", NUM_UNITS).rows, [cut for cut, _, _ in rows]
+    check_recordings(parts)
+    data, expected = CropDataset(parts, 6, 2), CropDataset(cuts, 6, 2)
+    for index in range(4):
+        np.testing.assert_array_equal(load_recording(parts[index]), load_recording(cuts[index]))
+        for seed in range(12):
+            torch.testing.assert_close(vars(data[index, seed]), vars(expected[index, seed]), rtol=0, atol=0)
+    with pytest.raises(ManifestError, match=r"r1: .*all\.(flac|zip):\d+:\d+ has \d+ samples"):
+        check_recordings([dataclasses.replace(parts[1], units=Units((1,), (40,)))])
 
 
 def test_crops_are_the_samples_of_their_frames_with_real_neighbours(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def synthesize(args: argparse.Namespace) -> int:
     config = vocoder.config
     found = read_utterances(args.units, config.num_embeddings, config.unit_hash, args.durations, args.split)
     for problem in found.problems:
-        log_stderr(problem)
+        log_stderr(str(problem))
     began = time.monotonic()
     with progress_bar(len(found.rows), "synthesizing", show=not args.no_progress) as bar:
         report = synthesize_files(vocoder, found.rows, args.output, args.batch_size, args.overwrite, bar.update)

@@ -160,15 +160,20 @@ class AudioRef:
         """
         if self._has_features():
             return _npy_header(io.BytesIO(self._bytes(_HEADER_BYTES)), str(self))[0][0]
-        if self.is_packed:
-            samples, rate = read_header(io.BytesIO(self._bytes()), name=str(self))
-        elif self.count is not None:
-            samples, rate = self._check_segment()
-        else:
-            samples, rate = read_header(self.path)
+        samples, rate = self.header()
         from nast_s2x.frontend.fbank import num_frames  # here: it imports torch
 
         return num_frames(samples * SAMPLE_RATE // rate)
+
+    def header(self) -> tuple[int, int]:
+        """Number of samples and sample rate of the recording, from the header of the file.
+
+        Raises:
+            AudioError: missing, unreadable or stored features; a segment that the file does not have.
+        """
+        if self.is_packed:
+            return read_header(io.BytesIO(self._bytes()), name=str(self))
+        return read_header(self.path) if self.count is None else self._check_segment()
 
     def _check_segment(self) -> tuple[int, int]:
         """Samples that the file has of the segment, and its rate."""

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.frontend.samples import SAMPLE_RATE
+
+UNIT_SAMPLES = SAMPLE_RATE // 50
+"""Samples of a unit frame: 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)

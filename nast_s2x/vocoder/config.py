@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import Any
 
+from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.frontend.samples import SAMPLE_RATE
-
-UNIT_SAMPLES = SAMPLE_RATE // 50
-"""Samples of a unit frame: 20 ms at 16 kHz."""
 
 # Entries of released configurations that add inputs or layers which this network does not have.
 _UNSUPPORTED = {

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table, unit_record
-from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record
+from nast_s2x.corpus.utterance import Units, Utterance
+from nast_s2x.errors import ConfigError, ManifestError, NastError
 from nast_s2x.files import ResultFile, check_output_folder, digest, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.vocoder.config import check_unit_hash
@@ -28,31 +28,8 @@ RESULTS = ".synthesis.jsonl"
 _GENERATED_LINE = re.compile(r"(T|H|D|Unit)-(\d+)\t")
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """Units of one utterance, perhaps none.
-
-    Attributes:
-        id: name, also of its sound file.
-        units: unit codes without repeats.
-        durations: frames of each; ``None`` to predict them.
-    """
-
-    id: str
-    units: tuple[int, ...]
-    durations: tuple[int, ...] | None = None
-
-
-@dataclass
-class Utterances:
-    """Content of a file of units: utterances, and its bad lines as ``FILE:LINE: reason``."""
-
-    rows: list[Utterance] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-# (line number, its content or what is wrong with it)
-_Lines = Iterable[tuple[int, Utterance | ValueError]]
+# (line number, the utterance or what is wrong with the line)
+_Lines = Iterable[tuple[int, Utterance | NastError]]
 
 
 def read_utterances(
@@ -61,7 +38,7 @@ def read_utterances(
     unit_hash: str | None = None,
     with_durations: bool = False,
     split: str | None = None,
-) -> Utterances:
+) -> Manifest:
     """Read units in one of these formats, recognised by the content of the file.
 
     * units manifest: a table with columns ``id``, ``tgt_audio``[, ``tgt_durations``, ``unit_hash``, ``split``];
@@ -75,6 +52,9 @@ def read_utterances(
         unit_hash: hash of the vocoder's centroids, where known.
         with_durations: read ``tgt_durations``; only units manifests have them.
         split: only rows of this split; only units manifests have splits.
+
+    Returns:
+        the utterances, with different ids that can name files, and the bad lines.
 
     Raises:
         FileNotFoundError: no such file.
@@ -91,7 +71,7 @@ def read_utterances(
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     first = next((line for line in lines if line.strip()), "")
     if path.suffix == ".tsv" or "tgt_audio" in first.split("\t"):
-        return _collected(path, _from_manifest(path, num_units, unit_hash, with_durations, split))
+        return _read_manifest(path, num_units, unit_hash, with_durations, split)
     if with_durations or split is not None:
         raise ManifestError(f"{path} has neither durations nor splits: it is not a units manifest")
     if first.lstrip().startswith("{"):
@@ -101,8 +81,30 @@ def read_utterances(
     return _collected(path, _each(lines, lambda number, line: _utterance(f"line-{number:06d}", line, num_units)))
 
 
-def _collected(path: Path, lines: _Lines) -> Utterances:
-    found, ids = Utterances(), set()
+def _read_manifest(
+    path: Path, num_units: int, unit_hash: str | None, with_durations: bool, split: str | None
+) -> Manifest:
+    read = read_manifest(path, split=split, num_units=num_units, with_durations=with_durations, strict=False)
+    needed = {"id": True, "tgt_audio": True, "tgt_durations": with_durations, "split": split is not None}
+    missing = [name for name, is_needed in needed.items() if is_needed and name not in read.columns]
+    if missing:
+        raise ManifestError(f"{path}:1: no column {', '.join(missing)} (columns: {', '.join(read.columns)})")
+    recorded = unit_record(path).get("hash")
+    found = Manifest(path, [], list(read.problems))
+    for row, line in zip(read.rows, read.lines, strict=True):
+        check_unit_hash((row.units and row.units.hash) or recorded, unit_hash, f"{row.place}: the units")
+        try:
+            _check_id(row.id)
+        except NastError as error:
+            found.problems.append(Problem(line, str(error), str(path)))
+        else:
+            found.rows.append(row)
+    found.problems.sort()
+    return found
+
+
+def _collected(path: Path, lines: _Lines) -> Manifest:
+    found, ids = Manifest(path, []), set()
     for number, content in lines:
         if isinstance(content, Utterance) and content.id in ids:
             content = ManifestError(f"id {content.id!r} appears twice")
@@ -110,7 +112,7 @@ def _collected(path: Path, lines: _Lines) -> Utterances:
             ids.add(content.id)
             found.rows.append(content)
         else:
-            found.problems.append(f"{path}:{number}: {content}")
+            found.problems.append(Problem(number, str(content), str(path)))
     if not found.rows and not found.problems:
         raise ManifestError(f"{path}: no units in it")
     return found
@@ -122,41 +124,21 @@ def _each(lines: Iterable[str], parse: Callable[[int, str], Utterance], skip_bla
             continue
         try:
             yield number, parse(number, line)
-        except ValueError as error:
+        except NastError as error:
             yield number, error
 
 
-def _utterance(name: str, units: str, num_units: int, durations: str | None = None) -> Utterance:
-    codes = parse_units(units, num_units) if units.strip() else ()
-    return Utterance(_file_id(name), codes, None if durations is None else parse_durations(durations, len(codes)))
+def _utterance(name: str, units: str, num_units: int) -> Utterance:
+    _check_id(name)
+    return Utterance(name, units=Units.parse(units, num_units=num_units) if units.strip() else None)
 
 
-def _file_id(name: str) -> str:
-    """An id that can name a file below the output folder."""
+def _check_id(name: str) -> None:
+    """Refuse an id that cannot name a file below the output folder."""
     parts = PurePosixPath(name).parts
     has_bad_character = any(character in name for character in "\0\t\r\n")
     if has_bad_character or not name or name.startswith("/") or ".." in parts or "/".join(parts) != name:
         raise ManifestError(f"id {name!r} cannot name a sound file")
-    return name
-
-
-def _from_manifest(
-    path: Path, num_units: int, unit_hash: str | None, with_durations: bool, split: str | None
-) -> _Lines:
-    required = ["id", "tgt_audio", *(["tgt_durations"] if with_durations else []), *(["split"] if split else [])]
-    rows, recorded = read_table(path, required), unit_record(path).get("hash")
-    for row in rows:
-        if row.problem:
-            yield row.line, ManifestError(row.problem)
-            continue
-        if split is not None and row.cells["split"] != split:
-            continue
-        check_unit_hash(row.cells.get("unit_hash", "").strip() or recorded, unit_hash, f"{path}:{row.line}: the units")
-        durations = row.cells["tgt_durations"] if with_durations else None
-        try:
-            yield row.line, _utterance(row.cells["id"], row.cells["tgt_audio"], num_units, durations)
-        except ValueError as error:
-            yield row.line, error
 
 
 def _from_json(line: str, num_units: int) -> Utterance:
@@ -182,7 +164,7 @@ def _from_generated(lines: Iterable[str], num_units: int) -> _Lines:
         elif match is not None and match[1] == "Unit":
             try:
                 yield number, _utterance(f"Unit-{match[2]}", line[match.end() :], num_units)
-            except ValueError as error:
+            except NastError as error:
                 yield number, error
 
 
@@ -223,6 +205,8 @@ def synthesize_files(
     """
     folder = Path(folder)
     with locked(folder):
+        for partial in folder.rglob(".*.part"):  # of a run that was killed
+            partial.unlink()
         results = ResultFile(folder / RESULTS)
         vocoder_digest = _vocoder_digest(vocoder)
         digests = {utterance.id: _digest(utterance, vocoder_digest) for utterance in utterances}
@@ -237,7 +221,7 @@ def synthesize_files(
             path.unlink(missing_ok=True)
             # Stored before the file has its name: if the run ends between the two, the file is made again.
             results.add(utterance.id, {"made_from": digests[utterance.id], "n_samples": len(samples)})
-            _write(path, samples)
+            write_wav(path, samples)
             report.written += 1
             advance(1)
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,23 +245,19 @@ def _in_batches(
     vocoder: UnitVocoder, utterances: Sequence[Utterance], batch_size: int
 ) -> Iterator[tuple[Utterance, NDArray[np.float32]]]:
     """Utterances with their samples; the longest first, so that a batch holds similar lengths."""
-    ordered = sorted(utterances, key=lambda u: -(sum(u.durations) if u.durations else len(u.units)))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
+    pairs = [(utterance, utterance.units or Units(())) for utterance in utterances]
+    pairs.sort(key=lambda pair: -sum(pair[1].durations or (1,) * len(pair[1].codes)))
+    for start in range(0, len(pairs), batch_size):
+        batch = pairs[start : start + batch_size]
         for with_durations in (True, False):
-            part = [u for u in batch if (u.durations is not None) == with_durations]
-            durations = [u.durations or () for u in part] if with_durations else None
-            yield from zip(part, synthesize(vocoder, [u.units for u in part], durations, batch_size))
+            part = [pair for pair in batch if (pair[1].durations is not None) == with_durations]
+            durations = [units.durations or () for _, units in part] if with_durations else None
+            waveforms = synthesize(vocoder, [units.codes for _, units in part], durations, batch_size)
+            yield from zip((utterance for utterance, _ in part), waveforms)
 
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.wav"
-
-
-def _write(path: Path, samples: NDArray[np.float32]) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    write_wav(partial, samples)
-    os.replace(partial, path)
 
 
 def _is_complete(folder: Path, name: str, results: ResultFile, made_from: str | None = None) -> bool:
@@ -297,7 +277,8 @@ def _vocoder_digest(vocoder: UnitVocoder) -> str:
 
 
 def _digest(utterance: Utterance, vocoder_digest: str) -> str:
-    return digest(vocoder_digest, repr(utterance.units), repr(utterance.durations))[:16]
+    units = utterance.units or Units(())
+    return digest(vocoder_digest, repr(units.codes), repr(units.durations))[:16]
 
 
 def _write_list(path: Path, names: Iterable[str], results: ResultFile) -> None:

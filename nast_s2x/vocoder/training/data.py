@@ -1,152 +1,134 @@
-"""Recordings with their units and durations, cut at random for training."""
+"""Data of vocoder training: recordings with their units and durations, random crops of them, batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from tqdm import tqdm
 
-from nast_s2x.corpus.manifest import parse_durations, parse_units, read_table
-from nast_s2x.errors import AudioError
-from nast_s2x.frontend.audio import declared_samples, load_audio
+from nast_s2x.corpus.audio_ref import AudioRef
+from nast_s2x.corpus.manifest import TARGET_AUDIO, Manifest, read_manifest
+from nast_s2x.corpus.utterance import UNIT_SAMPLES, Units, Utterance
+from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.samples import SAMPLE_RATE
-from nast_s2x.vocoder.config import UNIT_SAMPLES
+from nast_s2x.progress import progress_bar
 
-# Windows that reach past their 20 ms leave a unit frame or two without units, and mp3 headers count their padding too.
+# Units need whole windows, so the last frame or two of a recording may have none; mp3 headers count padding as samples.
 _MISSING_FRAMES, _SURPLUS_FRAMES = 2, 6
 
 
-@dataclass(frozen=True)
-class UnitRecording:
-    """One recording: its file and what it says.
-
-    Attributes:
-        id: name.
-        audio: path of the recording.
-        units: reduced units.
-        durations: unit frames of each.
-    """
-
-    id: str
-    audio: Path
-    units: NDArray[np.int64]
-    durations: NDArray[np.int64]
-
-    @property
-    def num_frames(self) -> int:
-        """Unit frames."""
-        return int(self.durations.sum())
-
-
-@dataclass(frozen=True)
-class UnitManifest:
-    """Recordings of a units manifest by split, and the hash of the centroids that its units come from."""
-
-    splits: dict[str, list[UnitRecording]]
-    unit_hash: str | None
-
-
 def read_units_manifest(
-    path: str | Path, num_units: int, audio_column: str = "tgt_speech", splits: Sequence[str] | None = None
-) -> UnitManifest:
-    """Read the manifest that ``nast-s2x units extract`` writes.
+    path: str | Path, num_units: int, audio_column: str = TARGET_AUDIO, splits: Collection[str] | None = None
+) -> Manifest:
+    """Read the recordings of a units manifest, which ``nast-s2x units extract`` writes.
 
     Args:
-        path: tab-separated table with ``id``, the audio column, ``tgt_audio``, ``tgt_durations``, and optionally
-            ``split`` (all rows are "train" without) and ``unit_hash``. Relative audio paths start at its folder.
-        num_units: K; every unit must be below.
-        audio_column: column that names the recordings the units were taken from.
+        path: table with the audio column, ``tgt_audio`` and ``tgt_durations``, and optionally ``id``, ``split`` and
+            ``unit_hash``.
+        num_units: number of units K.
+        audio_column: column of the recordings that the units were extracted from.
         splits: only these, ``None`` = all.
 
     Raises:
-        FileNotFoundError: no such manifest.
-        ValueError: names the file, the line and what is wrong with it.
+        FileNotFoundError, ManifestError: as for :func:`~nast_s2x.corpus.manifest.read_manifest`.
     """
-    path = Path(path)
-    found: dict[str, list[UnitRecording]] = {}
-    hashes: set[str] = set()
-    for row in read_table(path, required=("id", audio_column, "tgt_audio", "tgt_durations")):
-        try:
-            if row.problem:
-                raise ValueError(row.problem)
-            split = row.cells.get("split", "train")
-            if splits is None or split in splits:
-                found.setdefault(split, []).append(_recording(row.cells, path.parent, num_units, audio_column))
-                hashes.add(row.cells.get("unit_hash", ""))
-        except ValueError as error:
-            raise ValueError(f"{path}:{row.line}: {error}") from error
-    if len(hashes) > 1:
-        names = ", ".join(name or "(not recorded)" for name in sorted(hashes))
-        raise ValueError(f"{path}: units of different centroids in one manifest: {names}")
-    return UnitManifest(found, next(iter(hashes), "") or None)
+    return read_manifest(
+        path,
+        required=(audio_column, "tgt_audio", "tgt_durations"),
+        split=splits,
+        target_audio=audio_column,
+        num_units=num_units,
+        with_durations=True,
+    )
 
 
-def _recording(cells: dict[str, str], folder: Path, num_units: int, audio_column: str) -> UnitRecording:
-    units = parse_units(cells["tgt_audio"], num_units)
-    durations = parse_durations(cells["tgt_durations"], len(units))
-    audio = cells[audio_column].strip()
-    if not audio:
-        raise ValueError(f"no recording in column {audio_column}")
-    return UnitRecording(cells["id"], folder / audio, np.array(units), np.array(durations))
+def audio_of(row: Utterance) -> AudioRef:
+    """The recording that the units of a row were extracted from."""
+    assert row.target_audio is not None, "rows are read with their recording"
+    return row.target_audio
 
 
-def check_recordings(recordings: Sequence[UnitRecording], progress: bool = False) -> None:
-    """Compare the length of every sound file (its header) with its units.
+def units_of(row: Utterance) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Unit codes (N,) and their durations (N,)."""
+    units = row.units or Units(())
+    return np.array(units.codes, np.int64), np.array(units.durations, np.int64)
+
+
+def num_unit_frames(row: Utterance) -> int:
+    """Sum of a row's durations."""
+    return sum((row.units and row.units.durations) or ())
+
+
+def check_recordings(rows: Sequence[Utterance], show: bool = False) -> None:
+    """Compare the length of every recording, from the header of its file, with its units.
+
+    Args:
+        show: show a progress bar.
 
     Raises:
         AudioError: missing, unreadable or without samples; names the file.
-        ValueError: longer or shorter than its durations by more than a few unit frames; names id, file and lengths.
+        ManifestError: longer or shorter than its durations by more than a few unit frames; names id, file and lengths.
     """
-    for recording in tqdm(recordings, "checking recordings", disable=not progress, leave=False):
-        _check_length(recording, declared_samples(recording.audio, SAMPLE_RATE))
+    with progress_bar(len(rows), "checking recordings", "recording", show) as bar:
+        for row in rows:
+            _check_length(row)
+            bar.update()
 
 
-def _check_length(recording: UnitRecording, samples: int) -> None:
+def _check_length(row: Utterance) -> None:
+    audio, frames = audio_of(row), num_unit_frames(row)
+    samples, rate = audio.header()
+    samples = samples * SAMPLE_RATE // rate
     if samples == 0:
-        raise AudioError(f"{recording.audio}: the recording has no samples")
-    frames = recording.num_frames
+        raise AudioError(f"{audio}: the recording has no samples")
     if not -_MISSING_FRAMES * UNIT_SAMPLES <= samples - frames * UNIT_SAMPLES <= _SURPLUS_FRAMES * UNIT_SAMPLES:
-        raise ValueError(
-            f"{recording.id}: {recording.audio} has {samples} samples ({samples / UNIT_SAMPLES:.1f} unit frames), its "
-            f"durations sum to {frames} frames: units of another recording, or durations that are not frames of 20 ms"
+        raise ManifestError(
+            f"{row.id}: {audio} has {samples} samples ({samples / UNIT_SAMPLES:.1f} unit frames), its durations sum to "
+            f"{frames} frames: units of another recording, or durations that are not frames of 20 ms"
         )
 
 
-def load_recording(recording: UnitRecording, start: int = 0, frames: int | None = None) -> NDArray[np.float32]:
-    """Samples of unit frames ``start`` to ``start + frames`` (to the end by default), 320 of each.
+def load_recording(row: Utterance, start: int = 0, frames: int | None = None) -> NDArray[np.float32]:
+    """Samples of the unit frames ``start`` to ``start + frames`` (to the end by default), 320 of each.
 
-    What the file lacks at its end is filled with zeros.
+    Samples that the recording lacks at its end are zeros.
 
     Raises:
-        AudioError: unreadable, without samples, or with samples that are not finite; names the file.
+        AudioError: unreadable, or with samples that are not finite; names the file.
     """
-    frames = recording.num_frames - start if frames is None else frames
-    first, count = start * UNIT_SAMPLES, frames * UNIT_SAMPLES
-    available = max(0, min(count, declared_samples(recording.audio) - first))
-    if soundfile.info(str(recording.audio)).samplerate == SAMPLE_RATE:
-        samples = load_audio(recording.audio, start=first, frames=available) if available else np.zeros(0, np.float32)
-    else:
-        samples = load_audio(recording.audio)[first : first + count]
+    frames = num_unit_frames(row) - start if frames is None else frames
+    count = frames * UNIT_SAMPLES
+    samples = _decode(audio_of(row), start * UNIT_SAMPLES, count)
     return np.pad(samples, (0, count - len(samples)))
+
+
+def _decode(audio: AudioRef, first: int, count: int) -> NDArray[np.float32]:
+    """Samples ``first`` to ``first + count`` at 16 kHz, as far as there are any; no others are read where possible."""
+    available, rate = audio.header()
+    if audio.is_packed or rate != SAMPLE_RATE:
+        return audio.samples()[first : first + count]
+    count = min(count, available - first)
+    if count <= 0:
+        return np.zeros(0, np.float32)
+    return load_audio(audio.path, name=str(audio), start=audio.start + first, frames=count)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A piece of a recording.
+    """A random part of a recording.
 
     Attributes:
-        frames: (T,) unit of each frame of the window: the crop and its neighbours on both sides; 0 behind the end.
+        frames: (T,) unit of each frame of the window: the crop with context on both sides; 0 past the end.
         length: frames of the window that the recording has.
         offset: frame of the window at which the crop begins.
-        samples: (320 * crop,) waveform of the crop; zeros behind the end.
+        samples: (320 * crop,) waveform of the crop; zeros past the end.
         units, durations: (N,) of the whole recording.
     """
 
@@ -159,17 +141,17 @@ class Crop:
 
 
 class CropDataset(Dataset[Crop]):
-    """Random crops that start at unit frames; inside a recording the generator sees the crop's real neighbours.
+    """Random crops that start at unit frames, with the frames around them as context.
 
-    Items are asked for by (recording, seed): the same pair gives the same crop in every process.
+    An item is named by (recording, seed): the same pair gives the same crop in every process.
 
     Args:
-        recordings: at least one.
+        recordings: at least one row of a units manifest.
         crop_frames: unit frames of a crop.
-        context_frames: unit frames before and after it that the generator also reads.
+        context_frames: unit frames before and after a crop that the generator also receives.
     """
 
-    def __init__(self, recordings: Sequence[UnitRecording], crop_frames: int, context_frames: int) -> None:
+    def __init__(self, recordings: Sequence[Utterance], crop_frames: int, context_frames: int) -> None:
         self.recordings, self.crop_frames, self.context_frames = list(recordings), crop_frames, context_frames
 
     def __len__(self) -> int:
@@ -178,29 +160,34 @@ class CropDataset(Dataset[Crop]):
     def __getitem__(self, item: tuple[int, int]) -> Crop:
         index, seed = item
         recording = self.recordings[index]
-        total, window = recording.num_frames, self.crop_frames + 2 * self.context_frames
+        units, durations = units_of(recording)
+        total, window = int(durations.sum()), self.crop_frames + 2 * self.context_frames
         start = int(np.random.default_rng(seed).integers(max(0, total - self.crop_frames) + 1))
-        # At the edges of a recording the window has no neighbours to show, as in synthesis.
+        # At the edges of a recording the window is shifted inwards, so that the network meets edges as in synthesis.
         first = min(max(0, start - self.context_frames), max(0, total - window))
-        frames = np.repeat(recording.units, recording.durations)[first : first + window]
+        frames = np.repeat(units, durations)[first : first + window]
         length = len(frames)
         return Crop(
             frames=torch.from_numpy(np.pad(frames, (0, window - length))),
             length=length,
             offset=start - first,
             samples=torch.from_numpy(load_recording(recording, start, self.crop_frames)),
-            units=torch.from_numpy(recording.units),
-            durations=torch.from_numpy(recording.durations),
+            units=torch.from_numpy(units),
+            durations=torch.from_numpy(durations),
         )
 
 
 @dataclass
 class CropBatch:
-    """Crops put together.
+    """Several crops; fields as in :class:`Crop`.
 
     Attributes:
-        frames: (B, T); lengths: (B,) or ``None`` where all are whole; offsets: (B,); samples: (B, n).
-        units, durations: (B, N) with 0 behind ``unit_lengths`` (B,).
+        frames: (B, T).
+        lengths: (B,); ``None`` if every window is complete.
+        offsets: (B,).
+        samples: (B, n).
+        units, durations: (B, N) with 0 past ``unit_lengths``.
+        unit_lengths: (B,).
     """
 
     frames: Tensor
@@ -224,7 +211,7 @@ class CropBatch:
 
 
 def collate(crops: Sequence[Crop]) -> CropBatch:
-    """Crops of one dataset -> :class:`CropBatch`."""
+    """Batch crops of one dataset."""
     lengths = torch.tensor([crop.length for crop in crops])
     pad = torch.nn.utils.rnn.pad_sequence
     return CropBatch(
@@ -239,14 +226,13 @@ def collate(crops: Sequence[Crop]) -> CropBatch:
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
-    """The batches of updates ``start`` to ``stop`` of one rank, a function of (seed, update, rank) alone.
+    """Batches of the updates ``start`` to ``stop`` for one process; each follows from (seed, update, rank) alone.
 
-    Each pass shuffles the recordings anew; the ranks share out each batch, so that all together see what a single
-    process with the whole batch would see.
+    Each pass over the recordings has its own order. Together the processes read the batches of a single process.
 
     Args:
-        num_items: recordings.
-        batch_size: crops of an update, all ranks together; divisible by ``world_size``.
+        num_items: number of recordings.
+        batch_size: crops per update over all processes; divisible by ``world_size``.
     """
 
     def __init__(

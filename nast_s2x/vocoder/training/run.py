@@ -24,7 +24,10 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from nast_s2x.checkpoints.safe_load import safe_load
-from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError
+from nast_s2x.corpus.manifest import Manifest
+from nast_s2x.corpus.packing import file_stem
+from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError, NastError
 from nast_s2x.files import check_output_folder, locked, open_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.progress import progress_bar
@@ -35,11 +38,11 @@ from nast_s2x.vocoder.training.data import (
     CropBatch,
     CropDataset,
     StepBatches,
-    UnitManifest,
-    UnitRecording,
     check_recordings,
     collate,
     load_recording,
+    num_unit_frames,
+    units_of,
 )
 from nast_s2x.vocoder.training.losses import MelSpectrogram
 from nast_s2x.vocoder.training.settings import TrainingSettings
@@ -121,7 +124,7 @@ class _Run:
 
     trainer: VocoderTrainer
     data: CropDataset
-    dev: Sequence[UnitRecording]
+    dev: Sequence[Utterance]
     options: RunOptions
     journal: _Journal
     waiting: distributed.ProcessGroup | None
@@ -143,7 +146,7 @@ def joined_processes(device: torch.device, timeout: timedelta | None = None) -> 
             distributed.destroy_process_group()
 
 
-def train(config: VocoderConfig, settings: TrainingSettings, manifest: UnitManifest, options: RunOptions) -> Path:
+def train(config: VocoderConfig, settings: TrainingSettings, manifest: Manifest, options: RunOptions) -> Path:
     """Train a vocoder, or continue the training in ``options.output``; returns the vocoder folder.
 
     Raises:
@@ -152,14 +155,10 @@ def train(config: VocoderConfig, settings: TrainingSettings, manifest: UnitManif
         OSError: a file cannot be written.
     """
     config = _with_hash(config, manifest)
-    recordings = manifest.splits.get(options.train_split, [])
-    if not recordings:
-        raise ManifestError(f"no recordings of split {options.train_split!r}; there are: {', '.join(manifest.splits)}")
+    recordings, dev = _recordings(manifest, options)
     rank, size = world()
     if settings.batch_size % size:
         raise ConfigError(f"batch_size {settings.batch_size} cannot be divided among {size} processes")
-    dev = [r for r in manifest.splits.get(options.dev_split, []) if r.num_frames >= _SHORTEST_DEV_FRAMES]
-    dev = dev[: options.dev_recordings]
     waiting = distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT) if size > 1 else None
     with locked(options.output) if rank == 0 else contextlib.nullcontext():
         if rank == 0:
@@ -176,18 +175,29 @@ def train(config: VocoderConfig, settings: TrainingSettings, manifest: UnitManif
     return options.output / SUBFOLDER
 
 
-def _with_hash(config: VocoderConfig, manifest: UnitManifest) -> VocoderConfig:
-    check_unit_hash(config.unit_hash, manifest.unit_hash, "the configuration's units", "the manifest's")
-    return replace(config, unit_hash=manifest.unit_hash or config.unit_hash)
+def _with_hash(config: VocoderConfig, manifest: Manifest) -> VocoderConfig:
+    found = manifest.unit_hash()
+    check_unit_hash(config.unit_hash, found, "the configuration's units", "the manifest's")
+    return replace(config, unit_hash=found or config.unit_hash)
 
 
-def _check_all(recordings: Sequence[UnitRecording], waiting: distributed.ProcessGroup | None) -> None:
+def _recordings(manifest: Manifest, options: RunOptions) -> tuple[list[Utterance], list[Utterance]]:
+    """Rows to train on, all rows in a table without splits, and rows to evaluate on."""
+    train = [row for row in manifest if row.split == options.train_split or "split" not in manifest.columns]
+    if not train:
+        splits = ", ".join(sorted({row.split for row in manifest}))
+        raise ManifestError(f"{manifest.path}: no recordings of split {options.train_split!r}; there are: {splits}")
+    dev = [row for row in manifest if row.split == options.dev_split and num_unit_frames(row) >= _SHORTEST_DEV_FRAMES]
+    return train, dev[: options.dev_recordings]
+
+
+def _check_all(recordings: Sequence[Utterance], waiting: distributed.ProcessGroup | None) -> None:
     """Check the recordings, each process its part; an error is raised in all of them."""
     rank, size = world()
     problem: Exception | None = None
     try:
-        check_recordings(recordings[rank::size], progress=rank == 0)
-    except (ValueError, OSError) as error:
+        check_recordings(recordings[rank::size], show=rank == 0)
+    except (NastError, OSError) as error:
         problem = error
     for found in _gathered(problem, waiting):
         if found is not None:
@@ -283,7 +293,7 @@ def _evaluate(model: UnitVocoder, run: _Run) -> list[tuple[dict[str, float], NDA
 
 
 @torch.inference_mode()
-def measure(model: UnitVocoder, recording: UnitRecording, floor: float) -> tuple[dict[str, float], NDArray[np.float32]]:
+def measure(model: UnitVocoder, recording: Utterance, floor: float) -> tuple[dict[str, float], NDArray[np.float32]]:
     """Synthesize a recording from its true units and durations (copy-synthesis), and measure the errors.
 
     Args:
@@ -295,13 +305,14 @@ def measure(model: UnitVocoder, recording: UnitRecording, floor: float) -> tuple
         ``mel_error``, the mean absolute difference of 80 log-mel energies, and ``duration_error``, the mean absolute
         error of predicted durations in frames (if the vocoder predicts durations); and the samples (320 * frames,).
     """
-    frames = torch.from_numpy(np.repeat(recording.units, recording.durations))
+    units, durations = units_of(recording)
+    frames = torch.from_numpy(np.repeat(units, durations))
     copy = model(frames[None].to(model.device))[0].float().cpu()
     pair = MelSpectrogram(floor=floor)(torch.stack([torch.from_numpy(load_recording(recording)), copy]))
     values = {"mel_error": float((pair[0] - pair[1]).abs().mean())}
     if model.dur_predictor is not None:
-        predicted = model.durations(torch.from_numpy(recording.units)[None].to(model.device))[0].cpu().numpy()
-        values["duration_error"] = float(np.abs(predicted - recording.durations).mean())
+        predicted = model.durations(torch.from_numpy(units)[None].to(model.device))[0].cpu().numpy()
+        values["duration_error"] = float(np.abs(predicted - durations).mean())
     return values, copy.numpy()
 
 
@@ -309,10 +320,11 @@ def _write_samples(run: _Run, copies: Sequence[NDArray[np.float32]]) -> None:
     """``ID_UPDATE.wav`` for each dev recording and, once, ``ID_original.wav``."""
     folder = run.options.output / "samples"
     for recording, copy in zip(run.dev, copies, strict=True):
-        original = folder / f"{recording.id}_original.wav"
+        name = file_stem(recording.id)
+        original = folder / f"{name}_original.wav"
         if not original.exists():
             write_wav(original, load_recording(recording))
-        write_wav(folder / f"{recording.id}_{run.trainer.update:07d}.wav", copy)
+        write_wav(folder / f"{name}_{run.trainer.update:07d}.wav", copy)
 
 
 def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -357,7 +369,7 @@ def _open_journal(options: RunOptions) -> _Journal:
 def _card(run: _Run, model: UnitVocoder) -> str:
     config, settings, update = run.trainer.config, run.trainer.settings, run.trainer.update
     recordings, start = run.data.recordings, settings.adversarial_from
-    hours = sum(recording.num_frames for recording in recordings) * UNIT_SAMPLES / SAMPLE_RATE / 3600
+    hours = sum(map(num_unit_frames, recordings)) * UNIT_SAMPLES / SAMPLE_RATE / 3600
     crop = settings.crop_frames * UNIT_SAMPLES / SAMPLE_RATE
     size = sum(parameter.numel() for parameter in model.parameters())
     lines = [

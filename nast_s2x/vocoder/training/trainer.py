@@ -145,10 +145,7 @@ class VocoderTrainer:
             self.networks["discriminators"] = self.discriminators
             self._passes["discriminators"] = _DiscriminatorPass(self.discriminators, amp)
         if world()[1] > 1:
-            # Buffers (of spectral norm) follow from the weights alone and are equal in all processes.
-            self._passes = {
-                name: DistributedDataParallel(one, broadcast_buffers=False) for name, one in self._passes.items()
-            }
+            self._passes = {name: DistributedDataParallel(one) for name, one in self._passes.items()}
         self.mel_loss = MelLoss(settings.mel_resolutions, settings.floor).to(self.device)
         self.stft_loss = StftLoss(settings.stft_resolutions, settings.floor).to(self.device)
         self.scalers = {name: torch.amp.GradScaler(self.device.type, enabled=amp) for name in self.networks}
