@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from nast_s2x.corpus.audio_ref import AudioRef
+from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import AudioError, ConfigError
 from nast_s2x.frontend.fbank import NUM_BINS, fbank
 from nast_s2x.frontend.samples import SAMPLE_RATE
 
-UNIT_SAMPLES = SAMPLE_RATE // 50
-"""Samples of a unit frame: 20 ms."""
 DEFAULT_LAYER = 11
 """Layer of mHuBERT that published units come from (Lee et al., 2022)."""
 WINDOW_SECONDS = 30.0

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.frontend.speech_models import VARIANCE_FLOOR, frame_samples, normalize_samples
-from nast_s2x.units.features import UNIT_SAMPLES
 
 
 class TransformerFeatures:
