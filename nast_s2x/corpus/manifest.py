@@ -14,16 +14,16 @@ A caller that gives ``root`` replaces all three.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
-from nast_s2x.corpus.data_folder import read_audio_root
+from nast_s2x.corpus.audio_ref import AnyPath
+from nast_s2x.corpus.columns import RowReader, audio_folders, cell_writers, find_audio
 from nast_s2x.corpus.utterance import Units, Utterance, parse_durations, parse_units, unit_string  # noqa: F401
 from nast_s2x.errors import AudioError, ManifestError
-from nast_s2x.files import read_json, write_atomic
+from nast_s2x.files import open_atomic, read_json
 
 TARGET_AUDIO = "tgt_speech"
 """Usual name of the column with recordings of the target speech."""
@@ -127,7 +127,7 @@ def read_manifest(
     """
     path = Path(path)
     header, lines = _read_lines(path, required, whole)
-    reader = _RowReader(path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files)
+    reader = RowReader(path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files)
     wanted = {split} if isinstance(split, str) else None if split is None else set(split)
     only = split if isinstance(split, str) else ""
     result = Manifest(path, [], [], tuple(header), [])
@@ -185,7 +185,7 @@ def read_lists(
     for number, (path, text, string) in enumerate(zip(paths, texts, strings, strict=True), start=1):
         file: AnyPath = source
         try:
-            audio = _find_audio(path, folders, check_files)
+            audio = find_audio(path, folders, check_files)
             file = units or source
             codes = None if string is None else Units.parse(string)
         except (ManifestError, AudioError) as error:
@@ -229,31 +229,21 @@ def write_manifest(
     """
     path = Path(path)
     folder = os.path.realpath(root if root is not None else path.parent)
-    writers = _cell_writers(folder, target_audio)
+    writers = cell_writers(folder, target_audio)
     if columns is None:
         rows = list(rows)
         extra = dict.fromkeys(name for row in rows for name in row.extra or ())
         filled = {name for name, write in writers.items() if name == "id" or any(write(row) for row in rows)}
         columns = [name for name in writers if name in filled and (name != "tgt_n_frames" or "tgt_audio" in filled)]
         columns += [name for name in extra if name not in columns]
-    lines = ["\t".join(columns)]
-    for row in rows:
-        cells = [writers[name](row) if name in writers else (row.extra or {}).get(name, "") for name in columns]
-        broken = next((cell for cell in cells if any(mark in cell for mark in "\t\n\r")), None)
-        if broken is not None:
-            raise ManifestError(f"{path}: id {row.id!r}: a cell cannot hold a tab or a line break: {broken!r}")
-        lines.append("\t".join(cells))
-    write_atomic(path, "\n".join(lines) + "\n")
-
-
-def audio_folders(table: AnyPath, root: AnyPath | None = None) -> tuple[str, ...]:
-    """Folders where relative audio paths of a table may start, absolute, in the order of the module's docstring."""
-    if root is not None:
-        return (os.path.abspath(root),)
-    beside = os.path.dirname(os.path.abspath(table))
-    real = os.path.dirname(os.path.realpath(table))
-    found = [read_audio_root(beside), beside, *([] if os.path.realpath(beside) == real else [real]), os.getcwd()]
-    return tuple(dict.fromkeys(os.path.abspath(folder) for folder in found if folder is not None))
+    with open_atomic(path) as file:
+        file.write("\t".join(columns) + "\n")
+        for row in rows:
+            cells = [writers[name](row) if name in writers else (row.extra or {}).get(name, "") for name in columns]
+            broken = next((cell for cell in cells if any(mark in cell for mark in "\t\n\r")), None)
+            if broken is not None:
+                raise ManifestError(f"{path}: id {row.id!r}: a cell cannot hold a tab or a line break: {broken[:80]!r}")
+            file.write("\t".join(cells) + "\n")
 
 
 def unit_record(manifest: AnyPath) -> dict[str, Any]:
@@ -303,86 +293,6 @@ def _cells(header: list[str], lines: list[str]) -> Iterator[tuple[int, dict[str,
             yield number, dict(zip(header, cells)) if fits else f"has {len(cells)} columns, the header {len(header)}"
 
 
-@dataclass
-class _RowReader:
-    """Cells to :class:`Utterance`; the arguments are those of :func:`read_manifest`."""
-
-    path: Path
-    header: list[str]
-    required: Sequence[str]
-    root: AnyPath | None
-    target_audio: str
-    num_units: int | None
-    with_durations: bool
-    keep_extra: bool
-    check_files: bool
-
-    def __post_init__(self) -> None:
-        self.folders = audio_folders(self.path, self.root)
-        self.found: dict[str, Path] = {}  # of archives, which many rows name
-        known = {*_cell_writers("", self.target_audio), "tgt_n_frames"}
-        self.others = [name for name in self.header if name not in known] if self.keep_extra else []
-
-    def read(self, line: int, cells: dict[str, str] | str, split: str) -> Utterance:
-        """Raises :class:`ManifestError` or :class:`AudioError`."""
-        if isinstance(cells, str):
-            raise ManifestError(cells)
-        if any("\r" in cell for cell in cells.values()):
-            raise ManifestError("a carriage return inside the line")
-        empty = [name for name in self.required if not cells[name].strip()]
-        if empty:
-            raise ManifestError(f"empty {', '.join(empty)}")
-        values = {name: cell.strip(" ") for name, cell in cells.items()}
-        audio, target_audio = (self._audio(values.get(name, "")) for name in ("audio", self.target_audio))
-        recording = audio or target_audio
-        return Utterance(
-            id=values.get("id") or (recording.name if recording else ""),
-            split=split,
-            audio=audio,
-            num_frames=_whole_number(values.get("n_frames", "")),
-            source_text=values.get("src_text", ""),
-            target_text=values.get("tgt_text", ""),
-            target_audio=target_audio,
-            units=self._units(values),
-            extra={name: values[name] for name in self.others} if self.keep_extra else None,
-            place=f"{self.path}:{line}",
-        )
-
-    def _audio(self, text: str) -> AudioRef | None:
-        if not text:
-            return None
-        name, colon, place = text.partition(".zip:")
-        if colon and name in self.found:
-            start, _, count = place.partition(":")
-            if start.isdecimal() and count.isdecimal():
-                return AudioRef(self.found[name], int(start), int(count), not os.path.isabs(name))
-        audio = _find_audio(text, self.folders, self.check_files)
-        if colon and audio.is_packed:
-            self.found[name] = audio.path
-        return audio
-
-    def _units(self, values: Mapping[str, str]) -> Units | None:
-        if not values.get("tgt_audio"):
-            return None
-        durations = values.get("tgt_durations") if self.with_durations else None
-        return Units.parse(values["tgt_audio"], durations, values.get("unit_hash"), self.num_units)
-
-
-def _find_audio(text: str, folders: Sequence[str], check_file: bool) -> AudioRef:
-    audio = AudioRef.parse(text, *folders)
-    problem = audio.problem() if check_file else None
-    if problem is None:
-        return audio
-    others = [] if os.path.isabs(text) else [str(AudioRef.parse(text, folder).path) for folder in folders[1:]]
-    raise AudioError(problem + (f" (nor {' nor '.join(others)})" if others else ""))
-
-
-def _whole_number(text: str) -> int | None:
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 16):
-        raise ManifestError(f"n_frames must be a whole number, not {text[:40]!r}")
-    return int(text) if text else None
-
-
 def _no_row(wanted: Collection[str] | None, splits: Collection[str]) -> str:
     if not wanted or not splits:
         return "there is no row"
@@ -409,37 +319,6 @@ def _parallel_lines(source: Path, paths: Sequence[str], other: AnyPath | None, w
     if len(lines) != len(paths):
         raise ManifestError(f"{source} has {len(paths)} lines, {other} has {len(lines)}: they do not belong together")
     return lines
-
-
-def audio_cell(audio: AudioRef | None, folder: str) -> str:
-    """A reference as text: relative to ``folder`` where a table named it by a relative path, else absolute.
-
-    Args:
-        folder: an absolute path, symbolic links resolved.
-    """
-    if audio is None or not (audio.relative or not audio.path.is_absolute()):
-        return str(audio or "")
-    # Without `..`, which leads elsewhere behind a symbolic link.
-    parent = os.path.realpath(audio.path.parent) if os.pardir in audio.path.parts else audio.path.parent
-    path = os.path.relpath(os.path.join(os.path.abspath(parent), audio.path.name), folder)
-    return str(AudioRef(Path(path), audio.start, audio.count))
-
-
-def _cell_writers(folder: str, target_audio: str) -> dict[str, Callable[[Utterance], str]]:
-    """Column -> its cell of a row, in the usual order of columns."""
-    return {
-        "id": lambda row: row.id,
-        "audio": lambda row: audio_cell(row.audio, folder),
-        "n_frames": lambda row: "" if row.num_frames is None else str(row.num_frames),
-        "src_text": lambda row: row.source_text,
-        "tgt_text": lambda row: row.target_text,
-        "split": lambda row: row.split,
-        target_audio: lambda row: audio_cell(row.target_audio, folder),
-        "tgt_audio": lambda row: str(row.units or ""),
-        "tgt_n_frames": lambda row: str(len(row.units.codes)) if row.units else "0",
-        "tgt_durations": lambda row: unit_string(row.units.durations or ()) if row.units else "",
-        "unit_hash": lambda row: (row.units.hash if row.units else None) or "",
-    }
 
 
 # Until the last of their callers is converted.

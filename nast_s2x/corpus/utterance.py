@@ -88,6 +88,19 @@ def unit_string(codes: Iterable[int]) -> str:
     return " ".join(map(str, codes))
 
 
+class _Numbers(dict[str, int]):
+    """Whole numbers by their text. Equal numbers are one object, so that units take 8 bytes each."""
+
+    def __missing__(self, word: str) -> int:
+        if not (word.isascii() and word.isdecimal() and len(word) < 10):
+            raise KeyError(word)
+        number = int(word)
+        return self.setdefault(word, number) if len(self) < 1 << 16 else number
+
+
+_NUMBERS = _Numbers()
+
+
 def parse_units(text: str, num_units: int | None = None) -> tuple[int, ...]:
     """Parse a unit string such as "71 12 993".
 
@@ -98,28 +111,31 @@ def parse_units(text: str, num_units: int | None = None) -> tuple[int, ...]:
     Raises:
         ManifestError: empty, not whole numbers, or a code outside 0..K-1.
     """
-    words = text.split()
-    if not words:
+    try:
+        units = tuple(map(_NUMBERS.__getitem__, text.split()))
+    except KeyError as error:
+        raise ManifestError(f"unit string holds {error.args[0][:40]!r}, which is not a unit code") from None
+    if not units:
         raise ManifestError("empty unit string")
-    bad = next((word for word in words if not (word.isascii() and word.isdecimal() and len(word) < 10)), None)
-    if bad is not None:
-        raise ManifestError(f"unit string holds {bad[:40]!r}, which is not a unit code")
-    units = tuple(int(word) for word in words)
     if num_units is not None and max(units) >= num_units:
         raise ManifestError(f"unit {max(units)} is outside 0..{num_units - 1}")
     return units
 
 
 def parse_durations(text: str, count: int) -> tuple[int, ...]:
-    """Durations such as "3 1 2".
+    """Parse durations such as "3 1 2".
 
     Raises:
         ManifestError: not whole numbers from 1, or not ``count`` of them.
     """
     words = text.split()
-    bad = next((w for w in words if not (w.isascii() and w.isdecimal() and len(w) < 10 and int(w))), None)
+    try:
+        durations = tuple(map(_NUMBERS.__getitem__, words))
+        bad = words[durations.index(0)] if 0 in durations else None
+    except KeyError as error:
+        bad = error.args[0]
     if bad is not None:
         raise ManifestError(f"tgt_durations must be whole numbers of frames, 1 or more, but hold {bad[:40]!r}")
     if len(words) != count:
         raise ManifestError(f"{len(words)} durations for {count} units")
-    return tuple(map(int, words))
+    return durations

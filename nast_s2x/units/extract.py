@@ -18,16 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
-from nast_s2x.corpus.manifest import (
-    RECORD_SUFFIX,
-    TARGET_AUDIO,
-    Manifest,
-    Problem,
-    audio_cell,
-    audio_folders,
-    read_manifest,
-    write_manifest,
-)
+from nast_s2x.corpus.columns import audio_cell, audio_folders
+from nast_s2x.corpus.manifest import RECORD_SUFFIX, TARGET_AUDIO, Manifest, Problem, read_manifest, write_manifest
 from nast_s2x.corpus.utterance import Units, Utterance, unit_string
 from nast_s2x.errors import AudioError, ConfigError, ManifestError, NastError
 from nast_s2x.files import ResultFile, digest, file_digest, locked, read_json, resumable_map, write_json
