@@ -24,6 +24,11 @@ class _Lines(tqdm):
 
         return write
 
+    def close(self) -> None:
+        if not self.disable:
+            self.refresh()  # the last state
+        super().close()
+
 
 def progress_bar(total: int, what: str, unit: str = "utt", show: bool = True, initial: int = 0) -> tqdm:
     """A tqdm bar on stderr: ``update(n)``, a context manager.
@@ -36,4 +41,4 @@ def progress_bar(total: int, what: str, unit: str = "utt", show: bool = True, in
     values: dict[str, Any] = {"total": total, "desc": what, "unit": unit, "initial": initial, "disable": not show}
     if sys.stderr.isatty():
         return tqdm(**values)
-    return _Lines(**values, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, dynamic_ncols=False, ncols=100)
+    return _Lines(**values, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, ncols=100, leave=False)

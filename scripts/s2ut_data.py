@@ -30,7 +30,7 @@ from nast_s2x.labels import (
 
 UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 TEXT_HEADER = ("id", "tgt_text")
-# The masks of configs/tiny_espeak.sh.
+# The masks of configs/tiny_espeak.yaml.
 SPECAUGMENT = {
     "time_warp_W": 0,
     "freq_mask_N": 1,

@@ -15,6 +15,7 @@ import nast_s2x
 from nast_s2x.cli import doctor
 from nast_s2x.cli import main as command
 from nast_s2x.cli.main import SUBCOMMANDS, build_parser, main
+from nast_s2x.errors import NastError
 
 TRAIN_ONLY = "nast_s2x_needs_this_missing_package"
 
@@ -64,13 +65,24 @@ def use_subcommand(monkeypatch: pytest.MonkeyPatch, run: Callable[[argparse.Name
 
 def test_errors_are_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(args: argparse.Namespace) -> int:
-        raise ValueError("the thing must be round, not 7")
+        raise NastError("the thing must be round, not 7")
 
     use_subcommand(monkeypatch, fail)
     assert main(["probe"]) == 1
     assert capsys.readouterr().err == "nast-s2x probe: error: the thing must be round, not 7\n"
     monkeypatch.setenv(command.TRACEBACK_VARIABLE, "1")
-    with pytest.raises(ValueError, match="round"):
+    with pytest.raises(NastError, match="round"):
+        main(["probe"])
+
+
+def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ValueError of torch or of this package is no mistake of the user."""
+
+    def fail(args: argparse.Namespace) -> int:
+        raise ValueError("shapes do not match")
+
+    use_subcommand(monkeypatch, fail)
+    with pytest.raises(ValueError, match="shapes"):
         main(["probe"])
 
 

@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from espeak_fr_en import ablation  # noqa: E402
 
+from nast_s2x.training import read_recipe  # noqa: E402
+
 SETTINGS = {
     "source": {"path": "s", "sha256": "1"},
     "target": {"path": "t", "sha256": "2"},
@@ -77,8 +79,8 @@ def output(tmp_path: Path) -> Path:
 def test_every_variant_is_a_stage_of_the_recipe_and_is_evaluated_at_every_chunk_size() -> None:
     train, *others, compare = ablation.commands(*map(Path, ("corpus", "data", "save", "out")))
     assert train == shlex.split("bash scripts/train.sh ablation --data data --save save")
-    stages = next(line for line in (ROOT / "configs/ablation.sh").read_text().splitlines() if line.startswith("STAGES"))
-    assert set(ablation.VARIANTS) <= set(stages.removeprefix("STAGES=(").removesuffix(")").split())
+    stages = [stage.name for stage in read_recipe(ROOT / "configs" / "ablation.yaml").stages]
+    assert set(ablation.VARIANTS) <= set(stages)
     assert len(others) == 2 * len(ablation.VARIANTS)
     for name, export, evaluate in zip(ablation.VARIANTS, others[::2], others[1::2], strict=True):
         assert export[:3] == ["nast-s2x", "export", f"save/{name}/checkpoint_last.pt"]

@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "files": (set(), {"yaml"}),
     "progress": (set(), {"tqdm"}),
     "device": (set(), {"torch"}),
+    "resources": (set(), set()),
     "batches": (set(), {"torch"}),
     "chunking": ({"batches"}, {"torch"}),
     "ctc": ({"batches"}, {"torch", "triton"}),
@@ -42,7 +43,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
     "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
     "metrics": (set(), {"sacrebleu"}),
-    "training": (set(), {"yaml"}),
+    "training": ({"resources"}, {"yaml"}),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
     "recognisers": (
         {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},
@@ -64,7 +65,7 @@ for _room in ("models", "criterions", "tasks"):
         BASE | {"fairseq", "omegaconf", "sacrebleu", "sentencepiece", "tqdm", "yaml"},
     )
 #: Rooms of the table that are not built yet.
-PLANNED = {"batches", "training"}
+PLANNED: set[str] = set()
 
 
 def room_files(room: str) -> list[Path]:

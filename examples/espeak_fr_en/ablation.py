@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the ablation's variants (configs/ablation.sh), exports and evaluates them, and writes their table.
+"""Trains the ablation's variants (configs/ablation.yaml), exports and evaluates them, and writes their table.
 
 python examples/espeak_fr_en/ablation.py --corpus CORPUS --data DATA --save SAVE --output OUTPUT
 
@@ -34,11 +34,11 @@ VARIANTS = {
 SAME = ("source", "target", "num_utterances", "target_type", "segment_ms", "first_segment_ms", "versions")
 INTRODUCTION = """# Ablation
 
-Four small speech-to-text models of the synthetic corpus that differ in one thing each (`configs/ablation.sh`):
+Four small speech-to-text models of the synthetic corpus that differ in one thing each (`configs/ablation.yaml`):
 
 {variants}
 
-All start from the same speech recognition (stage 0 of `configs/tiny_espeak.sh`, multi-chunk with look-ahead, 1000
+All start from the same speech recognition (stage 0 of `configs/tiny_espeak.yaml`, multi-chunk with look-ahead, 1000
 updates) and get {updates} updates with one seed, about a fifth of what the example's bundle got: figures say which
 choice is better at this budget, not how good a model can become. {utterances} test sentences, SimulEval {simuleval},
 segments of {segment} ms; latencies are milliseconds of source audio, not computation-aware. ± is half of the 95 %

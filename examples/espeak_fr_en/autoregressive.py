@@ -3,7 +3,7 @@
 
 python examples/espeak_fr_en/autoregressive.py UNITS.tsv --checkpoint S2UT.pt --data S2UT_DATA --bundle BUNDLE
 
-S2UT.pt is fairseq's speech-to-unit transformer, trained by configs/tiny_espeak_s2ut.sh on S2UT_DATA
+S2UT.pt is fairseq's speech-to-unit transformer, trained by configs/tiny_espeak_s2ut.yaml on S2UT_DATA
 (scripts/s2ut_data.py); UNITS.tsv the corpus manifest with the units of both. Both get the same features, one utterance
 at a time and in turn; seconds are from features to units. The units of both go through the bundle's vocoder and are
 heard by the example's recogniser.

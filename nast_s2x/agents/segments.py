@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from simuleval.data.segments import Segment
 from simuleval.evaluator import instance
 
+from nast_s2x.errors import ConfigError
+
 _PLAIN = {f"speech-{target}": instance.INSTANCE_TYPE_DICT[f"speech-{target}"] for target in ("text", "speech")}
 
 
@@ -36,7 +38,7 @@ def check_first_segment(first_segment_ms: int | None) -> int | None:
         ValueError: it is less than SimulEval's smallest segment, 1 ms.
     """
     if first_segment_ms is not None and first_segment_ms < 1:
-        raise ValueError(f"the first segment must be at least 1 ms long, got {first_segment_ms} ms")
+        raise ConfigError(f"the first segment must be at least 1 ms long, got {first_segment_ms} ms")
     return first_segment_ms
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from nast_s2x.benchmarks.streaming import random_model
 from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkPolicy
 from nast_s2x.device import find_device, parse_dtype
+from nast_s2x.errors import ConfigError
 from nast_s2x.labels import NUM_SPECIALS, UnitLabels
 from nast_s2x.network import NastConfig, NastModel
 
@@ -87,7 +88,7 @@ def _sizes(args: argparse.Namespace) -> tuple[tuple[float, ...], tuple[int, ...]
         tuple(value) if value else default for value, default in zip(given, defaults.values(), strict=True)
     )
     if too_short := [length for length in lengths if length < 0.1]:
-        raise ValueError(f"--seconds must be at least 0.1 for this part, got {too_short[0]:g}")
+        raise ConfigError(f"--seconds must be at least 0.1 for this part, got {too_short[0]:g}")
     return lengths, beams, batches
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.ctc import viterbi_align
+from nast_s2x.errors import ConfigError
 from nast_s2x.losses.nmla import nmla_loss
 from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 
@@ -109,9 +110,9 @@ def viterbi_one(log_probs: list[list[float]], target: list[int], blank: int) -> 
 
 def _check_sizes(batch: int, slots: int, vocab: int, targets: int) -> None:
     if vocab < 6:
-        raise ValueError(f"--vocab must be at least 6 (4 special labels, one of the target, the blank), got {vocab}")
+        raise ConfigError(f"--vocab must be at least 6 (4 special labels, one of the target, the blank), got {vocab}")
     if targets < 2 or 2 * targets > slots:
-        raise ValueError(f"--targets must be at least 2 and at most half the slots ({slots}), got {targets}")
+        raise ConfigError(f"--targets must be at least 2 and at most half the slots ({slots}), got {targets}")
 
 
 def _inputs(batch: int, slots: int, vocab: int, targets: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from nast_s2x.errors import CheckpointError
 from nast_s2x.files import read_json
 from nast_s2x.frontend.samples import SAMPLE_RATE
 
@@ -29,7 +30,7 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder}: no such model folder (models are read from local folders only)")
     config = read_json(folder / "config.json")
     if config.get("model_type") != model_type:
-        raise ValueError(f"{folder}: model_type must be {model_type}, not {config.get('model_type')!r}")
+        raise CheckpointError(f"{folder}: model_type must be {model_type}, not {config.get('model_type')!r}")
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise FileNotFoundError(f"{folder}: no weights, {WEIGHTS[0]} or {WEIGHTS[2]}")
     return config
@@ -47,7 +48,7 @@ def normalizes(folder: Path) -> bool:
     settings = read_json(path)
     rate = settings.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
-        raise ValueError(f"{path}: sampling_rate must be {SAMPLE_RATE}, not {rate}")
+        raise CheckpointError(f"{path}: sampling_rate must be {SAMPLE_RATE}, not {rate}")
     return bool(settings.get("do_normalize", False))
 
 
@@ -72,7 +73,7 @@ def load_model(name: str, folder: Path) -> Any:
         )
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, OSError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{folder}: the model does not load ({reason})") from error
+        raise CheckpointError(f"{folder}: the model does not load ({reason})") from error
     finally:
         logging.set_verbosity(level)
         if had_bar:
@@ -80,7 +81,7 @@ def load_model(name: str, folder: Path) -> Any:
     # The vector that masks inputs in training is the only one that is not needed afterwards.
     missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
     if missing:
-        raise ValueError(f"{folder}: the weights lack {len(missing)} parameters, {missing[0]} among them")
+        raise CheckpointError(f"{folder}: the weights lack {len(missing)} parameters, {missing[0]} among them")
     return model.float()
 
 

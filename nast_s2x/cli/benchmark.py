@@ -7,6 +7,7 @@ import importlib
 import json
 
 from nast_s2x.device import DTYPES
+from nast_s2x.errors import ConfigError
 
 # part: (module, function, help); the modules are imported only when their part runs.
 _PARTS = {
@@ -104,7 +105,7 @@ def _take_one(args: argparse.Namespace) -> None:
     for name in ("seconds", "batch"):
         values = getattr(args, name)
         if values and len(values) > 1:
-            raise ValueError(f"takes one --{name}, got {','.join(f'{value:g}' for value in values)}")
+            raise ConfigError(f"takes one --{name}, got {','.join(f'{value:g}' for value in values)}")
         setattr(args, name, values[0] if values else None)
     args.seconds = args.seconds or _DEFAULT_SECONDS
 

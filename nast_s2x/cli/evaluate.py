@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nast_s2x.cli.system import add_system_flags, log_stderr
+from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
@@ -83,19 +84,19 @@ def _check_flags(args: argparse.Namespace) -> None:
     if args.manifest is None:
         missing = [flag for flag in ("source", "target") if getattr(args, flag) is None]
         if missing:
-            raise ValueError(f"--{missing[0]} is missing: give --source and --target, or --manifest")
+            raise ConfigError(f"--{missing[0]} is missing: give --source and --target, or --manifest")
         if args.split is not None:
-            raise ValueError("--split needs --manifest")
+            raise ConfigError("--split needs --manifest")
     elif args.source or args.target or args.units:
-        raise ValueError("--manifest replaces --source, --target and --units: give one or the other")
+        raise ConfigError("--manifest replaces --source, --target and --units: give one or the other")
     if args.target_type == "text":
         for flag in ("--vocoder", "--synthesis-lookahead", "--recogniser"):
             if getattr(args, flag[2:].replace("-", "_")) is not None:
-                raise ValueError(f"{flag} needs --target-type speech")
+                raise ConfigError(f"{flag} needs --target-type speech")
     for flag in ("threads", "workers"):
         value = getattr(args, flag)
         if value is not None and value < 1:
-            raise ValueError(f"--{flag} must be at least 1, got {value}")
+            raise ConfigError(f"--{flag} must be at least 1, got {value}")
 
 
 def _test_set(args: argparse.Namespace) -> TestSet:
@@ -140,7 +141,7 @@ def _chunks(args: argparse.Namespace, bundle: System) -> list[str]:
     if args.chunk_ms is None:
         words = [policy.name for policy in bundle.trained]
     if "" in words:
-        raise ValueError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
+        raise ConfigError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
     if bundle.info.example:
         log_stderr(f"note: example model, trained on a small synthetic corpus: {bundle.info.example}")
     policies = [bundle.policy(word, args.lookahead_ms, args.wait_chunks) for word in words]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from nast_s2x import __version__
+from nast_s2x.errors import NastError
 
 #: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -21,6 +22,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("nast_s2x.cli.prepare", "turn a manifest of recordings and texts into a data folder for training"),
     "units": ("nast_s2x.cli.units", "make units of recordings: fit centroids, extract units, convert k-means models"),
     "vocoder": ("nast_s2x.cli.vocoder", "turn units into sound files, or train a vocoder"),
+    "train": ("nast_s2x.cli.train", "train the stages of a recipe with fairseq-train"),
     "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
@@ -31,7 +33,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("nast_s2x.cli.benchmark", "measure streaming, losses and alignment against the plain way"),
 }
 
-#: Set to any value to see the whole traceback of an error that is otherwise told in one line.
+#: Set to any value to see the whole traceback of an error that is otherwise shown in one line.
 TRACEBACK_VARIABLE = "NAST_S2X_TRACEBACK"
 
 
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _first_word(argv)
     try:
         parser = build_parser(name if name in SUBCOMMANDS else None)
-        args = parser.parse_args(argv)
+        args = _parse(parser, argv, name)
         return int(args.func(args) or 0)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "nast_s2x":
@@ -72,10 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return _fail(name, "interrupted", status=130)
-    except (ValueError, OSError) as error:
+    except (NastError, OSError) as error:
+        # Anything else is a bug, here or in a library, and shows its traceback.
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         return _fail(name, str(error))
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -> argparse.Namespace:
+    """Parse the command line; for subcommands that pass words on, those behind ``--`` become ``args.rest``."""
+    if name not in SUBCOMMANDS or not getattr(importlib.import_module(SUBCOMMANDS[name][0]), "TAKES_REST", False):
+        return parser.parse_args(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:end])
+    args.rest = argv[end + 1 :]
+    return args
 
 
 def _fail(name: str | None, message: str, status: int = 1) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.errors import ConfigError
 from nast_s2x.losses import Glancer, GlancingSchedule, ctc_loss, make_glancer, nmla_loss
 from nast_s2x.network import NastOutput
 
@@ -118,11 +119,11 @@ class NastCriterion(FairseqCriterion):
     def __init__(self, cfg: NastCriterionConfig, task: Any) -> None:
         super().__init__(task)
         if cfg.nmla_order not in (1, 2):
-            raise ValueError(f"--nmla-order must be 1 or 2, got {cfg.nmla_order}")
+            raise ConfigError(f"--nmla-order must be 1 or 2, got {cfg.nmla_order}")
         if not 0 <= cfg.label_smoothing < 1:
-            raise ValueError(f"--label-smoothing must lie in [0, 1), got {cfg.label_smoothing}")
+            raise ConfigError(f"--label-smoothing must lie in [0, 1), got {cfg.label_smoothing}")
         if max(cfg.asr_weight, cfg.text_weight, cfg.unit_weight) <= 0:
-            raise ValueError("one of --asr-weight, --text-weight and --unit-weight must be positive")
+            raise ConfigError("one of --asr-weight, --text-weight and --unit-weight must be positive")
         self.cfg = cfg
         self.text_schedule = GlancingSchedule(cfg.text_glancing)
         self.unit_schedule = GlancingSchedule(cfg.unit_glancing)

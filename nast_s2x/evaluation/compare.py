@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import Results, load_results
@@ -50,20 +51,20 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
             different references.
     """
     if len(folders) < 2:
-        raise ValueError(f"a comparison needs two evaluations or more, got {len(folders)}")
+        raise NastError(f"a comparison needs two evaluations or more, got {len(folders)}")
     if samples < 1:
-        raise ValueError(f"the bootstrap needs 1 resample or more, got {samples}")
+        raise NastError(f"the bootstrap needs 1 resample or more, got {samples}")
     loaded = [load_results(Path(folder)) for folder in folders]
     systems = [_System(name, results) for name, results in zip(unique_names(folders), loaded)]
     first = systems[0]
     for system in systems[1:]:
         ours, theirs = first.results.target_type, system.results.target_type
         if theirs != ours:
-            raise ValueError(f"{system.results.folder} evaluates {theirs}, {first.results.folder} {ours}")
+            raise NastError(f"{system.results.folder} evaluates {theirs}, {first.results.folder} {ours}")
     chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
     if not chunks:
         told = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
-        raise ValueError(f"the evaluations have no chunk size in common ({told})")
+        raise NastError(f"the evaluations have no chunk size in common ({told})")
     notes = _notes(systems)
     return {
         "format": FORMAT,
@@ -163,7 +164,7 @@ def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list
         if others != references:
             places = zip(references, others)
             place = next((i for i, (a, b) in enumerate(places) if a != b), min(len(references), len(others)))
-            raise ValueError(
+            raise NastError(
                 f"{system.results.place(chunk)} and {systems[0].results.place(chunk)} have different references "
                 f"({len(others)} and {len(references)} utterances; the first difference is at index {place})"
             )
@@ -244,7 +245,7 @@ def picture(comparison: dict[str, Any]) -> bytes:
         if any(line.points for line in lines):
             panels.append((latency, [line for line in lines if line.points]))
     if not panels:
-        raise ValueError("no figure of quality and latency to draw")
+        raise NastError("no figure of quality and latency to draw")
     return curves.panels(panels, describe(quality).label)
 
 

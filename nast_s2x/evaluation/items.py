@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nast_s2x.corpus.manifest import Row, parse_units, read_table
-from nast_s2x.errors import AudioError
+from nast_s2x.errors import AudioError, NastError
 from nast_s2x.frontend.audio import read_samples
 
 
@@ -99,13 +99,13 @@ def read_manifest(manifest: str | os.PathLike[str], split: str | None = None) ->
     splits: set[str] = set()
     for row in read_table(manifest, required=required):
         if row.problem:
-            raise ValueError(f"{manifest}:{row.line}: {row.problem}")
+            raise NastError(f"{manifest}:{row.line}: {row.problem}")
         splits.add(row.cells.get("split", ""))
         if split is None or row.cells["split"] == split:
             rows.append(row)
     if not rows:
         there = f" of split {split} (there are: {', '.join(sorted(splits))})" if splits else ""
-        raise ValueError(f"{manifest}: there is no row{there}")
+        raise NastError(f"{manifest}: there is no row{there}")
     with_units = any(row.cells.get("tgt_audio", "").strip() for row in rows)
     items = [_row_item(index, row, manifest, with_units) for index, row in enumerate(rows)]
     return TestSet(tuple(items), manifest, manifest, manifest if with_units else None)
@@ -136,19 +136,19 @@ def _lines(path: Path, what: str) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise NastError(f"{path}: not UTF-8 text (byte {error.start})") from None
     # References may hold characters that str.splitlines takes for line ends: split at newlines only.
     lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if lines == [""]:
-        raise ValueError(f"{path}: the list is empty")
+        raise NastError(f"{path}: the list is empty")
     if "" in lines:
-        raise ValueError(f"{path}:{lines.index('') + 1}: empty line, expected one {what} a line")
+        raise NastError(f"{path}:{lines.index('') + 1}: empty line, expected one {what} a line")
     return lines
 
 
 def _same_length(first: Path, lines: list[str], second: Path, others: list[str]) -> None:
     if len(lines) != len(others):
-        raise ValueError(f"{first} has {len(lines)} lines, {second} has {len(others)}: they do not belong together")
+        raise NastError(f"{first} has {len(lines)} lines, {second} has {len(others)}: they do not belong together")
 
 
 def _audio(path: str, listed_in: Path, place: str) -> Path:
@@ -165,7 +165,7 @@ def _units(text: str, place: str) -> str:
     try:
         return " ".join(map(str, parse_units(text)))
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise NastError(f"{place}: {error}") from None
 
 
 def _row_item(index: int, row: Row, manifest: Path, with_units: bool) -> Item:
@@ -173,7 +173,7 @@ def _row_item(index: int, row: Row, manifest: Path, with_units: bool) -> Item:
     path, reference = row.cells["audio"].strip(), row.cells["tgt_text"].strip()
     for column, value in (("audio", path), ("tgt_text", reference)):
         if not value:
-            raise ValueError(f"{place}: empty {column}")
+            raise NastError(f"{place}: empty {column}")
     audio = _audio(path, manifest, place)
     units = _units(row.cells["tgt_audio"], place) if with_units else None
     return Item(index, row.cells.get("id", "").strip() or audio.stem, audio, reference, units, place)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.errors import NastError
 from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE
@@ -126,19 +127,19 @@ def read_log(folder: Path) -> list[Utterance]:
         try:
             utterance = _utterance(json.loads(line), path.parent)
             if utterance.index in utterances:
-                raise ValueError(f"index {utterance.index} appears twice")
+                raise NastError(f"index {utterance.index} appears twice")
             if any(utterance.is_speech != other.is_speech for other in utterances.values()):
-                raise ValueError("text and speech outputs in one log")
+                raise NastError("text and speech outputs in one log")
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from None
+            raise NastError(f"{path}, line {number}: not JSON ({error.msg})") from None
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise NastError(f"{path}, line {number}: {error}") from None
         utterances[utterance.index] = utterance
     if not utterances:
-        raise ValueError(f"{path}: the log holds no utterance")
+        raise NastError(f"{path}: the log holds no utterance")
     missing = sorted(set(range(max(utterances) + 1)) - set(utterances))
     if missing:
-        raise ValueError(f"{path}: index {missing[0]} is missing ({len(missing)} of {max(utterances) + 1} in all)")
+        raise NastError(f"{path}: index {missing[0]} is missing ({len(missing)} of {max(utterances) + 1} in all)")
     return [utterances[index] for index in sorted(utterances)]
 
 
@@ -154,7 +155,7 @@ def speech_of(utterance: Utterance) -> list[NDArray[np.float32]]:
         ValueError: not a speech output; a missing or unreadable sound file, or one of another length than the log says.
     """
     if utterance.durations is None:
-        raise ValueError(f"utterance {utterance.index} is text: it has no speech")
+        raise NastError(f"utterance {utterance.index} is text: it has no speech")
     if utterance.empty:
         return []
     assert utterance.wav is not None
@@ -166,7 +167,7 @@ def speech_of(utterance: Utterance) -> list[NDArray[np.float32]]:
         pieces.append(samples[position : position + size])
         position, end_ms = position + size, start_ms + duration_ms
     if position != len(samples):
-        raise ValueError(
+        raise NastError(
             f"{utterance.wav}: {len(samples)} samples, but the log's durations and delays make {position}: "
             "the sound is of another run"
         )
@@ -180,7 +181,7 @@ def heard_of(utterance: Utterance) -> NDArray[np.float32]:
         ValueError: as :func:`speech_of`.
     """
     if utterance.durations is None:
-        raise ValueError(f"utterance {utterance.index} is text: it has no speech")
+        raise NastError(f"utterance {utterance.index} is text: it has no speech")
     if utterance.wav is None:
         return np.zeros(0, np.float32)
     samples, rate = read_samples(utterance.wav)
@@ -189,17 +190,17 @@ def heard_of(utterance: Utterance) -> NDArray[np.float32]:
 
 def _utterance(line: Any, folder: Path) -> Utterance:
     if not isinstance(line, dict):
-        raise ValueError(f"an utterance is a JSON object, not {type(line).__name__}")
+        raise NastError(f"an utterance is a JSON object, not {type(line).__name__}")
     for key in ("index", "prediction", "delays", "elapsed", "reference", "source_length"):
         if key not in line:
-            raise ValueError(f"the key {key!r} is missing")
+            raise NastError(f"the key {key!r} is missing")
     if not isinstance(line["index"], int) or line["index"] < 0:
-        raise ValueError(f"index must be a whole number from 0, not {line['index']!r}")
+        raise NastError(f"index must be a whole number from 0, not {line['index']!r}")
     delays, elapsed = _times(line, "delays"), _times(line, "elapsed")
     if any(later < earlier for earlier, later in zip(delays, delays[1:])):
-        raise ValueError("delays must not decrease")
+        raise NastError("delays must not decrease")
     if elapsed and len(elapsed) != len(delays):
-        raise ValueError(f"{len(elapsed)} elapsed times do not match {len(delays)} delays")
+        raise NastError(f"{len(elapsed)} elapsed times do not match {len(delays)} delays")
     is_speech = "durations" in line
     audio = Path(_string(line, "audio", _source(line.get("source", ""))))
     return Utterance(
@@ -223,36 +224,36 @@ def _utterance(line: Any, folder: Path) -> Utterance:
 def _string(line: dict[str, Any], key: str, default: str | None = None) -> str:
     value = line.get(key, default)
     if not isinstance(value, str):
-        raise ValueError(f"{key} must be a text, not {value!r}")
+        raise NastError(f"{key} must be a text, not {value!r}")
     return value
 
 
 def _time(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 0:
-        raise ValueError(f"{key} must hold times of 0 ms or more, not {value!r}")
+        raise NastError(f"{key} must hold times of 0 ms or more, not {value!r}")
     return float(value)
 
 
 def _times(line: dict[str, Any], key: str) -> tuple[float, ...]:
     values = line.get(key) or ()
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise ValueError(f"{key} must be a list of times in ms, not {values!r}")
+        raise NastError(f"{key} must be a list of times in ms, not {values!r}")
     return tuple(_time(value, key) for value in values)
 
 
 def _durations(line: dict[str, Any], delays: tuple[float, ...]) -> tuple[float, ...]:
     durations = _times(line, "durations")
     if not all(durations):
-        raise ValueError("durations must be longer than 0 ms")
+        raise NastError("durations must be longer than 0 ms")
     if len(durations) != len(delays):
-        raise ValueError(f"{len(durations)} durations do not match {len(delays)} delays")
+        raise NastError(f"{len(durations)} durations do not match {len(delays)} delays")
     return durations
 
 
 def _words(prediction: str, delays: tuple[float, ...]) -> tuple[str, ...]:
     words = tuple(prediction.split())
     if len(words) != len(delays):
-        raise ValueError(f"{len(words)} words do not match {len(delays)} delays: there must be one delay for each word")
+        raise NastError(f"{len(words)} words do not match {len(delays)} delays: there must be one delay for each word")
     return words
 
 
@@ -261,7 +262,7 @@ def _units(units: Any) -> tuple[int, ...]:
     try:
         return tuple(int(unit) for unit in (units.split() if isinstance(units, str) else units))
     except (TypeError, ValueError):
-        raise ValueError(f"units must be whole numbers, not {units!r}") from None
+        raise NastError(f"units must be whole numbers, not {units!r}") from None
 
 
 def _emission(emission: Any) -> LoggedEmission:
@@ -275,9 +276,9 @@ def _emission(emission: Any) -> LoggedEmission:
             samples=int(emission.get("samples", 0)),
         )
     except KeyError as error:
-        raise ValueError(f"an emission lacks the key {error}") from None
+        raise NastError(f"an emission lacks the key {error}") from None
     except TypeError:
-        raise ValueError(f"an emission cannot be {emission!r}") from None
+        raise NastError(f"an emission cannot be {emission!r}") from None
 
 
 def _source(source: Any) -> str:

@@ -23,6 +23,7 @@ from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent
 from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent
 from nast_s2x.agents.streams import StreamingAgent
 from nast_s2x.device import parse_dtype
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
 from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.settings import Setup
@@ -45,10 +46,10 @@ def open_bundle(setup: Setup) -> System:
         FileNotFoundError, ValueError: it is missing or damaged; it has no voice to write speech with.
     """
     if setup.target_type not in AGENTS:
-        raise ValueError(f"the target type is {' or '.join(AGENTS)}, got {setup.target_type!r}")
+        raise NastError(f"the target type is {' or '.join(AGENTS)}, got {setup.target_type!r}")
     parse_dtype(setup.dtype)
     if setup.segment_ms < 1:
-        raise ValueError(f"segments must be at least 1 ms long, got {setup.segment_ms} ms")
+        raise NastError(f"segments must be at least 1 ms long, got {setup.segment_ms} ms")
     check_first_segment(setup.first_segment_ms)
     bundle = load_system(setup.model, setup.data, setup.device, parse_dtype(setup.dtype))
     if setup.target_type == "speech":
@@ -159,7 +160,7 @@ def evaluate(
         OSError: a worker process has died.
     """
     if workers < 1:
-        raise ValueError(f"there must be at least one worker, got {workers}")
+        raise NastError(f"there must be at least one worker, got {workers}")
     with locked(folder):
         unfinished = [chunk for chunk in chunks if not is_complete(folder / chunk, len(items))]
         blocks = {chunk: blocks_of(folder / chunk, chunk, items) for chunk in unfinished}
@@ -267,5 +268,5 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"another run is at work in {folder}") from None
+            raise NastError(f"another run is at work in {folder}") from None
         yield

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, heard_of, read_log, speech_of
 from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
 from nast_s2x.evaluation.transcripts import TranscriptStore
@@ -95,7 +96,7 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
     logs, notes = _logs(folder, settings)
     is_speech = _is_speech(folder, logs, settings)
     if recogniser is not None and not is_speech:
-        raise ValueError(f"{folder} holds text output: a recogniser has nothing to hear")
+        raise NastError(f"{folder} holds text output: a recogniser has nothing to hear")
     if recogniser is None and is_speech:
         recogniser = _recogniser_before(folder)
         if recogniser is None:
@@ -206,15 +207,15 @@ def _is_speech(folder: Path, logs: dict[Path, list[Utterance]], settings: dict[s
     """Whether the outputs are speech; every log must hold what the settings say."""
     kinds = {utterances[0].is_speech for utterances in logs.values()}
     if len(kinds) > 1:
-        raise ValueError(f"{folder}: some chunk sizes are text, some speech")
+        raise NastError(f"{folder}: some chunk sizes are text, some speech")
     is_speech = kinds.pop()
     if settings is not None:
         wanted, kind = settings["num_utterances"], "speech" if is_speech else "text"
         for place, utterances in logs.items():
             if len(utterances) != wanted:
-                raise ValueError(f"{place / LOG_NAME}: {len(utterances)} utterances, the settings say {wanted}")
+                raise NastError(f"{place / LOG_NAME}: {len(utterances)} utterances, the settings say {wanted}")
         if settings["target_type"] != kind:
-            raise ValueError(f"{folder}: the logs are {kind}, the settings say {settings['target_type']}")
+            raise NastError(f"{folder}: the logs are {kind}, the settings say {settings['target_type']}")
     return is_speech
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
+from nast_s2x.errors import NastError
 from nast_s2x.files import read_json
 
 if TYPE_CHECKING:
@@ -112,10 +113,10 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
         differing = differences(stored, settings)
         if differing:
             told = "; ".join(f"{name}: {_shown(old)} then, {_shown(new)} now" for name, old, new in differing)
-            raise ValueError(f"{folder} holds an evaluation with other settings ({told}): name another folder")
+            raise NastError(f"{folder} holds an evaluation with other settings ({told}): name another folder")
         settings["chunks"] = sort_chunks([*stored["chunks"], *settings["chunks"]])
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} holds other files and no evaluation ({SETTINGS} is missing): name another folder")
+        raise NastError(f"{folder} holds other files and no evaluation ({SETTINGS} is missing): name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     return settings
@@ -133,9 +134,9 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {SETTINGS} is missing")
     values = read_json(path)
     if not isinstance(values.get("chunks"), list):
-        raise ValueError(f"{path} does not describe an evaluation: it must be an object with a list 'chunks'")
+        raise NastError(f"{path} does not describe an evaluation: it must be an object with a list 'chunks'")
     if values.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {values.get('format')!r}, this program reads format {FORMAT}")
+        raise NastError(f"{path} has format {values.get('format')!r}, this program reads format {FORMAT}")
     return values
 
 

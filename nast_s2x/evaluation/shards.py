@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.items import Item
 from nast_s2x.evaluation.log import LOG_NAME as LOG
 from nast_s2x.evaluation.settings import write_atomically
@@ -52,7 +53,7 @@ class Block:
             write_atomically(path, whole.decode("utf-8"))
         indices = [_index(line, path) for line in whole.splitlines()]
         if indices != [item.index for item in self.items][: len(indices)]:
-            raise ValueError(f"{path} holds utterances {indices}, which are not those of this block: delete it")
+            raise NastError(f"{path} holds utterances {indices}, which are not those of this block: delete it")
         return len(indices)
 
 
@@ -72,7 +73,7 @@ def is_complete(home: Path, num_utterances: int) -> bool:
         return False
     indices = [_index(line, path) for line in path.read_bytes().splitlines()]
     if indices != list(range(num_utterances)):
-        raise ValueError(f"{path} has {len(indices)} lines where {num_utterances} utterances were run: delete {home}")
+        raise NastError(f"{path} has {len(indices)} lines where {num_utterances} utterances were run: delete {home}")
     return True
 
 
@@ -93,7 +94,7 @@ def _index(line: bytes, path: Path) -> int:
         return int(json.loads(line)["index"])
     except (ValueError, KeyError, TypeError):
         shown = line[:60].decode("utf-8", "replace")
-        raise ValueError(
+        raise NastError(
             f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} its chunk size "
             "is run again"
         ) from None

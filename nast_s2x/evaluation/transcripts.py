@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nast_s2x.errors import NastError
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
@@ -109,4 +110,4 @@ def _read_line(line: bytes, place: str) -> tuple[tuple[str, str], Transcript]:
             words = tuple(RecognisedWord(str(text), float(start), float(end)) for text, start, end in listed)
         return key, Transcript(str(values["text"]), words)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{place}: not a stored transcript ({type(error).__name__}: {error})") from None
+        raise NastError(f"{place}: not a stored transcript ({type(error).__name__}: {error})") from None

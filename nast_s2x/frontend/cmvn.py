@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.errors import NastError
+
 Features = TypeVar("Features", NDArray[np.float32], torch.Tensor)
 
 # A bin that never varies has no scale of its own; its variance is floored at this.
@@ -29,14 +31,14 @@ class GlobalCmvn:
         self.mean = np.asarray(mean, dtype=np.float32)
         self.std = np.asarray(std, dtype=np.float32)
         if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
-            raise ValueError(f"CMVN mean and std must be vectors of one size, not {self.mean.shape}, {self.std.shape}")
+            raise NastError(f"CMVN mean and std must be vectors of one size, not {self.mean.shape}, {self.std.shape}")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
-            raise ValueError("CMVN statistics must be finite and every std positive")
+            raise NastError("CMVN statistics must be finite and every std positive")
 
     def __call__(self, features: Features) -> Features:
         """Normalise features (..., bins), numpy or torch, into a new array of the same kind."""
         if features.shape[-1] != len(self.mean):
-            raise ValueError(f"features have {features.shape[-1]} bins, the CMVN statistics {len(self.mean)}")
+            raise NastError(f"features have {features.shape[-1]} bins, the CMVN statistics {len(self.mean)}")
         if isinstance(features, torch.Tensor):
             mean, std = (torch.from_numpy(value).to(features) for value in (self.mean, self.std))
             return (features - mean) / std
@@ -52,7 +54,7 @@ class GlobalCmvn:
             with np.load(path, allow_pickle=False) as data:
                 return cls(data["mean"], data["std"])
         except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: not a CMVN file ({error})") from error
+            raise NastError(f"{path}: not a CMVN file ({error})") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.npz`` with ``mean`` and ``std``."""
@@ -81,6 +83,6 @@ class CmvnAccumulator:
     def result(self) -> GlobalCmvn:
         """The statistics of everything added (population variance)."""
         if self.frames == 0:
-            raise ValueError("CMVN needs at least one frame of features")
+            raise NastError("CMVN needs at least one frame of features")
         mean, square = self.sums / self.frames
         return GlobalCmvn(mean, np.sqrt(np.maximum(square - mean**2, _MINIMUM_VARIANCE)))

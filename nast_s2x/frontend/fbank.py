@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from nast_s2x.errors import StreamError
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
@@ -25,7 +26,7 @@ _WAVEFORM_SCALE = np.float32(32768.0)
 def num_frames(samples: int) -> int:
     """Number of feature frames of ``samples`` samples at 16 kHz: floor((n - 400) / 160) + 1, 0 below 400."""
     if samples < 0:
-        raise ValueError(f"a number of samples cannot be negative: {samples}")
+        raise StreamError(f"a number of samples cannot be negative: {samples}")
     return 0 if samples < WINDOW_SAMPLES else (samples - WINDOW_SAMPLES) // SHIFT_SAMPLES + 1
 
 
@@ -77,7 +78,7 @@ class StreamingFbank:
             ValueError: a push after the final one.
         """
         if self.finished:
-            raise ValueError("this stream has ended: a push after final=True needs a new StreamingFbank")
+            raise StreamError("this stream has ended: a push after final=True needs a new StreamingFbank")
         self.finished = final
         mono = as_mono(samples)
         if len(mono):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class SpecAugment:
@@ -29,9 +31,9 @@ class SpecAugment:
     def __post_init__(self) -> None:
         for name in ("freq_masks", "freq_width", "time_masks", "time_width"):
             if getattr(self, name) < 0:
-                raise ValueError(f"SpecAugment {name} must not be negative: {getattr(self, name)}")
+                raise ConfigError(f"SpecAugment {name} must not be negative: {getattr(self, name)}")
         if not 0 <= self.time_p <= 1:
-            raise ValueError(f"SpecAugment time_p must be in 0..1, not {self.time_p}")
+            raise ConfigError(f"SpecAugment time_p must be in 0..1, not {self.time_p}")
 
     def __call__(self, features: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Return a masked copy of features (F, bins); the same generator state gives the same masks."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
@@ -54,9 +55,9 @@ class Playback:
 
     def __post_init__(self) -> None:
         if not isfinite(self.buffer_ms) or self.buffer_ms < 0:
-            raise ValueError(f"the playback buffer must be a time of 0 ms or more, got {self.buffer_ms} ms")
+            raise ConfigError(f"the playback buffer must be a time of 0 ms or more, got {self.buffer_ms} ms")
         if self.sample_rate <= 0:
-            raise ValueError(f"a sample rate must be positive, got {self.sample_rate}")
+            raise ConfigError(f"a sample rate must be positive, got {self.sample_rate}")
 
     def add(self, available_ms: float, samples: ArrayLike) -> float | None:
         """Take the next piece.
@@ -70,7 +71,7 @@ class Playback:
             ValueError: a time that is negative or not finite; samples that are not finite.
         """
         if not isfinite(available_ms) or available_ms < 0:
-            raise ValueError(f"a piece becomes available at a time of 0 ms or more, got {available_ms} ms")
+            raise ConfigError(f"a piece becomes available at a time of 0 ms or more, got {available_ms} ms")
         piece = as_mono(samples)
         if not len(piece):
             return None

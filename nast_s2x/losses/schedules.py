@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from nast_s2x.errors import ConfigError
+
 _POINT = re.compile(r"(?P<value>[0-9.eE+-]+)@(?P<number>[0-9.]+)(?P<suffix>[kKmM]?)")
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -28,10 +30,10 @@ class GlancingSchedule:
         for part in rest:
             match = _POINT.fullmatch(part.strip())
             if match is None:
-                raise ValueError(f"glancing ratio {self.text!r}: {part!r} is not of the form VALUE@UPDATE, as 0.3@50k")
+                raise ConfigError(f"glancing ratio {self.text!r}: {part!r} is not of the form VALUE@UPDATE, as 0.3@50k")
             update = round(self._number(match["number"]) * _SUFFIX[match["suffix"].lower()])
             if update <= points[-1][0]:
-                raise ValueError(f"glancing ratio {self.text!r}: updates must increase, got {update}")
+                raise ConfigError(f"glancing ratio {self.text!r}: updates must increase, got {update}")
             points.append((update, self._ratio(match["value"])))
         self.points = tuple(points)
 
@@ -39,12 +41,12 @@ class GlancingSchedule:
         try:
             return float(text)
         except ValueError:
-            raise ValueError(f"glancing ratio {self.text!r}: {text!r} is not a number") from None
+            raise ConfigError(f"glancing ratio {self.text!r}: {text!r} is not a number") from None
 
     def _ratio(self, text: str) -> float:
         ratio = self._number(text)
         if not 0.0 <= ratio <= 1.0:
-            raise ValueError(f"glancing ratio {self.text!r}: a ratio must lie in [0, 1], got {ratio}")
+            raise ConfigError(f"glancing ratio {self.text!r}: a ratio must lie in [0, 1], got {ratio}")
         return ratio
 
     def __call__(self, update: int) -> float:

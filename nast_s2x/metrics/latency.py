@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 
+from nast_s2x.errors import NastError
+
 TOKEN_MS = 300.0
 """Length of a token of speech for ATD (Kano et al., 2023), source and target alike."""
 _NOTHING_MS = 1e-6
@@ -125,7 +127,7 @@ def average_token_delay(
     """
     _check(delays, 1.0, 1)
     if any(other is not None and len(other) != len(delays) for other in (durations, elapsed)):
-        raise ValueError(f"durations and elapsed times must be as many as the {len(delays)} delays")
+        raise NastError(f"durations and elapsed times must be as many as the {len(delays)} delays")
     computing = _computing(delays, elapsed)
     chunks = [list(group) for _, group in groupby(range(len(delays)), key=lambda place: delays[place])]
     source_ends, source_count, output_count = [0.0], 0, 0
@@ -146,7 +148,7 @@ def average_token_delay(
             end = max(delay, end) + length + cost
             total += end - source_ends[min(output_count - surplus, source_count)]
     if not output_count:
-        raise ValueError("pieces of sound without duration have no latency")
+        raise NastError("pieces of sound without duration have no latency")
     return total / output_count
 
 
@@ -187,7 +189,7 @@ def playback_intervals(times: Sequence[float], durations: Sequence[float]) -> li
         [(1000.0, 500.0), (1500.0, 300.0), (2000.0, 100.0)]
     """
     if len(times) != len(durations):
-        raise ValueError(f"{len(times)} times do not match {len(durations)} durations")
+        raise NastError(f"{len(times)} times do not match {len(durations)} durations")
     intervals, end = [], 0.0
     for time, duration in zip(times, durations):
         start = max(end, float(time))
@@ -228,7 +230,7 @@ def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float])
         [1400.0, 1500.0, 2050.0]
     """
     if ends_s and not intervals:
-        raise ValueError(f"{len(ends_s)} words cannot be heard in no sound")
+        raise NastError(f"{len(ends_s)} words cannot be heard in no sound")
     borders = list(accumulate(duration for _, duration in intervals))
     heard, piece, last = [], 0, 0.0
     for end_s in ends_s:
@@ -332,8 +334,8 @@ def _tokens(ms: float) -> list[float]:
 
 def _check(times: Sequence[float], source_ms: float, reference_length: int) -> None:
     if not times:
-        raise ValueError("an empty output has no latency")
+        raise NastError("an empty output has no latency")
     if source_ms <= 0 or reference_length <= 0:
-        raise ValueError(
+        raise NastError(
             f"the source must last and the reference must hold words, not {source_ms} ms and {reference_length} words"
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nast_s2x.errors import NastError
 from nast_s2x.metrics.text import normalise
 
 
@@ -97,7 +98,7 @@ def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> flo
     pairs = [(normalise(text).split(), normalise(other).split()) for text, other in zip(hypotheses, references)]
     words = sum(len(reference) for _, reference in pairs)
     if not words:
-        raise ValueError("word_error_rate: the references hold no words")
+        raise NastError("word_error_rate: the references hold no words")
     return 100.0 * sum(edit_distance(hypothesis, reference) for hypothesis, reference in pairs) / words
 
 
@@ -118,6 +119,6 @@ def _sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokeniz
 
 def _check(name: str, hypotheses: Sequence[object], references: Sequence[object]) -> None:
     if len(hypotheses) != len(references):
-        raise ValueError(f"{name}: {len(hypotheses)} hypotheses do not match {len(references)} references")
+        raise NastError(f"{name}: {len(hypotheses)} hypotheses do not match {len(references)} references")
     if not hypotheses:
-        raise ValueError(f"{name}: there is nothing to compare")
+        raise NastError(f"{name}: there is nothing to compare")

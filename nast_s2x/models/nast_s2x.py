@@ -19,6 +19,7 @@ from torch import Tensor
 from nast_s2x.checkpoints.safe_load import SAFE_CLASSES
 from nast_s2x.checkpoints.start import initial_state
 from nast_s2x.chunking import SlotRates
+from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
         ValueError: the architecture has a unit decoder but the data has no units.
     """
     if cfg.unit_decoder and not unit_vocab:
-        raise ValueError("this architecture has a unit decoder, but config.yaml of the data folder names no num_units")
+        raise ConfigError("this architecture has a unit decoder, but config.yaml of the data folder names no num_units")
     rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
     text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, rates)
     return NastConfig(
@@ -133,7 +134,7 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
             ValueError: there is no unit decoder to train.
         """
         if self.unit_decoder is None:
-            raise ValueError("--train-only units needs a unit decoder: an architecture nast_s2s, or --unit-decoder")
+            raise ConfigError("--train-only units needs a unit decoder: an architecture nast_s2s, or --unit-decoder")
         self.text_kept = True
         for part in (self.encoder, self.decoder):
             part.requires_grad_(False).eval()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nast_s2x.errors import ConfigError
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Int8Weight, Linear, linear
 from nast_s2x.network.positions import rotate
@@ -36,7 +37,7 @@ class RelativeSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, clip: int, dropout: float) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
+            raise ConfigError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
         self.heads, self.clip, self.dropout = heads, clip, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
@@ -102,7 +103,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float, key_dim: int | None = None) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
+            raise ConfigError(f"the width must be a multiple of the number of heads, got width {dim}, {heads} heads")
         self.heads, self.dropout = heads, dropout
         self.q_proj = Linear(dim, dim)
         self.k_proj = Linear(key_dim or dim, dim)

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.errors import AudioError
+
 Waveform = NDArray[np.float32]  # (n,) at 16 kHz, SAMPLE_RATE
 
 
@@ -68,10 +70,10 @@ def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
     for number, waveform in enumerate(waveforms):
         samples = np.ascontiguousarray(waveform, dtype=np.float32)
         if samples.ndim != 1:
-            raise ValueError(f"waveform {number} must have the shape (samples,), got {samples.shape}")
+            raise AudioError(f"waveform {number} must have the shape (samples,), got {samples.shape}")
         if not np.isfinite(samples).all():
             wrong = int(np.flatnonzero(~np.isfinite(samples))[0])
-            raise ValueError(f"waveform {number} must hold finite samples: sample {wrong} is {samples[wrong]}")
+            raise AudioError(f"waveform {number} must hold finite samples: sample {wrong} is {samples[wrong]}")
         checked.append(samples)
     return checked
 

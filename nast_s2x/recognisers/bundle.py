@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS
@@ -54,11 +55,15 @@ class BundleRecogniser:
         bundle = load_system(folder, device=device)
         source, target = bundle.info.source_lang, bundle.info.target_lang
         if source is None or target is None:
-            raise ValueError(f"{folder} does not say its languages: a recogniser's source and target must be known")
+            raise CheckpointError(
+                f"{folder} does not say its languages: a recogniser's source and target must be known"
+            )
         if source != target:
-            raise ValueError(f"{folder} translates from {source} to {target}: a recogniser is needed")
+            raise CheckpointError(f"{folder} translates from {source} to {target}: a recogniser is needed")
         if language is not None and language != source:
-            raise ValueError(f"{folder} hears {source}, what is spoken is {language}: another recogniser is needed")
+            raise CheckpointError(
+                f"{folder} hears {source}, what is spoken is {language}: another recogniser is needed"
+            )
         names = (CONFIG, WEIGHTS, VOCABULARY, SENTENCEPIECE, *((CMVN,) if bundle.cmvn is not None else ()))
         digest = files_digest(folder / name for name in names)
         return cls(bundle, f"bundle {folder.resolve().name} {digest}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nast_s2x.errors import ConfigError
 from nast_s2x.recognisers.base import Recogniser
 
 KINDS = ("bundle", "faster-whisper", "wav2vec2")
@@ -47,12 +48,12 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
             raise FileNotFoundError(f"recogniser {spec}: no such folder")
         if not spec or not Path(spec).is_dir():
             listed = ", ".join(f"{kind}:..." for kind in KINDS)
-            raise ValueError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")
+            raise ConfigError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")
         return "bundle", spec, {}
     options: dict[str, str] = {}
     while kind == "faster-whisper" and (match := _OPTION.search(name)):
         options[match[1]] = match[2]
         name = name[: match.start()]
     if not colon or not name:
-        raise ValueError(f"a recogniser {kind}:... needs a model behind the colon, got {spec!r}")
+        raise ConfigError(f"a recogniser {kind}:... needs a model behind the colon, got {spec!r}")
     return kind, name, options

@@ -13,6 +13,7 @@ import torch
 from nast_s2x.checkpoints import huggingface
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.device import find_device
+from nast_s2x.errors import CheckpointError
 from nast_s2x.files import read_json
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.frontend.speech_models import frame_samples, normalize_samples
@@ -82,7 +83,7 @@ class Wav2Vec2Recogniser:
         outside = [piece for label, piece in vocabulary.pieces.items() if not 0 <= label < labels]
         if outside or not 0 <= vocabulary.blank < labels:
             what = f"piece {outside[0]!r}" if outside else "the blank"
-            raise ValueError(f"{folder}: {what} of vocab.json lies outside the {labels} labels of the model")
+            raise CheckpointError(f"{folder}: {what} of vocab.json lies outside the {labels} labels of the model")
         kept = (".json", ".safetensors", ".bin")
         digest = files_digest(file for file in folder.iterdir() if file.is_file() and file.suffix in kept)
         return cls(model, vocabulary, normalize, f"wav2vec2 {folder.resolve().name} {digest}")
@@ -140,19 +141,19 @@ def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
         found = (
             f"that of {wrong[0]!r} is {type(table[wrong[0]]).__name__}" if wrong else f"{len(table)} are not distinct"
         )
-        raise ValueError(f"{path}: must give each piece a label of its own, a whole number: {found}")
+        raise CheckpointError(f"{path}: must give each piece a label of its own, a whole number: {found}")
     settings: dict[str, Any] = {}
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():
             settings |= read_json(folder / name)
     kind = settings.get("tokenizer_class") or "Wav2Vec2CTCTokenizer"
     if kind != "Wav2Vec2CTCTokenizer":
-        raise ValueError(f"{folder}: a recogniser that spells words is needed, its tokenizer is {kind}")
+        raise CheckpointError(f"{folder}: a recogniser that spells words is needed, its tokenizer is {kind}")
     special = {_content(settings.get(name) or default) for name, default in _SPECIAL.items()}
     pieces = {label: piece for piece, label in table.items() if piece not in special}
     blank = config.get("pad_token_id", 0)
     if not isinstance(blank, int):
-        raise ValueError(f"{folder / 'config.json'}: pad_token_id, the label of CTC's blank, is {blank!r}")
+        raise CheckpointError(f"{folder / 'config.json'}: pad_token_id, the label of CTC's blank, is {blank!r}")
     return Vocabulary(pieces, blank, _content(settings.get("word_delimiter_token") or "|"))
 
 

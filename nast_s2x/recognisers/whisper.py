@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.device import find_device
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.recognisers.base import (
     NOTHING,
@@ -61,9 +62,9 @@ class WhisperRecogniser:
             FileNotFoundError: no such folder, or not a model's.
         """
         if unknown:
-            raise ValueError(f"faster-whisper has the options language, beam_size, compute_type, got {list(unknown)}")
+            raise ConfigError(f"faster-whisper has the options language, beam_size, compute_type, got {list(unknown)}")
         if not str(beam_size).isdecimal() or int(beam_size) < 1:
-            raise ValueError(f"faster-whisper's beam_size must be a whole number from 1 on, got {beam_size}")
+            raise ConfigError(f"faster-whisper's beam_size must be a whole number from 1 on, got {beam_size}")
         library = _library()
         folder = _model_folder(library, name)
         where = find_device(device, must_exist=False)
@@ -72,7 +73,7 @@ class WhisperRecogniser:
                 str(folder), device=where.type, device_index=where.index or 0, compute_type=compute_type
             )
         except (RuntimeError, ValueError, OSError) as error:
-            raise ValueError(f"{folder}: faster-whisper cannot open the model ({_reason(error)})") from error
+            raise ConfigError(f"{folder}: faster-whisper cannot open the model ({_reason(error)})") from error
         _check_language(model, language)
         files = (file for file in folder.iterdir() if file.is_file() and not file.name.startswith((".", "README")))
         settings = f"language={language or 'auto'} beam_size={beam_size} compute_type={model.model.compute_type}"
@@ -133,7 +134,7 @@ def _model_folder(library: Any, name: str) -> Path:
         try:
             folder = Path(library.download_model(name))
         except Exception as error:  # the hub's client has many kinds of errors, of several libraries
-            raise ValueError(
+            raise ConfigError(
                 f"Whisper's model {name!r} is not a folder here and cannot be fetched ({_reason(error)})"
             ) from error
     for file in ("model.bin", "tokenizer.json"):  # without the second, the library would ask the hub for one
@@ -145,7 +146,7 @@ def _model_folder(library: Any, name: str) -> Path:
 def _check_language(model: Any, language: str | None) -> None:
     known = model.supported_languages
     if language is not None and language not in known:
-        raise ValueError(f"this Whisper model hears {', '.join(sorted(known))}, not {language!r}")
+        raise ConfigError(f"this Whisper model hears {', '.join(sorted(known))}, not {language!r}")
 
 
 def _reason(error: Exception) -> str:

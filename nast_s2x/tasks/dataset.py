@@ -16,6 +16,7 @@ from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
 from nast_s2x.corpus.audio_ref import load_features
 from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.corpus.manifest import Example
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import PAD, TextLabels, UnitLabels
@@ -69,7 +70,7 @@ def label_examples(
         if unit_labels is not None and example.tgt_audio:
             unit = max(example.tgt_audio)
             if unit >= unit_labels.num_units:
-                raise ValueError(
+                raise ConfigError(
                     f"example {example.id} has unit {unit}, but num_units in config.yaml is {unit_labels.num_units}"
                 )
             units = np.array(unit_labels.target(example.tgt_audio))
@@ -89,7 +90,7 @@ def build_specaugment(text: str | None, config: DataFolder, transforms: Sequence
         return None
     match = re.fullmatch(r"\s*(\d+)x(\d+)\s*,\s*(\d+)x(\d+)\s*", text)
     if match is None:
-        raise ValueError(f"--specaugment must look like 1x27,1x100 or be off, got {text!r}")
+        raise ConfigError(f"--specaugment must look like 1x27,1x100 or be off, got {text!r}")
     freq_masks, freq_width, time_masks, time_width = map(int, match.groups())
     return SpecAugment(freq_masks, freq_width, time_masks, time_width, 1.0)
 
@@ -177,7 +178,7 @@ class NastDataset(FairseqDataset):
             # A generator of its own: the same masks after resuming and for any number of workers.
             features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
         if len(features) > example.n_frames + 2:
-            raise ValueError(
+            raise ConfigError(
                 f"example {example.id} has {len(features)} frames of features, but its manifest says {example.n_frames}"
             )
         return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}

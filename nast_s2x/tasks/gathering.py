@@ -1,7 +1,7 @@
 """Lets processes on CPUs gather what fairseq's criterions log.
 
 fairseq's ``all_gather_list`` makes its buffers with CUDA, whatever the run's device, and so fails for every criterion
-whose logs cannot be summed (such as ``speech_to_unit`` of the baseline in ``configs/tiny_espeak_s2ut.sh``). It keeps
+whose logs cannot be summed (such as ``speech_to_unit`` of the baseline in ``configs/tiny_espeak_s2ut.yaml``). It keeps
 them as attributes of the function and makes new ones only where they are too small: here it gets some in main memory.
 """
 

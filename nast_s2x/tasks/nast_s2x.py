@@ -26,6 +26,7 @@ from nast_s2x.chunking import (
 )
 from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.manifest import read_split
+from nast_s2x.errors import ConfigError
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
@@ -309,7 +310,7 @@ class NastTask(FairseqTask):
     ) -> list[list[dict[str, Any]]]:
         """Hypotheses of a batch; prefixes and constraints have no meaning for a model that decodes in one pass."""
         if prefix_tokens is not None or constraints is not None:
-            raise ValueError("--prefix-size and --constraints are not available: decoding is not autoregressive")
+            raise ConfigError("--prefix-size and --constraints are not available: decoding is not autoregressive")
         return generator.generate(models, sample)
 
     def build_bpe(self, args: Any) -> "PieceDecoder":
@@ -350,7 +351,7 @@ def _fairseq_dictionary(labels: TextLabels) -> Dictionary:
     for label in range(NUM_SPECIALS, labels.size):
         dictionary.add_symbol(labels.piece(label))
     if len(dictionary) != labels.size or dictionary.index(BLANK) != labels.blank:
-        raise ValueError(f"the dictionary has {labels.size} labels, but fairseq's form of it {len(dictionary)}")
+        raise ConfigError(f"the dictionary has {labels.size} labels, but fairseq's form of it {len(dictionary)}")
     return dictionary
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nast_s2x.errors import NastError
+
 
 def write(folder: Path, shown: int = 5) -> list[Path]:
     """Write ``curves.csv``, ``quality_latency_*.png`` and ``report.html`` into a scored evaluation.
@@ -23,7 +25,7 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
     from nast_s2x.evaluation.report.utterances import collect
 
     if shown < 0:
-        raise ValueError(f"the number of utterances to show must be 0 or more, got {shown}")
+        raise NastError(f"the number of utterances to show must be 0 or more, got {shown}")
     folder = Path(folder)
     results = load_results(folder)
     utterances = collect(results, spread(results.utterance_scores(results.main_chunk), shown))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.corpus.manifest import read_table
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
 from nast_s2x.files import read_json
 
@@ -93,7 +94,7 @@ class Results:
                 entry = json.loads(line)
                 entry["index"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: scores of an utterance need an index: {error}") from None
+                raise NastError(f"{path}, line {number}: scores of an utterance need an index: {error}") from None
             found.append(entry)
         return sorted(found, key=lambda entry: entry["index"])
 
@@ -112,16 +113,16 @@ def load_results(folder: Path) -> Results:
         raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
     scores = read_json(path)
     if scores.get("format") != FORMAT:
-        raise ValueError(f"{path} must have format {FORMAT}, got {scores.get('format')!r}")
+        raise NastError(f"{path} must have format {FORMAT}, got {scores.get('format')!r}")
     missing = [key for key in ("target_type", "rows") if not scores.get(key)]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}")
+        raise NastError(f"{path} lacks {', '.join(missing)}")
     if scores["target_type"] not in ("text", "speech"):
-        raise ValueError(f"{path}: target_type must be text or speech, got {scores['target_type']!r}")
+        raise NastError(f"{path}: target_type must be text or speech, got {scores['target_type']!r}")
     for row in scores["rows"]:
         lacking = [key for key in ("chunk", "utterances", "empty", "quality", "latency", "cost") if key not in row]
         if lacking:
-            raise ValueError(f"{path}: the row of chunk size {row.get('chunk')!r} lacks {', '.join(lacking)}")
+            raise NastError(f"{path}: the row of chunk size {row.get('chunk')!r} lacks {', '.join(lacking)}")
     return Results(Path(folder), scores)
 
 

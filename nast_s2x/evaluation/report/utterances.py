@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import Utterance, speech_of
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
 from nast_s2x.evaluation.report.html import definitions, player, table
@@ -84,7 +85,7 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
         for index in indices:
             if index not in log or index not in scores:
                 where = results.place(chunk)
-                raise ValueError(f"{where}: utterance {index} is not in both instances.log and utterances.jsonl")
+                raise NastError(f"{where}: utterance {index} is not in both instances.log and utterances.jsonl")
         by_chunk[chunk] = (log, scores)
     return [
         [_shown(results, chunk, log[index], scores[index], store) for chunk, (log, scores) in by_chunk.items()]

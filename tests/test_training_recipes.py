@@ -1,9 +1,12 @@
-"""Recipes and scripts/train.sh: every flag is one that fairseq and the plugin know, stages follow one another."""
+"""Recipes and `nast-s2x train`: flags are those of fairseq and the plugin, stages follow one another."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,13 @@ pytest.importorskip("fairseq")
 from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import settings  # noqa: E402
 
+from nast_s2x import files  # noqa: E402
+from nast_s2x.errors import ConfigError, NastError  # noqa: E402
+from nast_s2x.training import Recipe, launch, read_recipe  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 # The autoregressive baseline is a model of fairseq's own: tests/test_autoregressive.py.
-RECIPES = sorted({path.stem for path in (ROOT / "configs").glob("*.sh")} - {"tiny_espeak_s2ut"})
+RECIPES = sorted({path.stem for path in (ROOT / "configs").glob("*.yaml")} - {"tiny_espeak_s2ut"})
 # Stages of the recipes that do not follow the paper's three.
 STAGES = {
     "tiny_recogniser": ["asr", "anneal"],
@@ -28,7 +35,8 @@ ORIGINS = {("ablation", "nmla"): "start", ("ablation", "single"): "asr", ("ablat
 
 def train_sh(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(ROOT / "scripts" / "train.sh"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "VENV": str(Path(sys.executable).parent.parent)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +110,35 @@ def test_variants_of_the_ablation_differ_in_one_thing_each(data: Path, tmp_path:
         assert values["lr_scheduler.total_num_update"] == "900.0"
 
 
+@pytest.mark.parametrize("recipe", [*RECIPES, "tiny_espeak_s2ut"])
+def test_commands_are_those_of_the_shell_recipes(tmp_path: Path, recipe: str) -> None:
+    """The YAML recipes give the flags that the earlier shell recipes gave; where one was repeated, the last counts."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "config.yaml").write_text("num_units: 100\n")
+    now = commands(data, tmp_path / "save", recipe)
+    lines = (ROOT / "tests" / "fixtures" / "recipes" / f"{recipe}.txt").read_text().splitlines()
+    text = "\n".join(lines).replace("DATA", str(data)).replace("SAVE", str(tmp_path / "save"))
+    lines = text.replace("USER_DIR", str(ROOT / "nast_s2x")).splitlines()
+    stages = (head.removeprefix("== stage ") for head in lines[::2])
+    before = dict(zip(stages, (shlex.split(line)[1:] for line in lines[1::2]), strict=True))
+    assert list(now) == list(before)
+    for stage, words in before.items():
+        assert flags_of(now[stage]) == flags_of(words), stage
+
+
+def flags_of(words: list[str]) -> dict[str, str]:
+    """Flag -> value of a command, "" without one; a number as its value."""
+    flags: dict[str, str] = {}
+    for word, following in zip(words[1:], [*words[2:], "--"]):
+        if word.startswith("--"):
+            flags[word] = "" if following.startswith("--") else following
+    return flags
+
+
 def test_a_stage_is_not_continued_from_nothing(data: Path, tmp_path: Path) -> None:
     result = train_sh("ablation", "--data", data, "--save", tmp_path, "--stage", "multi")
-    assert result.returncode == 2 and not (tmp_path / "multi").exists()
+    assert result.returncode == 1 and not (tmp_path / "multi").exists()
     assert f"{tmp_path}/start/checkpoint_last.pt, which is not there" in result.stderr
 
 
@@ -123,28 +157,88 @@ def test_one_stage_overrides_and_finished_stages(data: Path, tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["nothing", "--data", "DATA", "--save", "x"], "no recipe"),
-        (["tiny_espeak", "--save", "x"], "--data DIR"),
-        (["tiny_espeak", "--data", "DATA"], "--save DIR"),
+        (["tiny_espeak", "--save", "x"], "--data"),
+        (["tiny_espeak", "--data", "DATA"], "--save"),
         (["tiny_espeak", "--data", "/", "--save", "x"], "config.yaml"),
         (["tiny_espeak", "--data", "DATA", "--save", "x", "--stage", "four"], "no stage four"),
-        (["tiny_espeak", "--max-update", "3"], "after --"),
+        (["tiny_espeak", "--data", "DATA", "--save", "x", "--max-update", "3"], "--max-update"),
+        (["tiny_espeak", "--data", "DATA", "--save", "x", "--set", "text=y", "--dry-run"], "no variable text"),
+        (["tiny_espeak", "--data", "DATA", "--save", "x", "--set", "text"], "NAME=VALUE"),
+        (["tiny_espeak", "--data", "DATA", "--save", "x", "--processes", "0"], "--processes must be at least 1"),
     ],
 )
-def test_mistakes_are_explained(
-    data: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.delenv("DATA", raising=False)
-    monkeypatch.delenv("SAVE", raising=False)
+def test_mistakes_are_explained(data: Path, arguments: list[str], message: str) -> None:
     result = train_sh(*(str(data) if argument == "DATA" else argument for argument in arguments))
-    assert result.returncode == 2 and message in result.stderr
+    assert result.returncode in (1, 2) and message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_bundles_and_number_types_of_the_voice_are_choices(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundles_and_number_types_are_variables(data: Path, tmp_path: Path) -> None:
     stages = commands(data, tmp_path, "tiny_espeak_s2s", "--stage", "units")
     assert "--autocast-bf16" in stages["units"]
-    monkeypatch.setenv("TEXT", "some/bundle")
-    monkeypatch.setenv("BF16", "")
-    flags = commands(data, tmp_path, "tiny_espeak_s2s", "--stage", "units")["units"]
+    flags = commands(
+        data, tmp_path, "tiny_espeak_s2s", "--stage", "units", "--set", "text=some/bundle", "--set", "bf16=false"
+    )["units"]
     assert flags[flags.index("--start-from") + 1] == "some/bundle" and "--autocast-bf16" not in flags
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: [asr]", "stages must be a table"),
+        ("stages: {}", "at least one stage"),
+        ("stage: {a: {}}", "no entry stage"),
+        ("- 1", "must hold a table"),
+        ("a: [", "not valid YAML"),
+        ("processes: two\nstages: {a: {}}", "processes must be a whole number"),
+        ("stages: {a: {lr: [1]}}", "stages.a.lr must be a text, a number, true or false"),
+        ("stages: {a: {--lr: 1}}", "is not the name of a flag"),
+        ("extends: tiny_espeak\nstages: {four: }", "no stage four"),
+        ("stages: {a: {target-code-size: '{num_units}'}}", "needs a value for num_units"),
+        ("stages: {a: {start-from: '{nothing}'}}", "needs a value for nothing"),
+    ],
+)
+def test_damaged_recipes(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    (tmp_path / "config.yaml").write_text("{}")
+    with pytest.raises(ConfigError, match=message):
+        list(launch.commands(read_recipe(tmp_path / "r.yaml"), launch.Run(tmp_path, tmp_path / "save")))
+
+
+def fake_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = tmp_path / "fake"
+    program.write_text(f"#!{sys.executable}\n{script}")
+    program.chmod(0o755)
+    monkeypatch.setattr(launch, "_fairseq_train", lambda: str(program))
+
+
+def recipe_of(tmp_path: Path, processes: int = 1) -> Recipe:
+    (tmp_path / "r.yaml").write_text(f"processes: {processes}\nstages: {{one: {{lr: 1}}, two: {{lr: 2}}}}")
+    (tmp_path / "config.yaml").write_text("{}")
+    return read_recipe(tmp_path / "r.yaml")
+
+
+def test_stages_run_are_logged_and_passed_over_when_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_fairseq(tmp_path, monkeypatch, "import sys; print('run', sys.argv[-1])")
+    lines: list[str] = []
+    run = launch.Run(tmp_path, tmp_path / "save")
+    launch.run_recipe(recipe_of(tmp_path), run, lines.append)
+    assert [line for line in lines if line.startswith("run")] == ["run 1", "run 2"]
+    assert (tmp_path / "save" / "two" / "train.log").read_text() == "run 2\n"
+    lines.clear()
+    launch.run_recipe(recipe_of(tmp_path), run, lines.append)
+    assert len(lines) == 2 and all("is finished" in line for line in lines)
+
+
+def test_if_one_rank_fails_all_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import sys, time\nif sys.argv[-1] == '1': sys.exit(3)\ntime.sleep(60)"
+    fake_fairseq(tmp_path, monkeypatch, script)
+    begun = time.monotonic()
+    with pytest.raises(NastError, match="ended with status 3"):
+        launch.run_recipe(recipe_of(tmp_path, processes=2), launch.Run(tmp_path, tmp_path / "save"), lambda line: None)
+    assert time.monotonic() - begun < 30 and not (tmp_path / "save" / "one" / "finished").exists()
+
+
+def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_fairseq(tmp_path, monkeypatch, "")
+    with files.locked(tmp_path / "save"), pytest.raises(ConfigError, match="is at work in"):
+        launch.run_recipe(recipe_of(tmp_path), launch.Run(tmp_path, tmp_path / "save"), lambda line: None)

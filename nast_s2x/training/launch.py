@@ -1,0 +1,180 @@
+"""Runs of recipes: one ``fairseq-train`` for each stage, on one or several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import cpu_count, locked, write_atomic
+from nast_s2x.resources import USER_DIR
+from nast_s2x.training.recipe import Recipe, Stage
+
+FINISHED = "finished"
+"""File in a stage's folder once the stage has run to its end."""
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a recipe is run.
+
+    Attributes:
+        data: folder made by ``nast-s2x prepare``.
+        save: folder of the run; each stage has a folder in it.
+        stages: names of stages; empty: all.
+        processes: data-parallel processes on a CPU; ``None``: the recipe's.
+        variables: values of the recipe's variables.
+        flags: further arguments of ``fairseq-train``; they replace the recipe's.
+    """
+
+    data: Path
+    save: Path
+    stages: Sequence[str] = ()
+    processes: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    flags: Sequence[str] = ()
+
+
+def commands(recipe: Recipe, run: Run) -> Iterator[tuple[Stage, list[str]]]:
+    """Each stage of a run with its command.
+
+    Raises:
+        ConfigError: an unknown stage or variable, a data folder without ``config.yaml``.
+    """
+    if not (run.data / "config.yaml").is_file():
+        raise ConfigError(f"{run.data} has no config.yaml: make the data folder with `nast-s2x prepare`")
+    values = recipe.values(run.data, run.save, run.variables)
+    for stage in recipe.chosen(run.stages):
+        head = ["fairseq-train", str(run.data), "--user-dir", str(USER_DIR), "--save-dir", str(run.save / stage.name)]
+        yield stage, [*head, *stage.arguments(values), *run.flags]
+
+
+def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run: bool = False) -> None:
+    """Run the stages of a recipe, one after the other.
+
+    A stage that has run to its end is passed over; one that was interrupted goes on from its last checkpoint.
+
+    Args:
+        report: called with each line for the user.
+        dry_run: report the commands only.
+    Raises:
+        ConfigError: wrong arguments; a stage that continues a checkpoint which is not there; another run in the folder.
+        NastError: ``fairseq-train`` is not installed, or ended with an error.
+    """
+    processes = recipe.processes if run.processes is None else run.processes
+    if processes < 1:
+        raise ConfigError(f"--processes must be at least 1, got {processes}")
+    with contextlib.nullcontext() if dry_run else locked(run.save):
+        for stage, command in commands(recipe, run):
+            folder = run.save / stage.name
+            if (folder / FINISHED).is_file() and not dry_run:
+                report(f"== stage {stage.name} is finished; remove {folder / FINISHED} to train it further")
+                continue
+            report(f"== stage {stage.name}")
+            report(shlex.join(command))
+            if dry_run:
+                continue
+            _check_continued(folder, stage.name, command)
+            folder.mkdir(parents=True, exist_ok=True)
+            _run(folder, [_fairseq_train(), *command[1:]], processes, report)
+            write_atomic(folder / FINISHED, "")
+
+
+def _fairseq_train() -> str:
+    """The script of this environment, or the one on the path."""
+    beside = Path(sys.executable).with_name("fairseq-train")
+    found = str(beside) if beside.is_file() else shutil.which("fairseq-train")
+    if found is None:
+        raise NastError("fairseq-train is not installed: run `bash scripts/install.sh train`, see `nast-s2x doctor`")
+    return found
+
+
+def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
+    """Without this check, fairseq would train from scratch where the file of --continue-once is missing."""
+    if (folder / "checkpoint_last.pt").is_file():
+        return
+    for flag, value in zip(command, command[1:]):
+        if flag == "--continue-once" and not Path(value).is_file():
+            raise ConfigError(f"stage {stage} continues {value}, which is not there: train the stage before it first")
+
+
+def _run(folder: Path, command: list[str], processes: int, report: Callable[[str], None]) -> None:
+    """Run a command as ``processes`` ranks; rank 0 is shown and logged, the others logged. If one fails, all end."""
+    environment = dict(os.environ)
+    parallel: list[str] = []
+    if processes > 1:
+        # gloo and one process for each rank, because fairseq's own spawning does not work on CPUs.
+        port = _free_port()
+        parallel = [
+            "--distributed-world-size",
+            str(processes),
+            "--distributed-no-spawn",
+            "--distributed-backend",
+            "gloo",
+        ]
+        parallel += ["--distributed-init-method", f"tcp://127.0.0.1:{port}", "--ddp-backend", "legacy_ddp"]
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
+    with contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in range(processes):
+            words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
+            name = "train.log" if rank == 0 else f"rank{rank}.log"
+            log = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
+            output = subprocess.PIPE if rank == 0 else log
+            ranks.append(subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment, text=True))
+            stack.callback(_end, ranks[-1])
+            if rank == 0:
+                shown = threading.Thread(target=_show, args=(ranks[0].stdout, log, report), daemon=True)
+                shown.start()
+        status = _wait(ranks)
+        shown.join(timeout=10)
+    if status:
+        log_file = folder / "train.log"
+        raise NastError(
+            f"fairseq-train ended with status {status}, see {log_file}; the same command goes on from there"
+        )
+
+
+def _show(output: IO[str] | None, log: IO[str], report: Callable[[str], None]) -> None:
+    assert output is not None
+    for line in output:
+        report(line.rstrip("\n"))
+        log.write(line)
+        log.flush()
+
+
+def _wait(ranks: Sequence[subprocess.Popen[str]]) -> int:
+    """Wait until all have ended well, or one has not: the others would wait for it. Returns its status."""
+    while True:
+        states = [rank.poll() for rank in ranks]
+        failed = next((state for state in states if state), None)
+        if failed is not None or None not in states:
+            return failed or 0
+        time.sleep(_POLL_SECONDS)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
