@@ -1,4 +1,4 @@
-"""Packaging of nast_s2x; `bash scripts/install.sh [extras]` knows the order in which the heavy parts go in."""
+"""Packaging of nast_s2x. ``bash scripts/install.sh [extras]`` installs it with the tested versions of everything."""
 
 import re
 from pathlib import Path
@@ -9,21 +9,27 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "nast_s2x" / "__init__.py").read_text("utf-8")).group(1)
 README = ROOT / "README.md"
 
+# Two builds of fairseq 0.12, which both provide the package `fairseq`: never install both. ve-fairseq has wheels for
+# the Pythons and machines of this marker; fairseq-fixed is compiled at installation. scripts/install.sh has the same
+# rule in `fairseq_build`.
+HAS_WHEEL = "python_version < '3.13' and sys_platform == 'linux' and platform_machine == 'x86_64'"
+NO_WHEEL = "python_version >= '3.13' or sys_platform != 'linux' or platform_machine != 'x86_64'"
+
 EXTRAS = {
-    # Training by fairseq-train; fairseq-fixed is fairseq 0.12 made to work on Python >= 3.11.
-    "train": ["fairseq-fixed>=0.12.3", "sacrebleu>=2.3"],
-    # Latency and quality of streams, by SimulEval.
+    # Training by fairseq-train.
+    "train": [f"ve-fairseq>=0.12.3; {HAS_WHEEL}", f"fairseq-fixed>=0.12.3; {NO_WHEEL}", "sacrebleu>=2.3"],
+    # The agents for SimulEval. With pip alone, its requirement bitarray==2.6.0 is compiled.
     "simuleval": ["simuleval>=1.1.4"],
-    # `nast-s2x evaluate`, score and compare: SimulEval runs, sacrebleu scores, matplotlib draws.
-    "evaluate": ["simuleval>=1.1.4", "sacrebleu>=2.3", "matplotlib>=3.8"],
-    # Whisper as the recogniser of ASR-BLEU; its models come from a folder or from the Hugging Face hub.
+    # `nast-s2x evaluate`, `score` and `compare`.
+    "evaluate": ["sacrebleu>=2.3", "matplotlib>=3.8", "jinja2>=3.1"],
+    # Whisper as the recogniser of ASR-BLEU. Its models come from a folder or from the Hugging Face hub.
     "whisper": ["faster-whisper>=1.0"],
-    # Units of target speech: `nast-s2x units fit` clusters with scikit-learn; transformers runs (m)HuBERT models.
+    # Units of target speech: scikit-learn for `nast-s2x units fit`, transformers for (m)HuBERT models.
     "units": ["scikit-learn>=1.3", "transformers>=4.45"],
     # The checks of scripts/test.sh.
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "sacrebleu>=2.3"],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6", "sacrebleu>=2.3"],
 }
-# Whisper brings an inference engine of its own: it is asked for by name only.
+# faster-whisper brings its own inference engine and is installed only on request.
 EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "whisper" for requirement in extra})
 
 setup(
@@ -35,10 +41,13 @@ setup(
     license="MIT",
     author="The nast_s2x authors",
     python_requires=">=3.11",
-    packages=find_packages(include=["nast_s2x", "nast_s2x.*"]),
-    package_data={"nast_s2x": ["py.typed", "evaluation/report/page.css", "evaluation/report/page.js"]},
+    packages=[*find_packages(include=["nast_s2x", "nast_s2x.*"]), "nast_s2x.configs"],
+    # Recipes and configurations are at the top of the repository and in the package once installed: see
+    # nast_s2x/resources.py.
+    package_dir={"nast_s2x.configs": "configs"},
+    package_data={"": ["py.typed", "*.css", "*.js", "*.html", "*.j2", "*.json", "*.yaml"]},
     install_requires=[
-        # From 2.6 on torch.load, which fairseq calls with its defaults, never executes what a file holds.
+        # From 2.6 on, torch.load (called with its defaults by fairseq) executes nothing that a file contains.
         "torch>=2.6",
         "numpy>=1.26",
         "soundfile>=0.12",
@@ -56,6 +65,7 @@ setup(
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Speech",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

@@ -1,4 +1,4 @@
-"""``nast-s2x doctor``: what is installed, in which version, and whether it works."""
+"""``nast-s2x doctor``: version and state of every dependency."""
 
 from __future__ import annotations
 
@@ -8,45 +8,60 @@ import importlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import shutil
 import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-PARTS = ("inference", "train", "simuleval", "evaluate", "units", "dev")
+from nast_s2x.files import cpu_count
 
-#: import name -> (distributions that may provide it, parts that cannot work without it)
+PARTS = ("inference", "train", "simuleval", "evaluate", "units", "dev")
+"""Parts of the project, named as the extras of scripts/install.sh; together they are ``all``."""
+
+SEPARATE_PARTS = ("whisper",)
+"""Parts that ``all`` does not include."""
+
 DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "torch": (("torch",), PARTS),
-    "numpy": (("numpy",), PARTS),
-    "soundfile": (("soundfile",), PARTS),
-    "soxr": (("soxr",), PARTS),
-    "kaldi_native_fbank": (("kaldi-native-fbank",), PARTS),
-    "sentencepiece": (("sentencepiece",), PARTS),
-    "safetensors": (("safetensors",), PARTS),
-    "yaml": (("PyYAML",), PARTS),
-    "tqdm": (("tqdm",), PARTS),
-    "fairseq": (("fairseq-fixed", "fairseq"), ("train",)),
+    "torch": (("torch",), PARTS + SEPARATE_PARTS),
+    "numpy": (("numpy",), PARTS + SEPARATE_PARTS),
+    "soundfile": (("soundfile",), PARTS + SEPARATE_PARTS),
+    "soxr": (("soxr",), PARTS + SEPARATE_PARTS),
+    "kaldi_native_fbank": (("kaldi-native-fbank",), PARTS + SEPARATE_PARTS),
+    "sentencepiece": (("sentencepiece",), PARTS + SEPARATE_PARTS),
+    "safetensors": (("safetensors",), PARTS + SEPARATE_PARTS),
+    "yaml": (("PyYAML",), PARTS + SEPARATE_PARTS),
+    "tqdm": (("tqdm",), PARTS + SEPARATE_PARTS),
+    "fairseq": (("ve-fairseq", "fairseq-fixed", "fairseq"), ("train",)),
     "sacrebleu": (("sacrebleu",), ("train", "evaluate", "dev")),
     "simuleval": (("simuleval",), ("simuleval", "evaluate")),
     "matplotlib": (("matplotlib",), ("evaluate",)),
+    "jinja2": (("Jinja2",), ("evaluate",)),
     "sklearn": (("scikit-learn",), ("units",)),
     "transformers": (("transformers",), ("units",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "ruff": (("ruff",), ("dev",)),
+    "mypy": (("mypy",), ("dev",)),
+    "faster_whisper": (("faster-whisper",), ("whisper",)),
     "torchaudio": (("torchaudio",), ()),
-    "faster_whisper": (("faster-whisper",), ()),
 }
+"""Import name -> (distributions that provide it, parts that do not work without it)."""
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """State of one thing: ``ok``, ``missing`` or ``broken``, with the parts that need it."""
+    """State of a dependency or of the machine.
+
+    Attributes:
+        name: import name of a package, or name of a property of the machine.
+        version: installed version, or the value of the property; ``-`` for none.
+        state: ``ok``, ``missing`` or ``broken``.
+        needed_for: parts that do not work without it.
+        note: remark for the user.
+    """
 
     name: str
     version: str
@@ -60,17 +75,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "doctor",
         help="report the version and state of every dependency",
-        description="Report the version and state of every dependency. Exits with 1 if the asked-for part cannot work.",
+        description="Report the version and state of every dependency. The exit status is 1 if a dependency of the "
+        "chosen part is missing or broken.",
     )
     parser.add_argument(
-        "--for", dest="part", choices=(*PARTS, "all"), default="inference", help="the part that must work"
+        "--for",
+        dest="part",
+        choices=(*PARTS, *SEPARATE_PARTS, "all"),
+        default="inference",
+        help="the part to check; all is every part but whisper (default: inference)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 1 if a dependency of the asked-for part is missing or broken, else 0."""
+    """Print the report; returns 1 if a dependency of the chosen part is missing or broken, else 0."""
     parts = PARTS if args.part == "all" else (args.part,)
     findings = [check_python(), *(check_module(name) for name in DEPENDENCIES), *machine_notes()]
     failed = [item for item in findings if item.state != OK and set(parts) & set(item.needed_for)]
@@ -80,33 +100,40 @@ def run(args: argparse.Namespace) -> int:
         _print_table(findings, set(parts))
         print(f"\n{args.part}: {'works' if not failed else 'cannot work: ' + ', '.join(item.name for item in failed)}")
         if failed:
-            print(f"bash scripts/install.sh {'' if args.part == 'inference' else args.part}".rstrip() + " installs it.")
+            extra = "" if args.part == "inference" else f" {args.part}"
+            print(f"To install what is missing: bash scripts/install.sh{extra}")
     return 1 if failed else 0
 
 
 def check_python() -> Finding:
-    """State of the interpreter: this project needs Python 3.11 or newer."""
+    """State of the interpreter, which must be Python 3.11 or newer."""
     good = sys.version_info >= (3, 11)
-    return Finding("python", platform.python_version(), OK if good else BROKEN, PARTS, "" if good else "needs >= 3.11")
+    note = "" if good else "Python 3.11 or newer is required"
+    return Finding("python", platform.python_version(), OK if good else BROKEN, PARTS + SEPARATE_PARTS, note)
 
 
 def check_module(name: str) -> Finding:
-    """Import a dependency, quietly, and say what came of it."""
+    """State of a package of :data:`DEPENDENCIES`: import it, without output."""
     distributions, parts = DEPENDENCIES[name]
-    version = next(filter(None, map(_version, distributions)), "")
-    optional = " (not needed)" if not parts else ""
-    if not version:
+    installed = {item: version for item in distributions if (version := _version(item))}
+    optional = "" if parts else " (not needed)"
+    if not installed:
         return Finding(name, "-", MISSING, parts, f"not installed{optional}")
+    version = next(iter(installed.values()))
+    if len(installed) > 1:
+        note = f"{' and '.join(installed)} overwrite each other: uninstall both, then install one again"
+        return Finding(name, version, BROKEN, parts, note)
     try:
         quiet = io.StringIO()
         with warnings.catch_warnings(), contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
             warnings.simplefilter("ignore")
             importlib.import_module(name)
-    # A broken binary fails in any way it likes (OSError, RuntimeError, AttributeError): report, never crash.
+    # A broken compiled module can raise anything (OSError, RuntimeError, AttributeError).
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-        return Finding(name, version, BROKEN, parts, f"does not import{optional}: {reason}")
-    return Finding(name, version, OK, parts, _remark(name))
+        return Finding(name, version, BROKEN, parts, f"import failed{optional}: {reason}")
+    # Where several distributions provide a package, the note names the one that is installed.
+    return Finding(name, version, OK, parts, next(iter(installed)) if len(distributions) > 1 else "")
 
 
 def _version(distribution: str) -> str:
@@ -116,15 +143,9 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def _remark(name: str) -> str:
-    if name == "fairseq" and not _version("fairseq-fixed"):
-        return "this is fairseq itself; fairseq-fixed is what this project is tested with"
-    return ""
-
-
 def machine_notes() -> list[Finding]:
-    """Facts about the machine: processors, CUDA, espeak-ng. None of them can fail a part."""
-    notes = [Finding("processors", str(len(os.sched_getaffinity(0))), OK)]
+    """Properties of the machine: processors, CUDA, espeak-ng. No part requires them."""
+    notes = [Finding("processors", str(cpu_count()), OK)]
     if check_module("torch").state == OK:
         import torch
 
@@ -132,9 +153,9 @@ def machine_notes() -> list[Finding]:
         if torch.cuda.is_available():
             notes.append(Finding("CUDA", str(torch.version.cuda), OK, note=torch.cuda.get_device_name(0)))
         else:
-            notes.append(Finding("CUDA", "-", MISSING, note="no GPU that torch can use; everything runs on the CPU"))
+            notes.append(Finding("CUDA", "-", MISSING, note="torch finds no CUDA device"))
     espeak = shutil.which("espeak-ng")
-    note = espeak or "only for building the example corpus (apt-get install espeak-ng)"
+    note = espeak or "needed only to build the example corpus (apt-get install espeak-ng)"
     notes.append(Finding("espeak-ng", "-", OK if espeak else MISSING, note=note))
     return notes
 

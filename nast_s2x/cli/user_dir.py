@@ -1,4 +1,4 @@
-"""``nast-s2x user-dir``: where the plug-in for fairseq and SimulEval lies."""
+"""``nast-s2x user-dir``: the folder of the fairseq and SimulEval plugin."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register the subcommand."""
     parser = subparsers.add_parser(
         "user-dir",
-        help="print the folder to give to fairseq's and SimulEval's --user-dir",
-        description='Print the installed package folder, for fairseq-train ... --user-dir "$(nast-s2x user-dir)".',
+        help="print the folder for --user-dir of fairseq and SimulEval",
+        description='Print the folder of the installed package: fairseq-train ... --user-dir "$(nast-s2x user-dir)".',
     )
     parser.set_defaults(func=run)
 

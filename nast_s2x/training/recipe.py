@@ -123,11 +123,10 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    bundled = config_path(f"{path.stem if path.suffix in ('.yaml', '.sh') else name}.yaml")
-    if bundled.is_file():
-        return bundled
-    known = ", ".join(sorted(Path(other).stem for other in config_names(".yaml")))
-    raise ConfigError(f"no recipe {name}: give a YAML file or one of {known}")
+    stem = path.stem if path.suffix in (".yaml", ".sh") else name
+    if stem not in config_names():
+        raise ConfigError(f"no recipe {name}: give a YAML file or one of {', '.join(config_names())}")
+    return config_path(stem)
 
 
 def read_recipe(path: str | Path) -> Recipe:
