@@ -1,4 +1,4 @@
-"""A small random vocoder whose gain is that of a trained one: loud enough that errors show, not clipped."""
+"""A small random vocoder with the gain of a trained one: loud enough to show errors, not clipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUM_UNITS = 20
 
 
 def vocoder_config(durations: bool = True, num_units: int = NUM_UNITS, unit_hash: str | None = None) -> VocoderConfig:
-    """The published structure (all kernels, dilations and rates, so the same receptive field) with few channels."""
+    """The published structure (kernels, dilations, rates, and so the receptive field) with few channels."""
     return VocoderConfig(
         num_embeddings=num_units,
         embedding_dim=16,
@@ -38,8 +38,7 @@ def make_vocoder(
 
 
 def make_smooth_vocoder(seed: int = 0) -> UnitVocoder:
-    """A random vocoder whose samples follow each other as closely as those of a voice, not like noise: its kernels are
-    bells in time."""
+    """A random vocoder with bell-shaped kernels: neighbouring samples are as similar as in speech, unlike in noise."""
     model = make_vocoder(seed=seed)
     for name, weight in model.named_parameters():
         if weight.dim() == 3 and not name.startswith("dur_predictor"):

@@ -40,7 +40,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"checkpoints", "frontend", "corpus"},
         BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
     ),
-    "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tqdm", "tensorboard"}),
+    "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tensorboard"}),
     "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
     "metrics": (set(), {"sacrebleu"}),
     "training": ({"resources"}, {"yaml"}),

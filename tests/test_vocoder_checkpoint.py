@@ -19,7 +19,7 @@ from nast_s2x.vocoder.network import UnitVocoder
 
 
 def with_weight_norm(model: UnitVocoder) -> dict[str, Tensor]:
-    """The state under weight norm, its directions of any length, as training leaves it."""
+    """The state under weight norm, its directions of any length, as after training."""
     state = {}
     for name, value in model.state_dict().items():
         if value.dim() == 3 and not name.startswith("dur_predictor"):
@@ -84,7 +84,7 @@ def test_equal_to_fairseq_at_the_published_size(tmp_path: Path, capsys: pytest.C
     theirs = CodeGenerator(config.to_dict()).eval()
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
-            if name.endswith("weight_g"):  # as loud as a voice
+            if name.endswith("weight_g"):  # a level as in speech
                 parameter *= 0.7 if "resblocks" in name else 3
     torch.save({"generator": theirs.state_dict()}, tmp_path / "g_00000000")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
@@ -238,7 +238,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, lega
     with pytest.raises(ValueError, match="g_00500000 was not loaded: .*nothing in the file was executed"):
         load_vocoder(path)
     assert not mark.exists()
-    torch.load(path, weights_only=False)["steps"].close()  # it does what it is accused of, where it is allowed to
+    torch.load(path, weights_only=False)["steps"].close()  # without the safe loader the code would run
     assert mark.exists()
 
 
@@ -310,7 +310,7 @@ def test_a_configuration_without_a_key(tmp_path: Path, key: str) -> None:
     settings = json.loads((tmp_path / "config.json").read_text())
     del settings[key]
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    if key in ("model_in_dim", "resblock", "sampling_rate", "code_hop_size"):  # says nothing that sizes do not
+    if key in ("model_in_dim", "resblock", "sampling_rate", "code_hop_size"):  # not needed
         load_vocoder(path)
     else:
         with pytest.raises(ValueError, match=f"config.json: vocoder configuration lacks {key}"):

@@ -1,4 +1,4 @@
-"""``nast-s2x vocoder synthesize``: every form of units becomes sound files, once, and nothing is lost on the way."""
+"""``nast-s2x vocoder synthesize``: every format of units, resuming, refusals."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_second_run_keeps_what_is_complete(folder: Path, tmp_path: Path, capsy
     assert "0 sound files written, 4 were there already" in capsys.readouterr().err
 
 
-def test_files_of_something_else_are_not_replaced_unasked(
+def test_files_of_something_else_are_replaced_with_overwrite_only(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     units, output = manifest(tmp_path / "units.tsv"), tmp_path / "out"
@@ -243,7 +243,7 @@ def test_units_of_other_centroids_are_refused(folder: Path, tmp_path: Path, caps
     (tmp_path / "plain.units.json").write_text(json.dumps({"hash": "e" * 16}))
     assert run(folder, units, tmp_path / "out2") == 1
     assert "e" * 16 in capsys.readouterr().err
-    released = save_vocoder(make_vocoder(), tmp_path / "released")  # does not say which units it speaks
+    released = save_vocoder(make_vocoder(), tmp_path / "released")  # without a hash
     assert run(released, units, tmp_path / "out3") == 0
 
 

@@ -25,7 +25,7 @@ def test_a_batch_equals_its_sequences_one_by_one() -> None:
         assert not batch[row, length * UNIT_SAMPLES :].any()
 
 
-def test_what_lies_behind_a_sequence_changes_nothing() -> None:
+def test_frames_past_the_end_of_a_sequence_have_no_effect() -> None:
     model, lengths = make_vocoder(), torch.tensor([12, 5])
     frames = random_frames(2, 12)
     other = frames.clone()
@@ -51,7 +51,7 @@ def test_a_unit_reaches_no_further_than_the_receptive_field() -> None:
     other[0, 35] = (other[0, 35] + 1) % NUM_UNITS
     changed = (model(frames) != model(other))[0].view(-1, UNIT_SAMPLES).any(1).nonzero()[:, 0]
     reach = max(35 - int(changed[0]), int(changed[-1]) - 35)
-    # The outermost frame counts for less than float64 can tell.
+    # The effect of the outermost frames is below the resolution of float64.
     assert 19 <= reach <= model.receptive_frames == 21
 
 
@@ -79,7 +79,7 @@ def test_a_window_is_computed_no_further_than_needed() -> None:
 
 
 def test_one_network_with_and_without_gradients() -> None:
-    """Training computes with other kernels than synthesis does."""
+    """Training and synthesis use different convolution kernels."""
     plain, fast = make_vocoder(num_units=30), make_vocoder(num_units=30).for_inference()
     frames, lengths = random_frames(3, 25), torch.tensor([25, 3, 14])
     plain.requires_grad_(True)
@@ -91,7 +91,7 @@ def test_one_network_with_and_without_gradients() -> None:
     assert all(p.grad.abs().sum() > 0 for n, p in plain.named_parameters() if not n.startswith("dur_predictor"))
 
 
-def test_the_order_in_memory_is_no_part_of_the_weights() -> None:
+def test_the_memory_layout_does_not_change_the_weights() -> None:
     plain, fast = make_vocoder(), make_vocoder().for_inference()
     for (name, value), other in zip(plain.state_dict().items(), fast.state_dict().values()):
         assert torch.equal(value, other), name

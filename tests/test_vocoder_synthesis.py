@@ -1,4 +1,4 @@
-"""Synthesis: a stream's waveform follows from its chunks alone, and whole utterances from their units alone."""
+"""Synthesis: the waveform of a stream depends on its chunks alone, that of an utterance on its units alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pieces_of(
 
 
 def durations_by_the_rule(vocoder: UnitVocoder, chunks: Chunks) -> list[int]:
-    """The definition, from all units known at the moment a duration is fixed."""
+    """Durations by their definition, from all units available when a duration is fixed."""
     units: list[int] = []
     fixed: list[int] = []
     for index, new in enumerate(chunks):
@@ -61,7 +61,7 @@ def durations_by_the_rule(vocoder: UnitVocoder, chunks: Chunks) -> list[int]:
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
 @pytest.mark.parametrize("sizes", [SIZES, [1] * 8, [0, 0, 1], [2, 0, 2, 0, 2], [30, 3]])
-def test_every_unit_is_heard_for_its_duration(vocoder: UnitVocoder, lookahead: int, sizes: list[int]) -> None:
+def test_every_unit_lasts_for_its_duration(vocoder: UnitVocoder, lookahead: int, sizes: list[int]) -> None:
     chunks = random_chunks(sizes)
     pieces = pieces_of(vocoder, chunks, SynthesisWindow(lookahead))
     durations = durations_by_the_rule(vocoder, chunks)
@@ -93,7 +93,7 @@ def test_the_offline_form_is_the_stream(vocoder: UnitVocoder, lookahead: int) ->
     assert np.array_equal(synthesize_chunks(vocoder, chunks, geometry), np.concatenate(pieces))
 
 
-def test_streams_that_share_a_vocoder_do_not_meet(vocoder: UnitVocoder) -> None:
+def test_streams_that_share_a_vocoder_are_independent(vocoder: UnitVocoder) -> None:
     one, other = random_chunks(SIZES), random_chunks(SIZES, seed=5)
     expected = [np.concatenate(pieces_of(vocoder, chunks)) for chunks in (one, other)]
     streams, found = [VocoderStream(vocoder), VocoderStream(vocoder)], [[], []]
@@ -108,7 +108,7 @@ def test_streams_that_share_a_vocoder_do_not_meet(vocoder: UnitVocoder) -> None:
 @pytest.mark.parametrize("lookahead, left", [(20, 20), (21, 21), (25, 40)])
 def test_a_long_lookahead_equals_one_window(vocoder: UnitVocoder, sizes: list[int], lookahead: int, left: int) -> None:
     chunks = random_chunks(sizes)
-    if 0 in sizes:  # a pause lets everything out: only what comes behind it can be compared
+    if 0 in sizes:  # a pause releases everything: only the samples after it can be compared
         before = VocoderStream(vocoder, SynthesisWindow(lookahead, left))
         edge = sum(len(before.push(units)) for units in chunks[:2]) + 21 * UNIT_SAMPLES
     else:
@@ -147,12 +147,12 @@ def test_seams_do_not_click(lookahead: int) -> None:
 
     at_seams, anywhere = jumps(crossfade=80)
     assert at_seams < natural and anywhere < 1.2 * natural
-    assert jumps(crossfade=0)[0] > 2 * natural  # so the fade is what does it
+    assert jumps(crossfade=0)[0] > 2 * natural  # the cross-fade makes the difference
 
 
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="the example's bundle has no vocoder")
 @pytest.mark.parametrize("lookahead, decibels", [(0, 10), (2, 20), (5, 40), (10, 60)])
-def test_seams_of_the_trained_example_voice(lookahead: int, decibels: float) -> None:
+def test_seams_of_the_trained_example_vocoder(lookahead: int, decibels: float) -> None:
     vocoder = load_vocoder(EXAMPLE)
     rng = np.random.default_rng(0)
     units = [int(unit) for unit in rng.permutation(vocoder.config.num_embeddings)[:60]]
@@ -188,14 +188,14 @@ def fixed_durations(stream: VocoderStream, everything: bool) -> None:
     stream._units.clear()
 
 
-def test_the_duration_predictor_sees_few_units(vocoder: UnitVocoder) -> None:
+def test_the_duration_predictor_receives_few_units(vocoder: UnitVocoder) -> None:
     seen: list[int] = []
     hook = vocoder.dur_predictor.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
     stream = VocoderStream(vocoder)
     for _ in range(20):
         stream.push([1, 2, 3])
     hook.remove()
-    assert seen[-1] == 2 + 2 + 3  # settled ones as context, those that wait, the new ones
+    assert seen[-1] == 2 + 2 + 3  # settled units as context, units without duration, new units
 
 
 def test_errors_of_a_stream(vocoder: UnitVocoder) -> None:
@@ -207,7 +207,7 @@ def test_errors_of_a_stream(vocoder: UnitVocoder) -> None:
         stream.push([7, 20])
     with pytest.raises(ValueError, match=r"unit -1 is outside"):
         stream.push([-1])
-    assert np.array_equal(stream.push([7], final=True), other.push([7], final=True))  # as if they had never come
+    assert np.array_equal(stream.push([7], final=True), other.push([7], final=True))  # the refused pushes had no effect
     with pytest.raises(ValueError, match="push after final=True"):
         stream.push([1])
     with pytest.raises(ValueError, match="needs a vocoder with a duration predictor"):

@@ -100,7 +100,7 @@ def test_updates_reduce_the_losses(voice: Path) -> None:
     assert trainer.update == 60 and "adversarial_loss" not in logs[0]
 
 
-def test_discriminators_join_late_and_learn(voice: Path) -> None:
+def test_discriminators_start_late_and_are_trained(voice: Path) -> None:
     trainer = make_trainer(adversarial_from=2, max_updates=40)
     (batch,) = batches(voice, 1)
     before = [p.detach().clone() for p in trainer.discriminators.parameters()]
@@ -135,7 +135,7 @@ def test_initial_weights_are_the_papers() -> None:
     state = fold_weight_norm(model.state_dict())
     assert state["ups.0.weight"].std().item() == pytest.approx(0.01, rel=0.02)
     assert state["resblocks.2.convs1.0.weight"].std().item() == pytest.approx(0.01, rel=0.02)
-    assert state["conv_pre.weight"].std().item() > 0.015  # stays as PyTorch makes it
+    assert state["conv_pre.weight"].std().item() > 0.015  # PyTorch's initialisation
     assert all(f"{name}.parametrizations.weight.original0" in model.state_dict() for name in ("conv_pre", "ups.3"))
 
 
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(voice: Path) -> None:
         trainer.check()
     torch.testing.assert_close([*trainer.generator.parameters()], before, rtol=0, atol=0, equal_nan=True)
     state = trainer.optimizers["generator"].state
-    assert not any(value.any() for values in state.values() for value in values.values())  # as if it had done no step
+    assert not any(value.any() for values in state.values() for value in values.values())  # no step was done
 
 
 def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_command_trains_writes_everything_and_resumes_exactly(voice: Path, tmp_p
     assert f"mel_loss {lines[3]['mel_loss']:.3f}" in card and f"log-mel error {lines[4]['mel_error']:.3f}" in card
 
     parts = tmp_path / "parts"
-    # The first call ends by its time, after one update; the next ends early by its length.
+    # The first call ends after one update because of its time limit, the second because of --max-updates.
     run(voice, parts, config, "--max-minutes", "0", *flags)
     assert weights(parts)["update"] == 1
     run(voice, parts, config, "--max-updates", "4", *flags)
@@ -339,7 +339,7 @@ def test_number_of_units_comes_from_the_file_beside_the_manifest(voice: Path, tm
     assert not (output / "samples").exists()  # no dev recordings
 
 
-def test_tensorboard_is_asked_for_by_name(voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorboard_is_named(voice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="needs the Python package 'tensorboard'"):
         run(voice, tmp_path / "o", None, "--tensorboard", str(tmp_path / "tb"))
@@ -371,7 +371,7 @@ def gradients(trainer: VocoderTrainer) -> dict[str, torch.Tensor]:
     return {f"{kind}.{name}": p.grad for kind, network in networks for name, p in network.named_parameters()}
 
 
-def test_two_processes_train_what_one_would(voice: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(voice: Path, tmp_path: Path) -> None:
     # Every loss here is a mean over crops of equal size, so that the mean of gradients is the whole batch's; without
     # the duration loss, whose mean is over units and whose dropout differs between processes.
     changed = {"max_updates": 2, "duration_weight": 0.0, "stft_weight": 0.0, "adversarial_from": 0, "ema_decay": 0.0}
@@ -484,7 +484,7 @@ def test_an_update_reads_nothing_back(voice: Path) -> None:
         trainer.check()
         mean_losses([logs])
         assert first.samples[first.samples > 0].sum() > 0
-    assert {"_local_scalar_dense", "index"} <= set(reads.names)  # the counter counts
+    assert {"_local_scalar_dense", "index"} <= set(reads.names)  # reads are counted where there are any
 
 
 def test_batches_are_copied_from_pinned_memory(voice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +503,7 @@ def test_batches_are_copied_from_pinned_memory(voice: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(("device", "wanted"), [("cpu", False), ("cuda", True)])
 def test_loaders_pin_memory_for_gpus(voice: Path, device: str, wanted: bool) -> None:
     trainer = make_trainer()
-    trainer.device = torch.device(device)  # of the loader alone, nothing is computed here
+    trainer.device = torch.device(device)  # for the loader only, nothing is computed
     data = CropDataset(rows(voice), 8, 2)
     options = RunOptions(Path("unused"))
     assert (

@@ -1,4 +1,4 @@
-"""What the vocoder's training reads: units manifests, crops of recordings, the order of batches, settings."""
+"""Input of vocoder training: units manifests, crops of recordings, order of batches, settings."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_unusable_sound_files_are_refused(tmp_path: Path) -> None:
     samples = tones([1], [4], extra=0)
     samples[700] = np.nan
     soundfile.write(broken.target_audio.path, samples, 16000, subtype="FLOAT")
-    check_recordings([broken])  # the header does not tell
+    check_recordings([broken])  # the header does not show it
     with pytest.raises(AudioError, match=r"wav: samples must be finite"):
         load_recording(broken)
 
@@ -198,7 +198,7 @@ def test_crops_are_the_samples_of_their_frames_with_real_neighbours(tmp_path: Pa
         if len(candidates) == 1:
             starts[candidates[0]] += 1
             assert first == min(max(0, candidates[0] - 3), 40 - 14)
-    assert {0, 32} <= starts.keys()  # both ends are heard
+    assert {0, 32} <= starts.keys()  # both ends occur
 
 
 def test_same_seed_same_crop(tmp_path: Path) -> None:

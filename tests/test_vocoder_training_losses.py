@@ -1,4 +1,4 @@
-"""Mel energies, losses and discriminators of the vocoder's training against values worked out by hand."""
+"""Mel energies, losses and discriminators of the vocoder's training against values computed by hand."""
 
 from __future__ import annotations
 
@@ -111,38 +111,38 @@ def test_duration_loss_by_hand_ignores_padding() -> None:
     assert duration_loss(predicted, durations, lengths).item() == pytest.approx((1 + math.log(2) ** 2) / 3)
 
 
-def test_period_discriminator_sees_each_column_alone() -> None:
+def test_period_discriminator_keeps_columns_apart() -> None:
     torch.manual_seed(0)
     discriminator = PeriodDiscriminator(3, channels=(4, 8)).eval()
     samples = torch.randn(2, 62)  # the last row of 21 is filled by one reflected sample
-    judgement = discriminator(samples)
+    output = discriminator(samples)
     # Rows 21 -> 7 -> 3 by strides of 3; features of two strided, one plain and the output layer.
-    assert [tuple(f.shape) for f in judgement.features] == [(2, 4, 7, 3), (2, 8, 3, 3), (2, 8, 3, 3), (2, 1, 3, 3)]
-    assert judgement.score.shape == (2, 9)
+    assert [tuple(f.shape) for f in output.features] == [(2, 4, 7, 3), (2, 8, 3, 3), (2, 8, 3, 3), (2, 1, 3, 3)]
+    assert output.score.shape == (2, 9)
     samples[:, 1::3] += 1.0
-    changed = (discriminator(samples).features[2] != judgement.features[2]).any(dim=(0, 1, 2))
+    changed = (discriminator(samples).features[2] != output.features[2]).any(dim=(0, 1, 2))
     assert changed.tolist() == [False, True, False]
     filled = torch.cat([samples, samples[:, -2:-1]], dim=1)
     torch.testing.assert_close(discriminator(samples).score, discriminator(filled).score)
 
 
 def test_scale_discriminator_shapes() -> None:
-    judgement = ScaleDiscriminator(16)(torch.randn(2, 640))
-    assert [f.shape[1:] for f in judgement.features] == [
+    output = ScaleDiscriminator(16)(torch.randn(2, 640))
+    assert [f.shape[1:] for f in output.features] == [
         (16, 640), (16, 320), (32, 160), (64, 40), (128, 10), (128, 10), (128, 10), (1, 10)
     ]  # fmt: skip
-    assert judgement.score.shape == (2, 10)
+    assert output.score.shape == (2, 10)
 
 
-def test_each_scale_hears_half_the_rate() -> None:
-    heard: list[Tensor] = []
+def test_each_scale_receives_half_the_rate() -> None:
+    received: list[Tensor] = []
     discriminators = Discriminators(periods=(2,), period_channels=(4,), scales=3, scale_width=16)
     for scale in discriminators.scales:
-        scale.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+        scale.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     assert len(discriminators(torch.ones(1, 64))) == 4
-    assert [x.shape[1] for x in heard] == [64, 33, 17]
+    assert [x.shape[1] for x in received] == [64, 33, 17]
     # The average of four samples, two apart; two of the first four are padding.
-    assert heard[1][0, :3].tolist() == [0.5, 1.0, 1.0]
+    assert received[1][0, :3].tolist() == [0.5, 1.0, 1.0]
 
 
 def test_published_discriminators_have_the_papers_sizes() -> None:

@@ -1,4 +1,4 @@
-"""A tiny voice for the vocoder's training tests: tones for units, written as flac files with a units manifest."""
+"""Data for tests of vocoder training: one tone per unit, flac files with a units manifest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_config(path: Path, **training: Any) -> Path:
 
 
 def tones(units: list[int], durations: list[int], extra: int = 240) -> np.ndarray:
-    """The waveform of units: unit u sounds at 300 (u + 1) Hz; ``extra`` samples follow the last frame."""
+    """The waveform of units: unit u is a tone of 300 (u + 1) Hz; ``extra`` samples follow the last frame."""
     pitch = np.repeat([300.0 * (unit + 1) for unit in units], np.array(durations) * 320)
     pitch = np.append(pitch, np.full(extra, pitch[-1]))
     return (0.3 * np.sin(2 * np.pi * np.cumsum(pitch) / 16000)).astype(np.float32)
