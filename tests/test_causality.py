@@ -23,7 +23,7 @@ from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader  # noqa: E402
 from nast_s2x.evaluation.items import Item  # noqa: E402
 from nast_s2x.evaluation.run import AGENTS, Engine  # noqa: E402
-from nast_s2x.evaluation.settings import Setup  # noqa: E402
+from nast_s2x.evaluation.settings import RunSettings  # noqa: E402
 from nast_s2x.evaluation.shards import LOG, blocks_of  # noqa: E402
 from nast_s2x.inference.streaming import Emission, TranslationStream  # noqa: E402
 from nast_s2x.inference.system import System  # noqa: E402
@@ -81,7 +81,7 @@ def evaluate(
         soundfile.write(path, samples, rate, subtype="FLOAT")
         items.append(Item(index, str(index), path, "a reference", None, f"list:{index + 1}"))
     (block,) = blocks_of(folder / "320", "320", items)
-    Engine(Setup(model="", **setup), bundle).run(block)
+    Engine(RunSettings(model="", **setup), bundle).run(block)
     return [json.loads(line) for line in (block.folder / LOG).read_text().splitlines()]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nast_s2x.evaluation.log import Utterance, heard_of, read_log, speech_of
+from nast_s2x.evaluation.log import LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
 from nast_s2x.evaluation.scoring import score
 from nast_s2x.metrics import latency
 
@@ -36,7 +36,7 @@ def simuleval_score(name: str, instances: dict[int, Any], computation_aware: boo
     return LATENCY_SCORERS_DICT[name](computation_aware=computation_aware)(instances)
 
 
-def log_of(folder: Path, lines: list[dict[str, Any]]) -> tuple[list[Utterance], dict[int, LogInstance]]:
+def log_of(folder: Path, lines: list[dict[str, Any]]) -> tuple[list[LoggedUtterance], dict[int, LogInstance]]:
     """The same log as we and as SimulEval read it."""
     text = [json.dumps(line) for line in lines]
     (folder / "instances.log").write_text("\n".join(text) + "\n")
@@ -175,7 +175,7 @@ def test_log_of_simulevals_own_evaluator(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def spoken(tmp_path: Path) -> tuple[SpeechToSpeechInstance, Utterance]:
+def spoken(tmp_path: Path) -> tuple[SpeechToSpeechInstance, LoggedUtterance]:
     """An utterance of 0.8 s in SimulEval's memory, and from its log: four pieces, the third and fourth late."""
     loader = make_loader(tmp_path, [12800], ["the small house is red"])
     instance = SpeechToSpeechInstance(0, loader, arguments(tmp_path, "speech"))
@@ -187,7 +187,7 @@ def spoken(tmp_path: Path) -> tuple[SpeechToSpeechInstance, Utterance]:
     return instance, read_log(tmp_path)[0]
 
 
-def test_speech_in_simulevals_memory(speech: tuple[SpeechToSpeechInstance, Utterance]) -> None:
+def test_speech_in_simulevals_memory(spoken: tuple[SpeechToSpeechInstance, LoggedUtterance]) -> None:
     instance, utterance = spoken
     # 40 ms at 80, 150 at 120 until 270, 62.5 at 360 until 422.5, 312.5 at 800.
     assert utterance.delays == (80, 120, 360, 800) and utterance.durations == (40, 150, 62.5, 312.5)
@@ -199,14 +199,14 @@ def test_speech_in_simulevals_memory(speech: tuple[SpeechToSpeechInstance, Utter
     assert figures["ATD_CA"] == pytest.approx(simuleval_score("ATD", {0: instance}, computation_aware=True))
 
 
-def test_pieces_are_found_in_simulevals_sound_file(speech: tuple[SpeechToSpeechInstance, Utterance]) -> None:
+def test_pieces_are_found_in_simulevals_sound_file(spoken: tuple[SpeechToSpeechInstance, LoggedUtterance]) -> None:
     _, utterance = spoken
-    pieces = speech_of(utterance)
+    pieces = read_output_pieces(utterance)
     assert [len(piece) for piece in pieces] == [640, 2400, 1000, 5000]
     for piece in pieces:
         np.testing.assert_allclose(piece, 0.1 + np.arange(len(piece)) / 40000, atol=2**-15)
     # 90 ms of silence after the second piece, 377.5 after the third.
-    heard = heard_of(utterance)
+    heard = read_output_with_gaps(utterance)
     assert len(heard) == 640 + 2400 + 1440 + 1000 + 6040 + 5000
     assert not heard[3040 : 3040 + 1440].any() and heard[3039] != 0 and heard[3040 + 1440] != 0
 

@@ -12,7 +12,7 @@ from evaluation_folder import REFERENCES, make_evaluation
 from sacrebleu.metrics import BLEU, CHRF
 
 from nast_s2x.cli.main import main
-from nast_s2x.evaluation.compare import compare, table, told, unique_names, write
+from nast_s2x.evaluation.compare import compare, format_table, table, unique_names, write
 from nast_s2x.metrics.quality import asr_bleu
 
 WORSE = ("the bridge is old today", "my brother buys apples", "we meet at a station", "")
@@ -84,7 +84,7 @@ def test_files_and_table(tmp_path: Path) -> None:
     assert lines[0]["BLEU_p"] == "" and float(lines[1]["BLEU_p"]) == p_value
     assert "unit_BLEU" not in lines[0]  # nobody has it
     assert files[2].read_bytes().startswith(b"\x89PNG") and table(result)[1]["AL"] == 480
-    head, good, worse, *rest = told(result).splitlines()
+    head, good, worse, *rest = format_table(result).splitlines()
     assert head.split()[:4] == ["chunk", "system", "BLEU", "chrF"] and "p=" not in good and f"p={p_value:.3f}" in worse
     assert "paired bootstrap of 50 resamples against good" in rest[0]
 

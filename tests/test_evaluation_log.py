@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nast_s2x.evaluation.log import LoggedEmission, heard_of, read_log, speech_of
+from nast_s2x.evaluation.log import LoggedEmission, read_log, read_output_pieces, read_output_with_gaps
 
 
 def text_line(index: int = 0, **changes: Any) -> dict[str, Any]:
@@ -93,7 +93,12 @@ def test_empty_outputs(tmp_path: Path) -> None:
     text = read_log(write(tmp_path / "text", text_line(prediction="", **nothing)))[0]
     assert text.empty and text.text == "" and text.words == ()
     speech = read_log(write(tmp_path / "speech", speech_line(durations=[], **nothing)))[0]
-    assert speech.empty and speech.wav is None and speech_of(speech) == [] and heard_of(speech).shape == (0,)
+    assert (
+        speech.empty
+        and speech.wav is None
+        and read_output_pieces(speech) == []
+        and read_output_with_gaps(speech).shape == (0,)
+    )
 
 
 def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
@@ -153,28 +158,28 @@ def test_pieces_without_the_silence_between(tmp_path: Path) -> None:
     first, second = np.full(1600, 0.25), np.full(800, 0.5)
     sound(tmp_path, np.concatenate([first, np.zeros(3520), second]))
     utterance = read_log(write(tmp_path, speech_line()))[0]
-    pieces = speech_of(utterance)
+    pieces = read_output_pieces(utterance)
     assert [piece.tolist() for piece in pieces] == [first.tolist(), second.tolist()]
-    assert pieces[0].dtype == np.float32 and len(heard_of(utterance)) == 1600 + 3520 + 800
+    assert pieces[0].dtype == np.float32 and len(read_output_with_gaps(utterance)) == 1600 + 3520 + 800
 
 
 def test_pieces_that_follow_at_once_and_other_rates(tmp_path: Path) -> None:
     """At 8 kHz, 400 ms at 640 and 50 ms that wait until they have ended; given at 16 kHz."""
     sound(tmp_path, np.zeros(3200 + 400), 8000)
     utterance = read_log(write(tmp_path, speech_line(durations=[400.0, 50.0])))[0]
-    assert [len(piece) for piece in speech_of(utterance)] == [6400, 800]
-    assert len(heard_of(utterance)) == 7200
+    assert [len(piece) for piece in read_output_pieces(utterance)] == [6400, 800]
+    assert len(read_output_with_gaps(utterance)) == 7200
 
 
 def test_a_sound_of_another_run_is_refused(tmp_path: Path) -> None:
     sound(tmp_path, np.zeros(5000))
     utterance = read_log(write(tmp_path, speech_line()))[0]
     with pytest.raises(ValueError, match="0_pred.wav: 5000 samples, but .* make 5920"):
-        speech_of(utterance)
+        read_output_pieces(utterance)
     (tmp_path / "wavs/0_pred.wav").unlink()
     with pytest.raises(ValueError, match="0_pred.wav: no such audio file"):
-        speech_of(utterance)
+        read_output_pieces(utterance)
     text = read_log(write(tmp_path, text_line()))[0]
-    for function in (speech_of, heard_of):
+    for function in (read_output_pieces, read_output_with_gaps):
         with pytest.raises(ValueError, match="utterance 0 is text"):
             function(text)

@@ -220,11 +220,11 @@ def test_gaps_of_an_utterance(speech: Path) -> None:
 
 
 def test_heard_words_are_placed_in_playback(tmp_path: Path) -> None:
-    from nast_s2x.evaluation.log import read_log, speech_of
+    from nast_s2x.evaluation.log import read_log, read_output_pieces
     from nast_s2x.evaluation.transcripts import audio_hash
 
     folder = make_evaluation(tmp_path, "speech", OUTPUTS, chunks=("320",))
-    sound = np.concatenate(speech_of(read_log(folder / "320")[0]))
+    sound = np.concatenate(read_output_pieces(read_log(folder / "320")[0]))
     words = [["the", 0.0, 0.1], ["old", 0.25, 0.3]]  # the second one in the second piece, which starts at 975 ms
     entry = {"audio": audio_hash(sound), "recogniser": "bundle:ears", "text": "the old", "words": words}
     (folder / "transcripts.jsonl").write_text(json.dumps(entry) + "\n")

@@ -26,7 +26,7 @@ from nast_s2x.cli.main import main  # noqa: E402
 from nast_s2x.evaluation import run  # noqa: E402
 from nast_s2x.evaluation.items import TestSet, read_lists  # noqa: E402
 from nast_s2x.evaluation.run import UtteranceError, evaluate, locked  # noqa: E402
-from nast_s2x.evaluation.settings import Setup  # noqa: E402
+from nast_s2x.evaluation.settings import RunSettings  # noqa: E402
 from nast_s2x.evaluation.shards import BLOCK_SIZE, LOG, blocks_of  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
@@ -61,8 +61,8 @@ def test_set(corpus: Path) -> TestSet:
     return read_lists(corpus / "source", corpus / "target")
 
 
-def setup(corpus: Path, **values: Any) -> Setup:
-    return Setup(model=str(corpus / "bundle"), **values)
+def setup(corpus: Path, **values: Any) -> RunSettings:
+    return RunSettings(model=str(corpus / "bundle"), **values)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

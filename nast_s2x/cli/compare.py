@@ -29,10 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison, and write it if asked to."""
-    from nast_s2x.evaluation.compare import compare, told, write
+    from nast_s2x.evaluation.compare import compare, format_table, write
 
     comparison = compare(args.folders, args.samples)
-    print(told(comparison))
+    print(format_table(comparison))
     if args.output is not None:
         for path in write(comparison, args.output):
             print(path)

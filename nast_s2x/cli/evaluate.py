@@ -14,7 +14,7 @@ from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import TestSet
-    from nast_s2x.evaluation.settings import Setup
+    from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.inference.system import System
     from nast_s2x.recognisers import Recogniser
 
@@ -107,17 +107,17 @@ def _test_set(args: argparse.Namespace) -> TestSet:
     return read_lists(args.source, args.target, args.units)
 
 
-def _setup(args: argparse.Namespace) -> Setup:
+def _setup(args: argparse.Namespace) -> RunSettings:
     import torch
 
-    from nast_s2x.evaluation.settings import Setup
+    from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
     if threads is None:  # processes must not compete for the same cores
         threads = torch.get_num_threads() if args.workers == 1 else max(1, (os.cpu_count() or 1) // args.workers)
     lookahead = args.synthesis_lookahead
-    return Setup(
+    return RunSettings(
         model=args.model,
         data=args.data,
         target_type=args.target_type,

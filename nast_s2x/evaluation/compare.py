@@ -63,8 +63,8 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
             raise NastError(f"{system.results.folder} evaluates {theirs}, {first.results.folder} {ours}")
     chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
     if not chunks:
-        told = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
-        raise NastError(f"the evaluations have no chunk size in common ({told})")
+        text = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
+        raise NastError(f"the evaluations have no chunk size in common ({text})")
     notes = _notes(systems)
     return {
         "format": FORMAT,
@@ -112,16 +112,16 @@ def _notes(systems: Sequence[_System]) -> list[str]:
         values = [system.results.settings.get(name) for system in systems]
         values = [value.get("sha256") if isinstance(value, dict) else value for value in values]
         if any(value != values[0] for value in values):
-            told = ", ".join(f"{system.name}: {_told(value)}" for system, value in zip(systems, values))
-            notes.append(f"{name} differs ({told})")
+            text = ", ".join(f"{system.name}: {_format_value(value)}" for system, value in zip(systems, values))
+            notes.append(f"{name} differs ({text})")
     recognisers = {system.results.scores.get("recogniser") for system in systems}
     if len(recognisers) > 1:
-        told = ", ".join(f"{system.name}: {system.results.scores.get('recogniser')}" for system in systems)
-        notes.append(f"recogniser differs ({told}): ASR-BLEU is not tested")
+        text = ", ".join(f"{system.name}: {system.results.scores.get('recogniser')}" for system in systems)
+        notes.append(f"recogniser differs ({text}): ASR-BLEU is not tested")
     return notes
 
 
-def _told(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """A setting as a note shows it: digests by their beginning."""
     if value is None:
         return "not recorded"
@@ -272,7 +272,7 @@ def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def told(comparison: dict[str, Any]) -> str:
+def format_table(comparison: dict[str, Any]) -> str:
     """The comparison as a table for people: quality with p-values, then latency and cost."""
     latencies = ("StartOffset", *curves.LATENCIES[comparison["target_type"]], "GapSum", "real_time_factor")
     lines = []

@@ -48,7 +48,7 @@ class LoggedEmission:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class LoggedUtterance:
     """One line of a log.
 
     Attributes:
@@ -106,7 +106,7 @@ class Utterance:
         return tuple(unit for emission in self.emissions for unit in emission.units)
 
 
-def read_log(folder: Path) -> list[Utterance]:
+def read_log(folder: Path) -> list[LoggedUtterance]:
     """Read ``instances.log`` of a folder, of ``nast-s2x evaluate`` or of SimulEval 1.1.4 alone.
 
     Returns:
@@ -119,7 +119,7 @@ def read_log(folder: Path) -> list[Utterance]:
     path = Path(folder) / LOG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such log; is {folder} the folder of an evaluation?")
-    utterances: dict[int, Utterance] = {}
+    utterances: dict[int, LoggedUtterance] = {}
     # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
     for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
         if not line.strip():
@@ -143,7 +143,7 @@ def read_log(folder: Path) -> list[Utterance]:
     return [utterances[index] for index in sorted(utterances)]
 
 
-def speech_of(utterance: Utterance) -> list[NDArray[np.float32]]:
+def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
     """The pieces of sound as the system wrote them, without the silence that SimulEval inserts where one was late.
 
     SimulEval's file begins with the first piece; before a piece that was not there when the one before had ended, it
@@ -174,11 +174,11 @@ def speech_of(utterance: Utterance) -> list[NDArray[np.float32]]:
     return [StreamResampler(rate, SAMPLE_RATE).push(piece, final=True) for piece in pieces]
 
 
-def heard_of(utterance: Utterance) -> NDArray[np.float32]:
+def read_output_with_gaps(utterance: LoggedUtterance) -> NDArray[np.float32]:
     """The sound as SimulEval wrote it, from the first piece on, with the silences: (n,), 16 kHz; empty if none.
 
     Raises:
-        ValueError: as :func:`speech_of`.
+        ValueError: as :func:`read_output_pieces`.
     """
     if utterance.durations is None:
         raise NastError(f"utterance {utterance.index} is text: it has no speech")
@@ -188,7 +188,7 @@ def heard_of(utterance: Utterance) -> NDArray[np.float32]:
     return StreamResampler(rate, SAMPLE_RATE).push(samples, final=True)
 
 
-def _utterance(line: Any, folder: Path) -> Utterance:
+def _utterance(line: Any, folder: Path) -> LoggedUtterance:
     if not isinstance(line, dict):
         raise NastError(f"an utterance is a JSON object, not {type(line).__name__}")
     for key in ("index", "prediction", "delays", "elapsed", "reference", "source_length"):
@@ -203,7 +203,7 @@ def _utterance(line: Any, folder: Path) -> Utterance:
         raise NastError(f"{len(elapsed)} elapsed times do not match {len(delays)} delays")
     is_speech = "durations" in line
     audio = Path(_string(line, "audio", _source(line.get("source", ""))))
-    return Utterance(
+    return LoggedUtterance(
         index=line["index"],
         id=_string(line, "id", audio.stem),
         audio=audio,

@@ -26,7 +26,7 @@ from nast_s2x.device import parse_dtype
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
 from nast_s2x.evaluation.items import Item
-from nast_s2x.evaluation.settings import Setup
+from nast_s2x.evaluation.settings import RunSettings
 from nast_s2x.evaluation.shards import WAVS, Block, blocks_of, is_complete, join
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.streaming import SynthesisWindow
@@ -39,7 +39,7 @@ class UtteranceError(ValueError):
     """An utterance could not be translated; the message names it and the reason."""
 
 
-def open_bundle(setup: Setup) -> System:
+def open_bundle(setup: RunSettings) -> System:
     """Load the system of ``setup``, with its voice.
 
     Raises:
@@ -68,7 +68,9 @@ class Engine:
         stop: asked before each utterance; True ends a block early.
     """
 
-    def __init__(self, setup: Setup, bundle: System | None = None, stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, setup: RunSettings, bundle: System | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> None:
         self.setup, self.stop = setup, stop
         self.bundle = open_bundle(setup) if bundle is None else bundle
         self._agents: dict[str, TimedAgent] = {}
@@ -141,7 +143,7 @@ class Engine:
 def evaluate(
     folder: Path,
     items: Sequence[Item],
-    setup: Setup,
+    setup: RunSettings,
     chunks: Sequence[str],
     workers: int = 1,
     progress: bool = False,
@@ -176,7 +178,7 @@ def evaluate(
                     join(blocks[block.chunk])
 
 
-def _here(blocks: Mapping[Block, int], setup: Setup, bundle: System | None, bar: tqdm) -> Iterator[Block]:
+def _here(blocks: Mapping[Block, int], setup: RunSettings, bundle: System | None, bar: tqdm) -> Iterator[Block]:
     """Run blocks (with the number of utterances that each has already) in this process, and yield each."""
     if not blocks:
         return
@@ -189,7 +191,7 @@ def _here(blocks: Mapping[Block, int], setup: Setup, bundle: System | None, bar:
         torch.set_num_threads(before)
 
 
-def _by_workers(blocks: Mapping[Block, int], setup: Setup, workers: int, bar: tqdm) -> Iterator[Block]:
+def _by_workers(blocks: Mapping[Block, int], setup: RunSettings, workers: int, bar: tqdm) -> Iterator[Block]:
     """Run blocks (with the number of utterances that each has already) by processes, and yield each when it is done."""
     if not blocks:
         return
@@ -220,7 +222,7 @@ def _ticking(loader: UtteranceLoader, advance: Callable[[], None]) -> Iterator[i
 _engine: Engine | None = None  # of a worker process
 
 
-def _start_worker(setup: Setup, stop: Any) -> None:
+def _start_worker(setup: RunSettings, stop: Any) -> None:
     global _engine
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(setup.threads)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.log import LOG_NAME, Utterance, heard_of, read_log, speech_of
+from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
 from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
 from nast_s2x.evaluation.transcripts import TranscriptStore
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
@@ -41,7 +41,7 @@ QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", 
 COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
 
 
-class NotHeardError(ValueError):
+class TranscriptMissingError(ValueError):
     """A sound has no stored transcript, and the recogniser itself is not at hand."""
 
 
@@ -55,9 +55,9 @@ class StoredRecogniser:
         """Nothing can be heard.
 
         Raises:
-            NotHeardError: always.
+            TranscriptMissingError: always.
         """
-        raise NotHeardError(f"{len(waveforms)} or more sounds have no stored transcript")
+        raise TranscriptMissingError(f"{len(waveforms)} or more sounds have no stored transcript")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float 
     return means
 
 
-def cost(utterances: Sequence[Utterance]) -> dict[str, float | None]:
+def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
     """Computing time: ms a chunk (percentiles 50 and 95 over all chunks), and of everything against the source.
 
     ``real_time_factor`` is computing time / source time, both over all utterances: 1 and more cannot keep up.
@@ -167,10 +167,10 @@ def table(scores: dict[str, Any]) -> str:
         timed = row["cost"]
         lines.append([
             *(str(row[name]) for name in ("chunk", "utterances", "empty")),
-            *(_shown(row["quality"][name], 2) for name in quality),
-            *(_shown(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
-            *(_shown(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
-            _shown(timed["real_time_factor"], 3),
+            *(_format_value(row["quality"][name], 2) for name in quality),
+            *(_format_value(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
+            *(_format_value(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
+            _format_value(timed["real_time_factor"], 3),
         ])  # fmt: skip
     kept = [column for column in zip(*lines) if any(cell != "-" for cell in column[1:])]
     widths = [max(map(len, column)) for column in kept]
@@ -178,7 +178,7 @@ def table(scores: dict[str, Any]) -> str:
     return "\n".join([*shown, *(f"note: {note}" for note in scores["notes"])])
 
 
-def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[Utterance]], list[str]]:
+def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[LoggedUtterance]], list[str]]:
     """Folder of each chunk size -> its log, in order; and what is to be said about those that are missing."""
     if settings is not None:
         places = [folder / chunk for chunk in settings["chunks"]]
@@ -203,7 +203,7 @@ def _chunk_ms(name: str) -> int | None:
     return int(name) if name.isdecimal() else None
 
 
-def _is_speech(folder: Path, logs: dict[Path, list[Utterance]], settings: dict[str, Any] | None) -> bool:
+def _is_speech(folder: Path, logs: dict[Path, list[LoggedUtterance]], settings: dict[str, Any] | None) -> bool:
     """Whether the outputs are speech; every log must hold what the settings say."""
     kinds = {utterances[0].is_speech for utterances in logs.values()}
     if len(kinds) > 1:
@@ -234,7 +234,7 @@ def _recogniser_before(folder: Path) -> StoredRecogniser | None:
 def _heard(
     folder: Path,
     chunk: str,
-    utterances: list[Utterance],
+    utterances: list[LoggedUtterance],
     recogniser: Recogniser | None,
     notes: list[str],
     progress: bool,
@@ -243,19 +243,19 @@ def _heard(
     if recogniser is None:
         return None
     speech: list[NDArray[np.float32]] = [
-        np.concatenate([np.zeros(0, np.float32), *speech_of(utterance)]) for utterance in utterances
+        np.concatenate([np.zeros(0, np.float32), *read_output_pieces(utterance)]) for utterance in utterances
     ]
-    heard = speech + [heard_of(utterance) for utterance in utterances]
+    heard = speech + [read_output_with_gaps(utterance) for utterance in utterances]
     try:
         transcripts = TranscriptStore(folder / TRANSCRIPTS).transcribe(recogniser, heard, progress)
-    except NotHeardError as error:
+    except TranscriptMissingError as error:
         notes.append(f"{chunk}: {error} by {recogniser.identity}: give the recogniser again for ASR-BLEU")
         return None
     return Heard(transcripts[: len(speech)], transcripts[len(speech) :])
 
 
 def _score_chunk(
-    chunk: str, utterances: list[Utterance], heard: Heard | None, has_text: bool
+    chunk: str, utterances: list[LoggedUtterance], heard: Heard | None, has_text: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of a chunk size, and the line of each of its utterances."""
     quality, signatures = _quality(utterances, heard, has_text)
@@ -274,7 +274,7 @@ def _score_chunk(
 
 
 def _utterance_lines(
-    utterances: list[Utterance], heard: Heard | None, latencies: list[dict[str, float | None]], has_text: bool
+    utterances: list[LoggedUtterance], heard: Heard | None, latencies: list[dict[str, float | None]], has_text: bool
 ) -> list[dict[str, Any]]:
     references = [utterance.reference for utterance in utterances]
     unknown = [None] * len(utterances)
@@ -303,7 +303,7 @@ def _utterance_lines(
 
 
 def _quality(
-    utterances: list[Utterance], heard: Heard | None, has_text: bool
+    utterances: list[LoggedUtterance], heard: Heard | None, has_text: bool
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     references = [utterance.reference for utterance in utterances]
     scored = {}
@@ -326,7 +326,7 @@ def _quality(
     return figures, signatures
 
 
-def _latency(utterance: Utterance, heard: Heard | None) -> dict[str, float | None]:
+def _latency(utterance: LoggedUtterance, heard: Heard | None) -> dict[str, float | None]:
     length = len(utterance.reference.split())
     times = (utterance.delays, utterance.elapsed)
     if utterance.durations is None:
@@ -336,13 +336,13 @@ def _latency(utterance: Utterance, heard: Heard | None) -> dict[str, float | Non
     return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
 
 
-def _gaps(utterance: Utterance) -> list[tuple[float, float]] | None:
+def _gaps(utterance: LoggedUtterance) -> list[tuple[float, float]] | None:
     if utterance.durations is None:
         return None
     return playback_gaps(playback_intervals(utterance.delays, utterance.durations))
 
 
-def _chunk_notes(row: dict[str, Any], utterances: list[Utterance], heard: Heard | None) -> Iterable[str]:
+def _chunk_notes(row: dict[str, Any], utterances: list[LoggedUtterance], heard: Heard | None) -> Iterable[str]:
     if row["empty"]:
         yield (
             f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as nothing in "
@@ -374,5 +374,5 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _shown(value: float | None, digits: int) -> str:
+def _format_value(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"

@@ -26,7 +26,7 @@ _FREE = {"path", "chunks"}
 
 
 @dataclass(frozen=True)
-class Setup:
+class RunSettings:
     """How a system is run; see the flags of ``nast-s2x evaluate``.
 
     Attributes:
@@ -55,7 +55,7 @@ class Setup:
     synthesis_lookahead: int | None = None
 
 
-def record(setup: Setup, bundle: System, test_set: TestSet, audio: Sequence[str], chunks: Sequence[str]) -> dict:
+def record(setup: RunSettings, bundle: System, test_set: TestSet, audio: Sequence[str], chunks: Sequence[str]) -> dict:
     """The record of an evaluation, as ``settings.json`` holds it.
 
     Args:
@@ -112,7 +112,9 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
         stored = read_settings(folder)
         differing = differences(stored, settings)
         if differing:
-            told = "; ".join(f"{name}: {_shown(old)} then, {_shown(new)} now" for name, old, new in differing)
+            told = "; ".join(
+                f"{name}: {_format_value(old)} then, {_format_value(new)} now" for name, old, new in differing
+            )
             raise NastError(f"{folder} holds an evaluation with other settings ({told}): name another folder")
         settings["chunks"] = sort_chunks([*stored["chunks"], *settings["chunks"]])
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -213,7 +215,7 @@ def _beside(checkpoint: Path) -> list[tuple[str, Path]]:
     return [("config", config)] if config.is_file() else []
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64:
         return value[:12]
     return "none" if value is None else str(value) if not isinstance(value, Mapping) else "given"

@@ -10,7 +10,7 @@ from typing import Any
 
 from nast_s2x.corpus.manifest import read_table
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.log import LOG_NAME, Utterance, read_log
+from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log
 from nast_s2x.files import read_json
 
 FORMAT = 1
@@ -63,7 +63,7 @@ class Results:
         inner = self.folder / chunk
         return self.folder if not inner.is_dir() and (self.folder / LOG_NAME).is_file() else inner
 
-    def log(self, chunk: str) -> list[Utterance]:
+    def log(self, chunk: str) -> list[LoggedUtterance]:
         """Utterances of a chunk size, in order of index."""
         return read_log(self.place(chunk))
 

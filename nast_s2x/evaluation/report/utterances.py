@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.log import Utterance, speech_of
+from nast_s2x.evaluation.log import LoggedUtterance, read_output_pieces
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
 from nast_s2x.evaluation.report.html import definitions, player, table
 from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
-from nast_s2x.evaluation.scoring import TRANSCRIPTS, NotHeardError, StoredRecogniser
+from nast_s2x.evaluation.scoring import TRANSCRIPTS, StoredRecogniser, TranscriptMissingError
 from nast_s2x.evaluation.transcripts import TranscriptStore
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.samples import SAMPLE_RATE
@@ -40,7 +40,7 @@ class Shown:
 
     chunk: str
     chunk_ms: float | None
-    log: Utterance
+    log: LoggedUtterance
     scores: dict[str, Any]
     playback: Playback | None
     available_ms: tuple[float, ...]
@@ -93,7 +93,7 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
     ]
 
 
-def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any], store: TranscriptStore) -> Shown:
+def _shown(results: Results, chunk: str, log: LoggedUtterance, scores: dict[str, Any], store: TranscriptStore) -> Shown:
     playback, available = None, []
     if results.target_type == "speech":
         playback = Playback()
@@ -102,7 +102,7 @@ def _shown(results: Results, chunk: str, log: Utterance, scores: dict[str, Any],
                 raise FileNotFoundError(
                     f"{log.wav} is missing: the speech of utterance {log.index}, chunk size {chunk}"
                 )
-            for delay, piece in zip(log.delays, speech_of(log)):
+            for delay, piece in zip(log.delays, read_output_pieces(log)):
                 if playback.add(delay, piece) is not None:
                     available.append(delay)
     heard = _heard(results.scores.get("recogniser"), store, playback) if playback is not None else ()
@@ -115,7 +115,7 @@ def _heard(identity: str | None, store: TranscriptStore, playback: Playback) -> 
         return ()
     try:
         (transcript,) = store.transcribe(StoredRecogniser(identity), [playback.speech()])
-    except NotHeardError:
+    except TranscriptMissingError:
         return ()
     words = transcript.words or ()
     intervals = [(start, _ms(piece)) for start, piece in playback.pieces]
