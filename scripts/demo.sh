@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# French recordings become English text and an English voice while they play; then text offline; then an evaluation of
-# the bundled set, with a report.
-# Installs what it needs first (no fairseq; SimulEval needs one small package compiled). Can be repeated.
+# Translates bundled French recordings to English text and speech as streams, then offline, then evaluates the bundled
+# model and writes a report. Installs what it needs first (neither fairseq nor SimulEval). Can be repeated.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV=${VENV:-.venv}
 example=examples/espeak_fr_en
 model=$example/bundle
-voice=$example/speech_bundle
+speech_model=$example/speech_bundle
 output=${1:-$(mktemp -d "${TMPDIR:-/tmp}/nast-s2x-demo.XXXXXX")}
 mkdir -p "$output"
 
@@ -20,21 +19,21 @@ nast=$VENV/bin/nast-s2x
 mapfile -t recordings < <(sed -n 1,3p "$example/recordings/source.txt")
 recordings=("${recordings[@]/#/$example/recordings/}")
 
-step "Streaming, chunks of 320 ms: each line is what came out, and how much of the recording had been heard"
+step "Streaming, chunks of 320 ms: each line is an emission and the source audio it required"
 "$nast" translate "${recordings[@]}" --model "$model" --chunk-ms 320 --real-time
 step "References"
 sed -n 1,3p "$example/recordings/target.txt"
 
-step "Speech to speech, chunks of 320 ms: an English voice, placed where it was available"
-"$nast" translate "${recordings[@]}" --model "$voice" --chunk-ms 320 --speech --output "$output/speech"
-step "What an English recogniser of the example hears in that voice"
+step "Speech to speech, chunks of 320 ms: English speech, placed where it was available"
+"$nast" translate "${recordings[@]}" --model "$speech_model" --chunk-ms 320 --speech --output "$output/speech"
+step "That speech, transcribed by the English recogniser of the example"
 "$nast" generate "$output"/speech/*_0000?.wav --model "$example/recogniser" --no-progress | grep '^D-'
 
 step "The text model again, offline"
 "$nast" translate "${recordings[@]}" --model "$model" --offline
 
-step "Evaluation on the bundled recordings: SimulEval's evaluator, speech heard by the example's recogniser"
-"$nast" evaluate --model "$voice" --source "$example/recordings/source.txt" --target "$example/recordings/target.txt" \
+step "Evaluation on the bundled recordings: quality, latency, and a report"
+"$nast" evaluate --model "$speech_model" --source "$example/recordings/source.txt" --target "$example/recordings/target.txt" \
     --chunk-ms 320,offline --target-type speech --recogniser "$example/recogniser" --output "$output/evaluation"
 printf '\nTo listen (left: French; right: English when it was available; captions beside them as .srt):\n'
 printf '  %s\n' "$output"/speech/*.stereo.wav

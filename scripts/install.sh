@@ -32,8 +32,7 @@ fail() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
 extras=""
 for extra in $(printf '%s ' "$@" | tr ',' ' '); do
     case $extra in
-        evaluate) extras="$extras evaluate simuleval" ;; # nast-s2x evaluate runs SimulEval
-        train | simuleval | units | whisper | dev) extras="$extras $extra" ;;
+        train | evaluate | simuleval | units | whisper | dev) extras="$extras $extra" ;;
         all) extras="$extras train simuleval evaluate units dev" ;;
         -h | --help) sed -n '2,/^set -euo/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) fail "unknown extra '$extra': choose from train, evaluate, simuleval, units, whisper, dev, all" ;;

@@ -214,10 +214,20 @@ def trained(table: Path, work: Path) -> list[object]:
     return found
 
 
+def evaluated(table: Path, work: Path) -> list[object]:
+    """Words and units of ``evaluate``, with their times."""
+    save_bundle(make_bundle(work / "system"), work / "bundle")
+    arguments = ["evaluate", "--manifest", str(table), "--model", str(work / "bundle"), "--chunk-ms", "320"]
+    assert main([*arguments, "--output", str(work / "e"), "--no-report"]) == 0
+    lines = [json.loads(line) for line in (work / "e/320/instances.log").read_text("utf-8").splitlines()]
+    return [(line["prediction"], line["delays"], line["source_length"], line["emissions"]) for line in lines]
+
+
 CONSUMERS: dict[str, tuple[Callable[[Path, Path], list[object]], bool]] = {
     # name: (results of each row, whether stored features will do)
     "prepare": (prepared, True),
     "generate": (generated, True),
+    "evaluate": (evaluated, False),
     "units extract": (extracted, False),
     "units fit": (fitted, False),
     "vocoder train": (trained, False),

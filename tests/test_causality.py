@@ -1,9 +1,7 @@
-"""The evaluation cannot be cheated: what is written up to a time depends on the source up to that time alone."""
+"""What is emitted, and what the evaluation logs, up to a time depends on the source up to that time alone."""
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,16 @@ import pytest
 import soundfile
 import torch
 from chunk_translator import ChunkTranslator
-from evaluation_folder import evaluator_flags
 from random_system import make_bundle, make_signal
 
-pytest.importorskip("simuleval")
-
-from simuleval.evaluator import SentenceLevelEvaluator  # noqa: E402
-
-from nast_s2x.chunking import ChunkPolicy  # noqa: E402
-from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader  # noqa: E402
-from nast_s2x.evaluation.items import Item  # noqa: E402
-from nast_s2x.evaluation.run import AGENTS, Engine  # noqa: E402
-from nast_s2x.evaluation.settings import RunSettings  # noqa: E402
-from nast_s2x.evaluation.shards import LOG, blocks_of  # noqa: E402
-from nast_s2x.inference.streaming import Emission, TranslationStream  # noqa: E402
-from nast_s2x.inference.system import System  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.corpus import AudioRef, Utterance
+from nast_s2x.evaluation.run import Job, translate
+from nast_s2x.evaluation.session import SpeechSession, TextSession, run_session
+from nast_s2x.evaluation.settings import RunSettings
+from nast_s2x.inference.segments import Segments
+from nast_s2x.inference.streaming import Emission, TranslationStream
+from nast_s2x.inference.system import System
 
 SECONDS = 2.4
 TIMES_MS = (700, 1310, 1900)
@@ -53,7 +46,7 @@ def up_to(emissions: list[Emission], time_ms: float) -> list[tuple[str, list[int
 
 @pytest.mark.parametrize("rate", [16000, 44100])
 @pytest.mark.parametrize(("chunk_ms", "lookahead_ms"), [(160, 0), (320, 320), (160, 480), (640, 80)])
-def test_a_translator_does_not_know_the_future(bundle: System, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
+def test_a_stream_does_not_depend_on_later_audio(bundle: System, chunk_ms: int, lookahead_ms: int, rate: int) -> None:
     """All samples in one push: only the times of the geometry say what may depend on what."""
     policy = bundle.policy(chunk_ms, lookahead_ms)
     answers = []
@@ -75,19 +68,18 @@ def evaluate(
     bundle: System, folder: Path, recordings: list[np.ndarray], rate: int, **setup: Any
 ) -> list[dict[str, Any]]:
     """The log of an evaluation of recordings at 320 ms."""
-    items = []
+    lines = []
     for index, samples in enumerate(recordings):
         path = folder / f"{index}.wav"
         soundfile.write(path, samples, rate, subtype="FLOAT")
-        items.append(Item(index, str(index), path, "a reference", None, f"list:{index + 1}"))
-    (block,) = blocks_of(folder / "320", "320", items)
-    Engine(RunSettings(model="", **setup), bundle).run(block)
-    return [json.loads(line) for line in (block.folder / LOG).read_text().splitlines()]
+        row = Utterance(str(index), audio=AudioRef(path), target_text="a reference", place=f"list:{index + 1}")
+        lines.append(translate(bundle, RunSettings(model="", **setup), Job(index, row, folder / "320")))
+    return lines
 
 
 @pytest.mark.parametrize(("rate", "first"), [(16000, None), (16000, 15), (22050, None)])
 @pytest.mark.parametrize("target_type", ["text", "speech"])
-def test_an_evaluation_does_not_know_the_future(
+def test_an_evaluation_does_not_depend_on_later_audio(
     bundle: System, tmp_path: Path, target_type: str, rate: int, first: int | None
 ) -> None:
     whole, *changed = evaluate(bundle, tmp_path, sources(rate), rate, target_type=target_type, first_segment_ms=first)
@@ -108,21 +100,12 @@ def test_an_evaluation_does_not_know_the_future(
 
 @pytest.mark.parametrize(("segment_ms", "first"), [(1, None), (40, None), (320, 15), (333, 7), (5000, None)])
 @pytest.mark.parametrize("target_type", ["text", "speech"])
-def test_what_a_translator_was_given_is_what_the_log_says(
-    tmp_path: Path, target_type: str, segment_ms: int, first: int | None
-) -> None:
+def test_what_a_translator_was_given_is_what_the_log_says(target_type: str, segment_ms: int, first: int | None) -> None:
     """The translator writes how many samples it had: never more than the logged delay, and nothing behind them."""
-    path = tmp_path / "source.wav"
     samples = make_signal(1.5, seed=3)
-    soundfile.write(path, samples, 16000, subtype="FLOAT")
-    loader = UtteranceLoader([Item(0, "0", path, "a reference", None, "list:1")])
-    flags = evaluator_flags(tmp_path, segment_ms, target_type)
-    flags.wavs.mkdir()
-    evaluator = SentenceLevelEvaluator(loader, {}, {}, flags)
-    evaluator.instance_class = type("Ours", (INSTANCES[target_type],), {"first_segment_ms": first})
     translator = Recorder(ChunkPolicy(80, 40), 80 if target_type == "speech" else 0)
-    evaluator(TimedAgent(AGENTS[target_type](Namespace(), make_stream=lambda: translator)))
-    (line,) = map(json.loads, (tmp_path / LOG).read_text().splitlines())
+    session = TextSession() if target_type == "text" else SpeechSession()
+    line = run_session(session, translator, samples, 16000, Segments(segment_ms, first))
     given = [int(entry["text"].removeprefix("s")) for entry in line["emissions"]]
     assert [entry["written_ms"] for entry in line["emissions"]] == [count / 16 for count in given]
     if target_type == "text":

@@ -166,7 +166,7 @@ def test_log_of_simulevals_own_evaluator(tmp_path: Path) -> None:
     utterances = read_log(tmp_path / "run")
     assert [utterance.words for utterance in utterances] == [("the", "small", "the", "the", "small"), (), ("the",) * 2]
     assert utterances[0].delays == (120, 120, 280, 400, 400) and utterances[1].empty
-    assert utterances[0].audio == tmp_path / "source0.wav" and utterances[0].id == "source0"
+    assert utterances[0].audio.path == tmp_path / "source0.wav" and utterances[0].id == "source0"
     assert len(utterances[2].elapsed) == 2 and utterances[2].elapsed[0] >= 200
     row = score(tmp_path / "run")["rows"][0]
     assert (row["chunk"], row["utterances"], row["empty"]) == ("run", 3, 1)

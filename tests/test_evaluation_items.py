@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from random_system import make_bundle
 
-from nast_s2x.errors import AudioError
-from nast_s2x.evaluation.items import check_audio, read_lists, read_manifest
+from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.evaluation.items import TestSet, check_audio
 from nast_s2x.evaluation.settings import differences, hash_files, read_settings, sort_chunks, system_files, take_folder
 from nast_s2x.inference.bundle import save_bundle
 
@@ -36,17 +36,20 @@ def test_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "lists" / "source.txt", "a.wav", "b.wav", f"{tmp_path}/c.wav")
     target = write(tmp_path / "lists" / "target.txt", "one", " zwei\u2028drei ", "three")
     units = write(tmp_path / "lists" / "units.txt", "1  2", "3", "0 0 9")
-    found = read_lists(source, target, units)
-    assert [item.audio for item in found.items] == [
+    found = TestSet.from_lists(source, target, units)
+    assert [item.audio.path for item in found.utterances] == [
         tmp_path / place for place in ("lists/a.wav", "here/b.wav", "c.wav")
     ]
-    assert [item.reference for item in found.items] == ["one", "zwei\u2028drei", "three"]
-    assert [item.units for item in found.items] == ["1 2", "3", "0 0 9"]
-    assert [(item.index, item.id) for item in found.items] == [(0, "a"), (1, "b"), (2, "c")]
+    assert [item.target_text for item in found.utterances] == ["one", "zwei\u2028drei", "three"]
+    assert [str(item.units) for item in found.utterances] == ["1 2", "3", "0 0 9"]
+    assert [item.id for item in found.utterances] == ["a", "b", "c"]
     assert (found.source, found.target, found.units) == (source, target, units)
-    assert found.items[1].place == f"{source}:2"
-    assert [item.units for item in read_lists(source, target).items] == [None] * 3
-    assert read_lists("../lists/source.txt", "../lists/target.txt").items[0].audio == tmp_path / "lists/a.wav"
+    assert found.utterances[1].place == f"{source}:2"
+    assert [item.units for item in TestSet.from_lists(source, target).utterances] == [None] * 3
+    assert (
+        TestSet.from_lists("../lists/source.txt", "../lists/target.txt").utterances[0].audio.path
+        == tmp_path / "lists/a.wav"
+    )
 
 
 def test_lists_with_errors(tmp_path: Path) -> None:
@@ -55,24 +58,24 @@ def test_lists_with_errors(tmp_path: Path) -> None:
     target = write(tmp_path / "target", "one", "two")
     bad = tmp_path / "bad"
     with pytest.raises(FileNotFoundError, match="missing: no such list"):
-        read_lists(source, tmp_path / "missing")
+        TestSet.from_lists(source, tmp_path / "missing")
     with pytest.raises(ValueError, match="source has 2 lines, .*bad has 1: they do not belong together"):
-        read_lists(source, write(bad, "one"))
+        TestSet.from_lists(source, write(bad, "one"))
     with pytest.raises(ValueError, match="bad has 3: they do not belong together"):
-        read_lists(source, target, write(bad, "1", "2", "3"))
+        TestSet.from_lists(source, target, write(bad, "1", "2", "3"))
     with pytest.raises(ValueError, match="bad:2: empty line, expected one reference a line"):
-        read_lists(source, write(bad, "one", "  "))
+        TestSet.from_lists(source, write(bad, "one", "  "))
     with pytest.raises(ValueError, match="bad:1: empty line, expected one audio path a line"):
-        read_lists(write(bad, "", "a.wav"), target)
+        TestSet.from_lists(write(bad, "", "a.wav"), target)
     with pytest.raises(ValueError, match="bad: the list is empty"):
-        read_lists(source, write(bad))
+        TestSet.from_lists(source, write(bad))
     with pytest.raises(ValueError, match="bad:2: unit string holds 'x', which is not a unit code"):
-        read_lists(source, target, write(bad, "1 2", "3 x"))
-    with pytest.raises(AudioError, match=f"bad:2: no such audio file: {tmp_path}/lost.wav or .*lost.wav"):
-        read_lists(write(bad, "a.wav", "lost.wav"), target)
+        TestSet.from_lists(source, target, write(bad, "1 2", "3 x"))
+    with pytest.raises(ManifestError, match=f"bad:2: {tmp_path}/lost.wav: no such audio file .nor .*lost.wav"):
+        TestSet.from_lists(write(bad, "a.wav", "lost.wav"), target)
     bad.write_bytes(b"one\n\xff\n")
     with pytest.raises(ValueError, match=r"bad: not UTF-8 text \(byte 4\)"):
-        read_lists(source, bad)
+        TestSet.from_lists(source, bad)
 
 
 def test_manifest(tmp_path: Path) -> None:
@@ -81,19 +84,21 @@ def test_manifest(tmp_path: Path) -> None:
     header = "id\taudio\ttgt_text\tsplit\ttgt_audio"
     rows = ["u1\taudio/a.wav\tone\ttrain\t", "u2\taudio/b.wav\ttwo\ttest\t4 5", "u3\taudio/a.wav\tthree\ttest\t6"]
     manifest = write(tmp_path / "m.tsv", header, *rows)
-    found = read_manifest(manifest, "test")
-    assert [(item.index, item.id, item.reference, item.units) for item in found.items] == [
-        (0, "u2", "two", "4 5"),
-        (1, "u3", "three", "6"),
+    found = TestSet.from_manifest(manifest, "test")
+    assert [(item.id, item.target_text, str(item.units)) for item in found.utterances] == [
+        ("u2", "two", "4 5"),
+        ("u3", "three", "6"),
     ]
-    assert found.items[0].audio == tmp_path / "audio" / "b.wav" and found.items[0].place == f"{manifest}:3"
+    assert (
+        found.utterances[0].audio.path == tmp_path / "audio" / "b.wav" and found.utterances[0].place == f"{manifest}:3"
+    )
     assert found.source == found.target == found.units == manifest
-    plain = read_manifest(manifest, "train")
-    assert plain.units is None and plain.items[0].units is None
+    plain = TestSet.from_manifest(manifest, "train")
+    assert plain.units is None and plain.utterances[0].units is None
     with pytest.raises(ValueError, match="m.tsv:2: empty unit string"):
-        read_manifest(manifest)  # some rows have units, that one has none
+        TestSet.from_manifest(manifest)  # some rows have units, that one has none
     few = write(tmp_path / "few.tsv", "audio\ttgt_text", "audio/a.wav\tone")
-    assert [(item.id, item.units) for item in read_manifest(few).items] == [("a", None)]
+    assert [(item.id, item.units) for item in TestSet.from_manifest(few).utterances] == [("a", None)]
 
 
 def test_manifest_with_errors(tmp_path: Path) -> None:
@@ -101,18 +106,18 @@ def test_manifest_with_errors(tmp_path: Path) -> None:
     bad = tmp_path / "bad.tsv"
     write(bad, "audio\ttgt_text\tsplit", "a.wav\tone\ttest", "a.wav\ttwo\tdev")
     with pytest.raises(ValueError, match=r"there is no row of split train \(there are: dev, test\)"):
-        read_manifest(bad, "train")
+        TestSet.from_manifest(bad, "train")
     for lines, message in (
         (["audio\tsplit", "a.wav\ttest"], "bad.tsv:1: no column tgt_text"),
         (["audio\ttgt_text", "a.wav\tone"], "bad.tsv:1: no column split"),
         (["audio\ttgt_text\tsplit", "a.wav\t \ttest"], "bad.tsv:2: empty tgt_text"),
         (["audio\ttgt_text\tsplit", "a.wav\tone\ttest", "\ttwo\ttest"], "bad.tsv:3: empty audio"),
         (["audio\ttgt_text\tsplit", "a.wav\tone"], "bad.tsv:2: has 2 columns"),
-        (["audio\ttgt_text\tsplit", "b.wav\tone\ttest"], "bad.tsv:2: no such audio file"),
+        (["audio\ttgt_text\tsplit", "b.wav\tone\ttest"], "bad.tsv:2: .*b.wav: no such audio file"),
         (["audio\ttgt_text\tsplit"], "there is no row$"),
     ):
         with pytest.raises(ValueError, match=message):
-            read_manifest(write(bad, *lines), "test")
+            TestSet.from_manifest(write(bad, *lines), "test")
 
 
 def test_audio_is_read_before_anything_runs(tmp_path: Path) -> None:
@@ -120,8 +125,10 @@ def test_audio_is_read_before_anything_runs(tmp_path: Path) -> None:
     names += [sound(tmp_path / "d.wav", rate=8000)]
     source = write(tmp_path / "source", *map(str, names))
     target = write(tmp_path / "target", *"abcd")
-    items = read_lists(source, target).items
-    first, second, third, fourth = check_audio(items)
+    items = TestSet.from_lists(source, target).utterances
+    checked = check_audio(items)
+    first, second, third, fourth = (item.digest for item in checked)
+    assert [item.num_frames for item in checked] == [0, 0, 0, 0]
     assert first == second and len({first, third, fourth}) == 3 and len(first) == 64
     for content, message in (
         (b"", "the file is empty"),

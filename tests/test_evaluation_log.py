@@ -51,7 +51,7 @@ def write(folder: Path, *lines: dict[str, Any] | str) -> Path:
 
 def test_a_line_of_text(tmp_path: Path) -> None:
     utterance = read_log(write(tmp_path, text_line()))[0]
-    assert (utterance.index, utterance.id, utterance.audio) == (0, "utt_a", Path("/data/a.wav"))
+    assert (utterance.index, utterance.id, utterance.audio.path) == (0, "utt_a", Path("/data/a.wav"))
     assert (
         utterance.words == ("two", "words")
         and utterance.text == "two words"
@@ -77,7 +77,7 @@ def test_lines_of_simuleval_alone(tmp_path: Path) -> None:
     ours = ("audio", "id", "units", "emissions", "push_ms", "chunk_ms")
     text = {key: value for key, value in text_line().items() if key not in ours}
     utterance = read_log(write(tmp_path / "text", text))[0]
-    assert (utterance.id, utterance.audio) == ("a", Path("/data/a.wav"))
+    assert (utterance.id, utterance.audio.path) == ("a", Path("/data/a.wav"))
     assert utterance.emissions == utterance.push_ms == utterance.chunk_ms == utterance.units == ()
     assert utterance.reference_units is None and utterance.text == "two words"
 
@@ -105,6 +105,9 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
     assert [u.index for u in read_log(write(tmp_path, text_line(1), text_line(0), "", text_line(2)))] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"instances\.log: index 1 is missing \(2 of 4 in all\)"):
         read_log(write(tmp_path, text_line(0), text_line(3)))
+    # An index of another size costs nothing.
+    with pytest.raises(ValueError, match=r"index 1 is missing \(999999999 of 1000000001 in all\)"):
+        read_log(write(tmp_path, text_line(), text_line(index=10**9)))
     with pytest.raises(ValueError, match="line 3: index 0 appears twice"):
         read_log(write(tmp_path, text_line(0), text_line(1), text_line(0)))
     with pytest.raises(ValueError, match="holds no utterance"):

@@ -50,8 +50,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},
     ),
     "evaluation": (
-        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking", "agents"},
-        BASE | {"simuleval", "sacrebleu", "jinja2", "matplotlib", "yaml", "tqdm"},
+        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking"},
+        BASE | {"sacrebleu", "jinja2", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (
         _SYSTEM | {"losses", "inference", "metrics", "recognisers", "evaluation", "cli"},

@@ -1,7 +1,6 @@
-"""A first segment of its own length, through SimulEval's registry of instances.
+"""A first segment of another length, through SimulEval's registry of instances.
 
-Features of 25 ms every 10 ms need 10 n + 15 ms for n frames, so equal segments of a chunk's size always lack 15 ms of
-the chunk that they should complete. The published latencies come from a first segment of 15 ms (on 16 kHz input).
+See :class:`~nast_s2x.inference.segments.Segments` for what it is good for.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 from simuleval.data.segments import Segment
 from simuleval.evaluator import instance
 
-from nast_s2x.errors import ConfigError
+from nast_s2x.inference.segments import Segments
 
 _PLAIN = {f"speech-{target}": instance.INSTANCE_TYPE_DICT[f"speech-{target}"] for target in ("text", "speech")}
 
@@ -31,23 +30,15 @@ class FirstSegment(instance.SpeechInputInstance):
         return super().send_source(self.first_segment_ms if first else segment_size)
 
 
-def check_first_segment(first_segment_ms: int | None) -> int | None:
-    """The length of the first segment, checked.
-
-    Raises:
-        ValueError: it is less than SimulEval's smallest segment, 1 ms.
-    """
-    if first_segment_ms is not None and first_segment_ms < 1:
-        raise ConfigError(f"the first segment must be at least 1 ms long, got {first_segment_ms} ms")
-    return first_segment_ms
-
-
 def use_first_segment(first_segment_ms: int | None) -> None:
     """Let SimulEval's evaluators that are made from now on begin each source with a segment of so many milliseconds.
 
     ``None`` gives SimulEval its own instances back.
+
+    Raises:
+        ConfigError: less than 1 ms.
     """
-    check_first_segment(first_segment_ms)
+    Segments(first_ms=first_segment_ms)
     values: dict[str, Any] = {"first_segment_ms": first_segment_ms}
     for key, plain in _PLAIN.items():
         ours = plain if first_segment_ms is None else type(plain.__name__, (FirstSegment, plain), values)

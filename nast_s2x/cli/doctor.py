@@ -34,7 +34,7 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tqdm": (("tqdm",), PARTS + SEPARATE_PARTS),
     "fairseq": (("ve-fairseq", "fairseq-fixed", "fairseq"), ("train",)),
     "sacrebleu": (("sacrebleu",), ("train", "evaluate", "dev")),
-    "simuleval": (("simuleval",), ("simuleval", "evaluate")),
+    "simuleval": (("simuleval",), ("simuleval",)),
     "matplotlib": (("matplotlib",), ("evaluate",)),
     "jinja2": (("Jinja2",), ("evaluate",)),
     "sklearn": (("scikit-learn",), ("units",)),

@@ -1,19 +1,17 @@
-"""``nast-s2x evaluate``: a system over a test set at several chunk sizes, by SimulEval's evaluator; scores; report."""
+"""``nast-s2x evaluate``: run a system over a test set at several chunk sizes, score it, write a report."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nast_s2x.cli.system import add_system_flags, log_stderr
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, ManifestError
 
 if TYPE_CHECKING:
-    from nast_s2x.evaluation.items import TestSet
+    from nast_s2x.evaluation.items import CheckedAudio, TestSet
     from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.inference.system import System
     from nast_s2x.recognisers import Recogniser
@@ -24,8 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="run a system over a test set at several chunk sizes and score it",
-        description="Run SimulEval's evaluator at each chunk size, score the logs and write a report. Interrupted, the "
-        "same command goes on where it stopped; a folder never mixes results of different models, lists or settings.",
+        description="Translate the recordings as streams at each chunk size, score the logs and write a report. The "
+        "same command resumes an interrupted run; a folder never mixes results of different models, lists or settings.",
     )
     group = parser.add_argument_group("test set")
     group.add_argument("--source", metavar="LIST", help="audio paths, one a line, relative to the list's folder")
@@ -38,11 +36,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument("--target-type", choices=("text", "speech"), default="text", help="output (default: text)")
     group.add_argument("--vocoder", metavar="DIR", help="unit vocoder for speech (default: the bundle's)")
     group.add_argument(
-        "--synthesis-lookahead", type=int, metavar="R", help="unit frames that the voice holds back (default: 5)"
+        "--synthesis-lookahead",
+        type=int,
+        metavar="R",
+        help="right context of the vocoder in unit frames of 20 ms (default: 5)",
     )
     group.add_argument("--segment-ms", type=int, default=40, metavar="MS", help="length of a segment (default: 40)")
     group.add_argument(
         "--first-segment-ms", type=int, metavar="MS", help="length of the first one; published: 15 (default: the same)"
+    )
+    group.add_argument(
+        "--skip-long", action="store_true", help="leave out recordings that are longer than the model allows"
     )
     group.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     group = parser.add_argument_group("results")
@@ -55,29 +59,60 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, run, score, report; returns the exit status."""
+    """Check the inputs, run, score and report; returns the exit status."""
     _check_flags(args)
     from nast_s2x.evaluation.items import check_audio
-    from nast_s2x.evaluation.run import evaluate, open_bundle
+    from nast_s2x.evaluation.run import evaluate, load_for
     from nast_s2x.evaluation.settings import record, take_folder
+    from nast_s2x.files import locked
 
-    for needed in ("sacrebleu", *([] if args.no_report else ["matplotlib"])):
-        importlib.import_module(needed)  # found missing now, not after hours
-    progress = sys.stderr.isatty()
+    for needed in ("sacrebleu", *([] if args.no_report else ["matplotlib", "jinja2"])):
+        importlib.import_module(needed)  # before the run, which may take hours
     test_set = _test_set(args)
-    audio = check_audio(test_set.items, progress)
-    setup = _setup(args)
-    bundle = open_bundle(setup)
-    chunks = _chunks(args, bundle)
-    recogniser = _recogniser(args, bundle.info.target_lang)
+    audio = check_audio(test_set.utterances, progress=True)
+    settings = _settings(args)
+    system = load_for(settings)
+    chunks = _chunks(args, system)
+    recogniser = _recogniser(args, system.info.target_lang)
+    test_set, audio = _without_long(args, system, settings, chunks, test_set, audio)
     folder = Path(args.output)
-    take_folder(folder, record(setup, bundle, test_set, audio, chunks))
-    try:
-        evaluate(folder, test_set.items, setup, chunks, args.workers, progress, bundle)
-    except KeyboardInterrupt:
-        log_stderr("what is finished is kept: the same command goes on from there")
-        raise
-    return _finish(folder, recogniser, args, progress)
+    with locked(folder):
+        take_folder(folder, record(settings, system, test_set, audio, chunks))
+        try:
+            evaluate(folder, test_set.utterances, settings, chunks, args.workers, True, system)
+        except KeyboardInterrupt:
+            log_stderr("finished utterances are kept: the same command resumes the run")
+            raise
+        return _finish(folder, recogniser, args)
+
+
+def _without_long(
+    args: argparse.Namespace,
+    system: System,
+    settings: RunSettings,
+    chunks: list[str],
+    test_set: TestSet,
+    audio: list[CheckedAudio],
+) -> tuple[TestSet, list[CheckedAudio]]:
+    """The test set without recordings that the model cannot take, with ``--skip-long``; each is named on stderr.
+
+    Raises:
+        ManifestError: there are such recordings and the flag is not given, or nothing else is left.
+    """
+    from nast_s2x.evaluation.run import too_long
+
+    found = too_long(system, settings, chunks, test_set.utterances, audio)
+    if not found:
+        return test_set, audio
+    for reason in found.values():
+        log_stderr(reason)
+    total = f"{len(found)} of {len(test_set)} recordings are longer than the model allows (listed above)"
+    if not args.skip_long:
+        raise ManifestError(f"{total}; --skip-long leaves them out", found.values())
+    if len(found) == len(test_set):
+        raise ManifestError(f"{total}: nothing is left to evaluate", found.values())
+    log_stderr(f"note: {total} and left out")
+    return test_set.without([*found]), [item for index, item in enumerate(audio) if index not in found]
 
 
 def _check_flags(args: argparse.Namespace) -> None:
@@ -100,22 +135,23 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _test_set(args: argparse.Namespace) -> TestSet:
-    from nast_s2x.evaluation.items import read_lists, read_manifest
+    from nast_s2x.evaluation.items import TestSet
 
     if args.manifest is not None:
-        return read_manifest(args.manifest, args.split)
-    return read_lists(args.source, args.target, args.units)
+        return TestSet.from_manifest(args.manifest, args.split)
+    return TestSet.from_lists(args.source, args.target, args.units)
 
 
-def _setup(args: argparse.Namespace) -> RunSettings:
+def _settings(args: argparse.Namespace) -> RunSettings:
     import torch
 
     from nast_s2x.evaluation.settings import RunSettings
+    from nast_s2x.files import cpu_count
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
-    if threads is None:  # processes must not compete for the same cores
-        threads = torch.get_num_threads() if args.workers == 1 else max(1, (os.cpu_count() or 1) // args.workers)
+    if threads is None:  # processes must not compete for the same CPUs
+        threads = torch.get_num_threads() if args.workers == 1 else max(1, cpu_count() // args.workers)
     lookahead = args.synthesis_lookahead
     return RunSettings(
         model=args.model,
@@ -123,6 +159,7 @@ def _setup(args: argparse.Namespace) -> RunSettings:
         target_type=args.target_type,
         lookahead_ms=args.lookahead_ms,
         wait_chunks=args.wait_chunks,
+        left_ms=args.left_ms,
         segment_ms=args.segment_ms,
         first_segment_ms=args.first_segment_ms,
         device=args.device,
@@ -133,27 +170,27 @@ def _setup(args: argparse.Namespace) -> RunSettings:
     )
 
 
-def _chunks(args: argparse.Namespace, bundle: System) -> list[str]:
+def _chunks(args: argparse.Namespace, system: System) -> list[str]:
     """Names of the chunk sizes, each checked against the model."""
     from nast_s2x.evaluation.settings import sort_chunks
 
     words = [word.strip() for word in (args.chunk_ms or "").split(",")]
     if args.chunk_ms is None:
-        words = [policy.name for policy in bundle.trained]
+        words = [policy.name for policy in system.trained]
     if "" in words:
         raise ConfigError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
-    if bundle.info.example:
-        log_stderr(f"note: example model, trained on a small synthetic corpus: {bundle.info.example}")
-    policies = [bundle.policy(word, args.lookahead_ms, args.wait_chunks) for word in words]
+    if system.info.example:
+        log_stderr(f"note: example model, trained on a small synthetic corpus: {system.info.example}")
+    policies = [system.policy(word, args.lookahead_ms, args.wait_chunks, args.left_ms) for word in words]
     for policy in policies:
-        note = bundle.training_note(policy)
+        note = system.training_note(policy)
         if note:
             log_stderr(f"note: {note}")
     return sort_chunks(policy.name for policy in policies)
 
 
 def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | None:
-    """Opened before anything runs, so that one that is missing is not found out at the end."""
+    """The recogniser, opened before the run, which may take hours."""
     if args.recogniser is None:
         if args.target_type == "speech":
             log_stderr("note: without --recogniser there is no ASR-BLEU; `nast-s2x score` can add it later")
@@ -163,10 +200,10 @@ def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | 
     return open_recogniser(args.recogniser, args.device, language)
 
 
-def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespace, progress: bool) -> int:
+def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespace) -> int:
     from nast_s2x.evaluation.scoring import score, table
 
-    print(table(score(folder, recogniser, progress)))
+    print(table(score(folder, recogniser, progress=True)))
     if not args.no_report:
         from nast_s2x.evaluation import report
 

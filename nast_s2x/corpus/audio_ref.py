@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nast_s2x.errors import AudioError
 from nast_s2x.files import file_stamp
-from nast_s2x.frontend.audio import load_audio, read_header
+from nast_s2x.frontend.audio import read_header, read_samples
+from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE
 
 NUM_BINS = 80
@@ -119,8 +120,8 @@ class AudioRef:
         # The type bits of the mode: named pipes and devices would be waited for without end.
         return None if status.st_mode & 0o170000 == 0o100000 else f"{self.path}: not a file"
 
-    def samples(self) -> NDArray[np.float32]:
-        """Decode the recording: (n,) float32 in -1..1, mono, 16 kHz.
+    def recording(self) -> tuple[NDArray[np.float32], int]:
+        """Decode the recording: (n,) float32 in -1..1, mono, and its sample rate.
 
         Raises:
             AudioError: missing, unreadable, not finite, or stored features; a segment that the file does not have.
@@ -129,13 +130,18 @@ class AudioRef:
             data = self._bytes()
             if data.startswith(_NPY_MAGIC):
                 raise AudioError(f"{self}: holds features, not samples")
-            return load_audio(io.BytesIO(data), name=str(self))
+            return read_samples(io.BytesIO(data), name=str(self))
         if self.path.suffix == ".npy":
             raise AudioError(f"{self}: holds features, not samples")
         if self.count is None:
-            return load_audio(self.path)
+            return read_samples(self.path)
         self._check_segment()
-        return load_audio(self.path, name=str(self), start=self.start, frames=self.count)
+        return read_samples(self.path, name=str(self), start=self.start, frames=self.count)
+
+    def samples(self) -> NDArray[np.float32]:
+        """Decode the recording at 16 kHz: (n,) float32 in -1..1, mono; errors as in :meth:`recording`."""
+        samples, rate = self.recording()
+        return StreamResampler(rate, SAMPLE_RATE).push(samples, final=True)
 
     def features(self) -> NDArray[np.float32]:
         """Read or compute the features: (F, 80) float32, without CMVN.

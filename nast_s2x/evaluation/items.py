@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from nast_s2x.corpus.manifest import Row, parse_units, read_table
-from nast_s2x.errors import AudioError, NastError
-from nast_s2x.frontend.audio import read_samples
-
-
-@dataclass(frozen=True)
-class Item:
-    """One utterance of a test set.
-
-    Attributes:
-        index: position in the list, from 0.
-        id: its name: the manifest's, else that of the sound file; need not be unique.
-        audio: absolute path of the recording.
-        reference: translation to compare with, never empty.
-        units: reference units as a string such as "71 12 993"; ``None`` where there are none.
-        place: ``FILE:LINE`` that names it, for messages.
-    """
-
-    index: int
-    id: str
-    audio: Path
-    reference: str
-    units: str | None
-    place: str
+from nast_s2x.corpus import AudioRef, Utterance, read_lists, read_manifest
+from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.frontend.fbank import num_frames
+from nast_s2x.frontend.samples import SAMPLE_RATE
+from nast_s2x.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -42,138 +22,95 @@ class TestSet:
     """A test set and where it was read from; the paths are all the manifest's when it came from one.
 
     Attributes:
-        items: the utterances, in order.
+        utterances: the utterances, in order, each with a recording and a reference (``target_text``).
         source, target, units: files of the recordings, the references and the units (``None`` without units).
     """
 
     __test__ = False  # not a test of pytest's
 
-    items: tuple[Item, ...]
+    utterances: tuple[Utterance, ...]
     source: Path
     target: Path
     units: Path | None
 
+    @classmethod
+    def from_lists(
+        cls,
+        source: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        units: str | os.PathLike[str] | None = None,
+    ) -> TestSet:
+        """Read lists in the form of SimulEval: audio paths, references and, if given, units, one a line.
 
-def read_lists(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], units: str | os.PathLike[str] | None = None
-) -> TestSet:
-    """Read a list of audio paths, one a line, and as many references, and units if there is a file of them.
+        Raises:
+            FileNotFoundError, ManifestError: see :func:`~nast_s2x.corpus.manifest.read_lists`.
+        """
+        rows = read_lists(source, target, units).rows
+        return cls(tuple(rows), Path(source), Path(target), None if units is None else Path(units))
 
-    Relative audio paths are looked up beside the list first, then from the working directory.
+    @classmethod
+    def from_manifest(cls, manifest: str | os.PathLike[str], split: str | None = None) -> TestSet:
+        """Read the rows of a split of a table with the columns ``audio``, ``tgt_text`` and, if there, ``tgt_audio``.
 
-    Raises:
-        FileNotFoundError: a list is missing.
-        ValueError: lists that are empty or of different lengths, an empty line, audio that does not exist, units that
-            are none; names file and line.
+        Args:
+            split: only rows of this split; ``None`` takes all.
+        Raises:
+            FileNotFoundError, ManifestError: see :func:`~nast_s2x.corpus.manifest.read_manifest`; only some of the rows
+                have units.
+        """
+        required = ["audio", "tgt_text"] + ([] if split is None else ["split"])
+        rows = read_manifest(manifest, required=required, split=split, unique_ids=False, check_files=True).rows
+        without = [row for row in rows if row.units is None]
+        if without and len(without) < len(rows):
+            raise ManifestError(f"{without[0].place}: empty unit string (tgt_audio), where other rows have units")
+        path = Path(manifest)
+        return cls(tuple(rows), path, path, None if without else path)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def without(self, indices: Sequence[int]) -> TestSet:
+        """The test set without some of its utterances."""
+        kept = tuple(row for index, row in enumerate(self.utterances) if index not in set(indices))
+        return TestSet(kept, self.source, self.target, self.units)
+
+
+@dataclass(frozen=True)
+class CheckedAudio:
+    """What the check of a recording gives.
+
+    Attributes:
+        digest: SHA-256 of its rate and mono float32 samples, hexadecimal.
+        num_frames: feature frames (10 ms).
     """
-    source, target = Path(source), Path(target)
-    paths, references = _lines(source, "audio path"), _lines(target, "reference")
-    _same_length(source, paths, target, references)
-    codes: list[str | None] = [None] * len(paths)
-    if units is not None:
-        units = Path(units)
-        lines = _lines(units, "units")
-        _same_length(source, paths, units, lines)
-        codes = [_units(line, f"{units}:{number}") for number, line in enumerate(lines, 1)]
-    items = []
-    for index, (path, reference, code) in enumerate(zip(paths, references, codes, strict=True)):
-        place = f"{source}:{index + 1}"
-        items.append(Item(index, Path(path).stem, _audio(path, source, place), reference, code, place))
-    return TestSet(tuple(items), source, target, units)
+
+    digest: str
+    num_frames: int
 
 
-def read_manifest(manifest: str | os.PathLike[str], split: str | None = None) -> TestSet:
-    """Read the rows of a split of a manifest.
-
-    Args:
-        manifest: tab-separated table with the columns ``audio`` and ``tgt_text`` and, if there, ``id``, ``split`` and
-            ``tgt_audio`` (unit string). Relative paths are looked up beside it first, then from the working directory.
-        split: only rows of this split; ``None`` takes all.
-    Raises:
-        FileNotFoundError: no such manifest.
-        ValueError: a column is missing, no row is of that split, a broken row; names file and line.
-    """
-    manifest = Path(manifest)
-    required = ["audio", "tgt_text"] + ([] if split is None else ["split"])
-    rows: list[Row] = []
-    splits: set[str] = set()
-    for row in read_table(manifest, required=required):
-        if row.problem:
-            raise NastError(f"{manifest}:{row.line}: {row.problem}")
-        splits.add(row.cells.get("split", ""))
-        if split is None or row.cells["split"] == split:
-            rows.append(row)
-    if not rows:
-        there = f" of split {split} (there are: {', '.join(sorted(splits))})" if splits else ""
-        raise NastError(f"{manifest}: there is no row{there}")
-    with_units = any(row.cells.get("tgt_audio", "").strip() for row in rows)
-    items = [_row_item(index, row, manifest, with_units) for index, row in enumerate(rows)]
-    return TestSet(tuple(items), manifest, manifest, manifest if with_units else None)
+def recording(row: Utterance) -> AudioRef:
+    """The recording of an utterance of a test set, which always has one."""
+    assert row.audio is not None
+    return row.audio
 
 
-def check_audio(items: Sequence[Item], progress: bool = False) -> list[str]:
-    """Read all recordings once: is each sound, and what are its contents?
+def check_audio(rows: Sequence[Utterance], progress: bool = False) -> list[CheckedAudio]:
+    """Decode all recordings once.
 
-    Returns:
-        the SHA-256 of each recording's rate and mono float32 samples, hexadecimal.
     Raises:
         AudioError: a recording that is unreadable, without samples or not finite; names file and line.
     """
-    bar: Iterable[Item] = tqdm(items, desc="checking recordings", unit="", disable=not progress, leave=False)
-    digests = []
-    for item in bar:
-        samples, rate = read_samples(item.audio, name=f"{item.place}: {item.audio}")
-        if not len(samples):
-            raise AudioError(f"{item.place}: {item.audio}: the recording has no samples")
-        digests.append(hashlib.sha256(b"%d\n" % rate + np.ascontiguousarray(samples, "<f4").tobytes()).hexdigest())
-    return digests
-
-
-def _lines(path: Path, what: str) -> list[str]:
-    """The lines of a list; ``what`` each of them is."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise NastError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    # References may hold characters that str.splitlines takes for line ends: split at newlines only.
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
-    if lines == [""]:
-        raise NastError(f"{path}: the list is empty")
-    if "" in lines:
-        raise NastError(f"{path}:{lines.index('') + 1}: empty line, expected one {what} a line")
-    return lines
-
-
-def _same_length(first: Path, lines: list[str], second: Path, others: list[str]) -> None:
-    if len(lines) != len(others):
-        raise NastError(f"{first} has {len(lines)} lines, {second} has {len(others)}: they do not belong together")
-
-
-def _audio(path: str, listed_in: Path, place: str) -> Path:
-    """Absolute path of a recording that a list names."""
-    candidates = [listed_in.resolve().parent / path, Path.cwd() / path]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        tried = " or ".join(dict.fromkeys(os.path.normpath(candidate) for candidate in candidates))
-        raise AudioError(f"{place}: no such audio file: {tried}")
-    return Path(os.path.normpath(found))
-
-
-def _units(text: str, place: str) -> str:
-    try:
-        return " ".join(map(str, parse_units(text)))
-    except ValueError as error:
-        raise NastError(f"{place}: {error}") from None
-
-
-def _row_item(index: int, row: Row, manifest: Path, with_units: bool) -> Item:
-    place = f"{manifest}:{row.line}"
-    path, reference = row.cells["audio"].strip(), row.cells["tgt_text"].strip()
-    for column, value in (("audio", path), ("tgt_text", reference)):
-        if not value:
-            raise NastError(f"{place}: empty {column}")
-    audio = _audio(path, manifest, place)
-    units = _units(row.cells["tgt_audio"], place) if with_units else None
-    return Item(index, row.cells.get("id", "").strip() or audio.stem, audio, reference, units, place)
+    checked = []
+    with progress_bar(len(rows), "checking recordings", show=progress) as bar:
+        for row in rows:
+            try:
+                samples, rate = recording(row).recording()
+            except AudioError as error:
+                raise AudioError(f"{row.place}: {error}") from None
+            if not len(samples):
+                raise AudioError(f"{row.place}: {row.audio}: the recording has no samples")
+            content = b"%d\n" % rate + np.ascontiguousarray(samples, "<f4").tobytes()
+            frames = num_frames(round(len(samples) * SAMPLE_RATE / rate))
+            checked.append(CheckedAudio(hashlib.sha256(content).hexdigest(), frames))
+            bar.update()
+    return checked

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.corpus import AudioRef
 from nast_s2x.errors import NastError
 from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.resampling import StreamResampler
@@ -24,11 +25,13 @@ from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.metrics.latency import playback_intervals
 
 LOG_NAME = "instances.log"
+WAVS = "wavs"
+"""Folder of the sound files, beside the log."""
 
 
 @dataclass(frozen=True)
 class LoggedEmission:
-    """What one chunk gave.
+    """What one chunk added to the output.
 
     Attributes:
         chunk: its number, from 0.
@@ -36,7 +39,7 @@ class LoggedEmission:
         written_ms: source that had been read when it was written, in ms.
         text: words; may be empty.
         units: speech units; may be empty.
-        samples: of sound, at the rate of the voice.
+        samples: number of samples of speech, 16 kHz.
     """
 
     chunk: int
@@ -61,16 +64,16 @@ class LoggedUtterance:
         delays: source read, in ms, when each word (text) or piece of sound (speech) was written.
         elapsed: ``delays`` with the computing time so far added, in ms; empty where it was not measured.
         durations: speech: ms of each piece; ``None`` for text.
-        wav: speech: sound file of the output; ``None`` for text and where nothing was said.
+        wav: speech: sound file of the output; ``None`` for text and for an empty output.
         words: text: one for each of ``delays``; empty for speech.
-        emissions: what each chunk gave; empty in logs of SimulEval alone.
+        emissions: of each chunk that added something; empty in logs of SimulEval alone.
         push_ms: computing ms of each push.
         chunk_ms: computing ms of each push that completed at least one chunk, with those since the one before.
     """
 
     index: int
     id: str
-    audio: Path
+    audio: AudioRef
     reference: str
     reference_units: tuple[int, ...] | None
     source_ms: float
@@ -85,12 +88,12 @@ class LoggedUtterance:
 
     @property
     def is_speech(self) -> bool:
-        """Whether the output is sound."""
+        """True when the output is speech."""
         return self.durations is not None
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was written: no word, no sound."""
+        """True when the output has neither a word nor a sample."""
         return not self.delays
 
     @property
@@ -137,20 +140,22 @@ def read_log(folder: Path) -> list[LoggedUtterance]:
         utterances[utterance.index] = utterance
     if not utterances:
         raise NastError(f"{path}: the log holds no utterance")
-    missing = sorted(set(range(max(utterances) + 1)) - set(utterances))
-    if missing:
-        raise NastError(f"{path}: index {missing[0]} is missing ({len(missing)} of {max(utterances) + 1} in all)")
+    count, largest = len(utterances), max(utterances)
+    if largest >= count:
+        # The first gap lies within as many numbers as there are lines: a huge index costs nothing.
+        first = next(index for index in range(count) if index not in utterances)
+        raise NastError(f"{path}: index {first} is missing ({largest + 1 - count} of {largest + 1} in all)")
     return [utterances[index] for index in sorted(utterances)]
 
 
 def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
-    """The pieces of sound as the system wrote them, without the silence that SimulEval inserts where one was late.
+    """The pieces of sound as the system wrote them, without the silence inserted where one was late.
 
-    SimulEval's file begins with the first piece; before a piece that was not there when the one before had ended, it
+    The file begins with the first piece; before a piece that was not available when the one before had ended, it
     holds ``int(rate * silence_ms / 1000)`` samples of silence.
 
     Returns:
-        one array (n,) for each of ``delays``, 16 kHz; no array where nothing was said.
+        one array (n,) for each of ``delays``, 16 kHz; none for an empty output.
     Raises:
         ValueError: not a speech output; a missing or unreadable sound file, or one of another length than the log says.
     """
@@ -175,7 +180,7 @@ def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
 
 
 def read_output_with_gaps(utterance: LoggedUtterance) -> NDArray[np.float32]:
-    """The sound as SimulEval wrote it, from the first piece on, with the silences: (n,), 16 kHz; empty if none.
+    """The speech as it is played, from the first piece on, with the silences between pieces: (n,), 16 kHz.
 
     Raises:
         ValueError: as :func:`read_output_pieces`.
@@ -202,10 +207,10 @@ def _utterance(line: Any, folder: Path) -> LoggedUtterance:
     if elapsed and len(elapsed) != len(delays):
         raise NastError(f"{len(elapsed)} elapsed times do not match {len(delays)} delays")
     is_speech = "durations" in line
-    audio = Path(_string(line, "audio", _source(line.get("source", ""))))
+    audio = AudioRef.parse(_string(line, "audio", _source(line.get("source", ""))))
     return LoggedUtterance(
         index=line["index"],
-        id=_string(line, "id", audio.stem),
+        id=_string(line, "id", audio.name),
         audio=audio,
         reference=_string(line, "reference"),
         reference_units=_units(line["units"]) if line.get("units") is not None else None,
@@ -289,4 +294,4 @@ def _source(source: Any) -> str:
 def _wav(prediction: str, folder: Path) -> Path:
     """SimulEval writes absolute paths: a folder that was moved since still holds its ``wavs``."""
     path = folder / prediction
-    return path if path.is_file() or not Path(prediction).is_absolute() else folder / "wavs" / path.name
+    return path if path.is_file() or not Path(prediction).is_absolute() else folder / WAVS / path.name

@@ -1,274 +1,226 @@
-"""Runs SimulEval's evaluator over a test set at several chunk sizes, in blocks, by one or more processes."""
+"""Run a system over a test set at several chunk sizes, by one or more processes; an interrupted run is resumed."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
-from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from simuleval.evaluator import SentenceLevelEvaluator
-from tqdm import tqdm
 
-from nast_s2x.agents.segments import check_first_segment
-from nast_s2x.agents.speech_to_speech import NastSpeechToSpeechAgent
-from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent
-from nast_s2x.agents.streams import StreamingAgent
+from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.corpus import Utterance
 from nast_s2x.device import parse_dtype
-from nast_s2x.errors import NastError
-from nast_s2x.evaluation.instances import INSTANCES, TimedAgent, UtteranceLoader
-from nast_s2x.evaluation.items import Item
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.evaluation.items import CheckedAudio, recording
+from nast_s2x.evaluation.log import LOG_NAME, WAVS
+from nast_s2x.evaluation.session import SpeechSession, TextSession, run_session
 from nast_s2x.evaluation.settings import RunSettings
-from nast_s2x.evaluation.shards import WAVS, Block, blocks_of, is_complete, join
+from nast_s2x.files import ResultFile, resumable_map, write_atomic
 from nast_s2x.inference.loading import load_system
-from nast_s2x.inference.streaming import SynthesisWindow
+from nast_s2x.inference.segments import Segments
+from nast_s2x.inference.streaming import SynthesisWindow, TranslationStream
 from nast_s2x.inference.system import System
+from nast_s2x.progress import progress_bar
 
-AGENTS: dict[str, type[StreamingAgent]] = {"text": NastSpeechToTextAgent, "speech": NastSpeechToSpeechAgent}
+UNFINISHED = "unfinished.jsonl"
+"""Results of a chunk size whose log is not complete yet."""
+TARGET_TYPES = ("text", "speech")
 
 
-class UtteranceError(ValueError):
+class UtteranceError(NastError):
     """An utterance could not be translated; the message names it and the reason."""
 
 
-def open_bundle(setup: RunSettings) -> System:
-    """Load the system of ``setup``, with its voice.
+@dataclass(frozen=True)
+class Job:
+    """One utterance at one chunk size.
+
+    Attributes:
+        index: position in the test set, from 0.
+        home: folder of the chunk size, which is its name: milliseconds, or ``offline``.
+    """
+
+    index: int
+    utterance: Utterance
+    home: Path
+
+
+def load_for(settings: RunSettings) -> System:
+    """Load the system of ``settings``, for speech with its vocoder.
 
     Raises:
-        FileNotFoundError, ValueError: it is missing or damaged; it has no voice to write speech with.
+        FileNotFoundError, NastError: it is missing or damaged, or has no vocoder where speech is asked for.
     """
-    if setup.target_type not in AGENTS:
-        raise NastError(f"the target type is {' or '.join(AGENTS)}, got {setup.target_type!r}")
-    parse_dtype(setup.dtype)
-    if setup.segment_ms < 1:
-        raise NastError(f"segments must be at least 1 ms long, got {setup.segment_ms} ms")
-    check_first_segment(setup.first_segment_ms)
-    bundle = load_system(setup.model, setup.data, setup.device, parse_dtype(setup.dtype))
-    if setup.target_type == "speech":
-        if setup.vocoder is not None:
-            bundle = bundle.with_vocoder(setup.vocoder)
-        bundle.require_vocoder()
-    return bundle
+    if settings.target_type not in TARGET_TYPES:
+        raise ConfigError(f"the target type is {' or '.join(TARGET_TYPES)}, got {settings.target_type!r}")
+    segments_of(settings)
+    system = load_system(settings.model, settings.data, settings.device, parse_dtype(settings.dtype))
+    if settings.target_type == "speech":
+        if settings.vocoder is not None:
+            system = system.with_vocoder(settings.vocoder)
+        system.require_vocoder()
+    return system
 
 
-class Engine:
-    """Translates blocks of utterances with one loaded system.
+def segments_of(settings: RunSettings) -> Segments:
+    """The segments in which recordings are given to the stream."""
+    return Segments(settings.segment_ms, settings.first_segment_ms)
 
-    Args:
-        setup: how the system is run.
-        bundle: the system, if it has been loaded already.
-        stop: asked before each utterance; True ends a block early.
+
+def policy_of(system: System, settings: RunSettings, chunk: str) -> ChunkPolicy:
+    """The chunk policy of a chunk size.
+
+    Raises:
+        ConfigError: a policy that the model cannot have.
     """
+    return system.policy(chunk, settings.lookahead_ms, settings.wait_chunks, settings.left_ms)
 
-    def __init__(
-        self, setup: RunSettings, bundle: System | None = None, stop: Callable[[], bool] = lambda: False
-    ) -> None:
-        self.setup, self.stop = setup, stop
-        self.bundle = open_bundle(setup) if bundle is None else bundle
-        self._agents: dict[str, TimedAgent] = {}
 
-    def agent(self, chunk: str) -> TimedAgent:
-        """The agent of a chunk size."""
-        if chunk not in self._agents:
-            setup, agent_class = self.setup, AGENTS[self.setup.target_type]
-            flags = Namespace(
-                chunk_ms=chunk,
-                lookahead_ms=setup.lookahead_ms,
-                wait_chunks=setup.wait_chunks,
-                vocoder=None,  # the bundle has it
-                synthesis_lookahead=SynthesisWindow.lookahead_frames
-                if setup.synthesis_lookahead is None
-                else setup.synthesis_lookahead,
-            )
-            maker = agent_class.stream_maker(self.bundle, flags)
-            self._agents[chunk] = TimedAgent(agent_class(flags, make_stream=maker))
-        return self._agents[chunk]
+def make_stream(system: System, settings: RunSettings, chunk: str) -> TranslationStream:
+    """A stream of a system at a chunk size, for text or speech."""
+    policy = policy_of(system, settings, chunk)
+    if settings.target_type == "text":
+        return system.stream(policy, with_units=False)
+    lookahead = settings.synthesis_lookahead
+    synthesis = SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
+    return system.stream(policy, with_speech=True, synthesis=synthesis)
 
-    def run(self, block: Block, advance: Callable[[], None] = lambda: None) -> Block:
-        """Translate what a block still lacks; returns it.
 
-        Args:
-            advance: called after each utterance.
-        Raises:
-            UtteranceError: names the utterance; those before it are logged.
-        """
-        remaining = block.items[block.done() :]
-        if not remaining:
-            return block
-        loader = UtteranceLoader(remaining, self.stop)
-        evaluator = SentenceLevelEvaluator(loader, {}, {}, self._arguments(block))
-        instance_class = type(
-            "Instance", (INSTANCES[self.setup.target_type],), {"first_segment_ms": self.setup.first_segment_ms}
-        )
-        evaluator.instance_class = instance_class
-        evaluator.iterator = _ticking(loader, advance)
+def too_long(
+    system: System,
+    settings: RunSettings,
+    chunks: Sequence[str],
+    rows: Sequence[Utterance],
+    checked: Sequence[CheckedAudio],
+) -> dict[int, str]:
+    """Index and reason of each recording that is longer than the model allows at one of the chunk sizes."""
+    geometries = [system.model.geometry(policy_of(system, settings, chunk)) for chunk in chunks]
+    found: dict[int, str] = {}
+    for index, (row, audio) in enumerate(zip(rows, checked, strict=True)):
         try:
-            evaluator(self.agent(block.chunk))
-        except Exception as error:
-            item = loader.current
-            name = f"{item.place}: {item.id} ({item.audio})" if item else str(block.folder)
-            reason = str(error) or type(error).__name__
-            raise UtteranceError(f"{name}, chunk size {block.chunk}: {reason}") from error
-        return block
+            for geometry in geometries:
+                system.model.check_length(audio.num_frames, geometry, with_units=settings.target_type == "speech")
+        except ConfigError as error:
+            found[index] = f"{row.place}: {row.audio}: {error}"
+    return found
 
-    def _arguments(self, block: Block) -> Namespace:
-        wavs = block.home / WAVS
-        block.folder.mkdir(parents=True, exist_ok=True)
-        if self.setup.target_type == "speech":
-            wavs.mkdir(exist_ok=True)
-        return Namespace(
-            output=str(block.folder),
-            wavs=wavs,
-            source_type="speech",
-            target_type=self.setup.target_type,
-            source_segment_size=self.setup.segment_ms,
-            eval_latency_unit="word",
-            start_index=0,
-            end_index=len(block.items),
-            continue_unfinished=True,  # else the evaluator would empty the log
-            score_only=False,
-            no_scoring=True,
-            no_progress_bar=True,
-        )
+
+def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]:
+    """Play one recording and return its line of the log; speech is written to the folder ``wavs``.
+
+    Raises:
+        UtteranceError: the recording cannot be read or translated; names it.
+    """
+    row, audio, chunk = job.utterance, recording(job.utterance), job.home.name
+    place = f"{row.place}: {row.id} ({audio}), chunk size {chunk}"
+    wav = job.home / WAVS / f"{job.index}_pred.wav"
+    session = TextSession() if settings.target_type == "text" else SpeechSession()
+    try:
+        samples, rate = audio.recording()
+        stream = make_stream(system, settings, chunk)
+        line = run_session(session, stream, samples, rate, segments_of(settings))
+        if isinstance(session, SpeechSession):
+            session.write(wav)
+            line["prediction"] = f"{WAVS}/{wav.name}"
+    except (NastError, OSError) as error:
+        raise UtteranceError(f"{place}: {error or type(error).__name__}") from error
+    except Exception as error:  # a bug: its traceback is shown, with the place
+        error.add_note(place)
+        raise
+    units = None if row.units is None else str(row.units)
+    names = {"source": str(audio), "audio": str(audio), "id": row.id, "units": units}
+    return {"index": job.index, "reference": row.target_text, **names, **line}
+
+
+# The system of a worker process, or of this process while it works alone.
+_work: tuple[System, RunSettings] | None = None
+
+
+def _start_work(settings: RunSettings, system: System | None = None) -> None:
+    global _work
+    torch.set_num_threads(settings.threads)
+    _work = (load_for(settings) if system is None else system, settings)
+
+
+def _translate(job: Job) -> dict[str, Any]:
+    assert _work is not None, "the worker has not been started"
+    return translate(*_work, job)
 
 
 def evaluate(
     folder: Path,
-    items: Sequence[Item],
-    setup: RunSettings,
+    rows: Sequence[Utterance],
+    settings: RunSettings,
     chunks: Sequence[str],
     workers: int = 1,
     progress: bool = False,
-    bundle: System | None = None,
+    system: System | None = None,
 ) -> None:
-    """Run the chunk sizes that ``folder`` does not have yet, going on where an earlier run stopped.
+    """Run the chunk sizes that ``folder`` does not have yet; finished utterances of an earlier run are kept.
 
     Args:
-        folder: home of the evaluation; its settings are the caller's business, see
+        folder: home of the evaluation. The caller holds its lock and has checked its settings, see
             :func:`~nast_s2x.evaluation.settings.take_folder`.
         chunks: chunk sizes in ms, ``offline`` included, as the folders are called.
-        workers: processes; with 1 the work is done here.
-        bundle: the system, if it has been loaded already (used with one worker).
+        workers: processes; with 1 the work is done in this one.
+        system: the system, if it has been loaded already (used with one worker).
     Raises:
         UtteranceError: an utterance could not be translated. What was finished before is kept.
         OSError: a worker process has died.
     """
-    if workers < 1:
-        raise NastError(f"there must be at least one worker, got {workers}")
-    with locked(folder):
-        unfinished = [chunk for chunk in chunks if not is_complete(folder / chunk, len(items))]
-        blocks = {chunk: blocks_of(folder / chunk, chunk, items) for chunk in unfinished}
-        done = {block: block.done() for chunk in unfinished for block in blocks[chunk]}
-        before = len(items) * (len(chunks) - len(unfinished)) + sum(done.values())
-        total = len(items) * len(chunks)
-        missing = {chunk: len(blocks[chunk]) for chunk in unfinished}
-        with tqdm(total=total, initial=before, desc="translating", unit="utt", disable=not progress) as bar:
-            completed = _here(done, setup, bundle, bar) if workers == 1 else _by_workers(done, setup, workers, bar)
-            for block in completed:
-                missing[block.chunk] -= 1
-                if not missing[block.chunk]:
-                    join(blocks[block.chunk])
+    threads = torch.get_num_threads()
+    with progress_bar(len(rows) * len(chunks), "translating", show=progress) as bar:
+        try:
+            for chunk in chunks:
+                home = folder / chunk
+                if is_complete(home, len(rows)):
+                    bar.update(len(rows))
+                    continue
+                results = ResultFile(home / UNFINISHED)
+                resumable_map(
+                    _translate,
+                    [Job(index, row, home) for index, row in enumerate(rows)],
+                    [str(index) for index in range(len(rows))],
+                    results,
+                    workers,
+                    _start_work,
+                    (settings, system if workers == 1 else None),
+                    lambda _: bar.update(),
+                )
+                _write_log(home, results, len(rows))
+        finally:
+            torch.set_num_threads(threads)
 
 
-def _here(blocks: Mapping[Block, int], setup: RunSettings, bundle: System | None, bar: tqdm) -> Iterator[Block]:
-    """Run blocks (with the number of utterances that each has already) in this process, and yield each."""
-    if not blocks:
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(setup.threads)
-    try:
-        engine = Engine(setup, bundle)
-        yield from (engine.run(block, bar.update) for block in blocks)
-    finally:
-        torch.set_num_threads(before)
+def _write_log(home: Path, results: ResultFile, count: int) -> None:
+    lines = [json.dumps(results[str(index)], ensure_ascii=False) + "\n" for index in range(count)]
+    write_atomic(home / LOG_NAME, "".join(lines))
+    results.path.unlink()
 
 
-def _by_workers(blocks: Mapping[Block, int], setup: RunSettings, workers: int, bar: tqdm) -> Iterator[Block]:
-    """Run blocks (with the number of utterances that each has already) by processes, and yield each when it is done."""
-    if not blocks:
-        return
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(setup, stop))
-    try:
-        with _interrupts_ignored():  # which the workers inherit: this process tells them when to stop
-            futures: list[Future[Block]] = [pool.submit(_work, block) for block in blocks]
-        for future in as_completed(futures):
-            block = future.result()
-            bar.update(len(block.items) - blocks[block])
-            yield block
-    except BrokenProcessPool as error:
-        raise OSError("a worker process has died, perhaps of too little memory: take fewer workers") from error
-    finally:
-        stop.set()  # workers finish the utterance they are at, so that nothing is lost
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ticking(loader: UtteranceLoader, advance: Callable[[], None]) -> Iterator[int]:
-    """The loader's utterances; ``advance`` is called when the next one is asked for."""
-    for index in loader:
-        yield index
-        advance()
-
-
-_engine: Engine | None = None  # of a worker process
-
-
-def _start_worker(setup: RunSettings, stop: Any) -> None:
-    global _engine
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(setup.threads)
-    _engine = Engine(setup, stop=stop.is_set)
-
-
-def _work(block: Block) -> Block:
-    assert _engine is not None, "the worker has not been started"
-    return _engine.run(block)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only worker processes call this"
-    parent.join()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C does nothing for a moment, nor ever to processes that are started in it."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may change signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of ``folder`` for a while.
+def is_complete(home: Path, num_utterances: int) -> bool:
+    """True when a chunk size has its log.
 
     Raises:
-        ValueError: another run is at work in it.
+        NastError: the log does not have one line for each utterance.
     """
+    path = home / LOG_NAME
+    if not path.is_file():
+        return False
+    lines = path.read_bytes().splitlines()
+    if [_index(line, path) for line in lines] != list(range(num_utterances)):
+        raise NastError(f"{path} has {len(lines)} lines where {num_utterances} utterances were run: delete {home}")
+    return True
+
+
+def _index(line: bytes, path: Path) -> int:
     try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NastError(f"another run is at work in {folder}") from None
-        yield
+        return int(json.loads(line)["index"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        shown = line[:60].decode("utf-8", "replace")
+        raise NastError(
+            f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} it is run again"
+        ) from None

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
-from nast_s2x.evaluation.settings import SETTINGS, read_settings, write_atomically
+from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.files import write_atomic
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.metrics.quality import (
     asr_bleu,
@@ -120,9 +121,9 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
     }
     for place, table in tables.items():
         lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in table]
-        write_atomically(place / UTTERANCES, "".join(lines))
-    write_atomically(folder / SCORES_TABLE, _csv(rows))
-    write_atomically(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(place / UTTERANCES, "".join(lines))
+    write_atomic(folder / SCORES_TABLE, _csv(rows))
+    write_atomic(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return scores
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
-from nast_s2x.files import read_json
+from nast_s2x.files import file_digest, read_json, write_json
 
 if TYPE_CHECKING:
-    from nast_s2x.evaluation.items import TestSet
+    from nast_s2x.evaluation.items import CheckedAudio, TestSet
     from nast_s2x.inference.system import System
 
 SETTINGS = "settings.json"
 FORMAT = 1
-#: Parts of the record that may differ: where files lie, and the chunk sizes, which can be added to.
-_FREE = {"path", "chunks"}
+#: Parts of the record that may differ: where files lie, the chunk sizes, which can be added to, and the version of
+#: SimulEval, which ran evaluations before this program had a loop of its own.
+_FREE = {"path", "chunks", "simuleval"}
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class RunSettings:
         model: bundle folder or checkpoint file.
         data: data folder of a checkpoint; ``None``: its own.
         target_type: ``text`` or ``speech``.
-        lookahead_ms, wait_chunks: ``None``: as trained.
-        segment_ms, first_segment_ms: pieces in which SimulEval hands out the source; ``None``: the first as the others.
+        lookahead_ms, wait_chunks, left_ms: ``None``: as trained.
+        segment_ms, first_segment_ms: see :class:`~nast_s2x.inference.segments.Segments`.
         device, dtype: where and in which number type (``fp32``, ``fp16``, ``bf16``) the network computes.
         threads: CPU threads of each process.
         vocoder: unit vocoder instead of the bundle's.
-        synthesis_lookahead: unit frames of 20 ms that the voice holds back; means nothing for text.
+        synthesis_lookahead: right context of the vocoder in unit frames of 20 ms; unused for text.
     """
 
     model: str
@@ -46,6 +46,7 @@ class RunSettings:
     target_type: str = "text"
     lookahead_ms: int | None = None
     wait_chunks: int | None = None
+    left_ms: int | None = None
     segment_ms: int = 40
     first_segment_ms: int | None = None
     device: str = "cpu"
@@ -55,43 +56,46 @@ class RunSettings:
     synthesis_lookahead: int | None = None
 
 
-def record(setup: RunSettings, bundle: System, test_set: TestSet, audio: Sequence[str], chunks: Sequence[str]) -> dict:
+def record(
+    run: RunSettings, system: System, test_set: TestSet, audio: Sequence[CheckedAudio], chunks: Sequence[str]
+) -> dict[str, Any]:
     """The record of an evaluation, as ``settings.json`` holds it.
 
     Args:
-        bundle: the system that ``setup`` names.
-        audio: digest of each recording, see :func:`~nast_s2x.evaluation.items.check_audio`.
+        system: the system that ``run`` names.
+        audio: of each recording, see :func:`~nast_s2x.evaluation.items.check_audio`.
         chunks: chunk sizes, as the folders are called.
     """
-    items = test_set.items
-    sources = zip(audio, (item.id for item in items), strict=True)
-    units = [item.units or "" for item in items]
-    speech = setup.target_type == "speech"
+    rows = test_set.utterances
+    sources = [f"{checked.digest} {row.id}" for checked, row in zip(audio, rows, strict=True)]
+    units = ["" if row.units is None else str(row.units) for row in rows]
+    speech = run.target_type == "speech"
     return {
         "format": FORMAT,
         "model": {
-            "path": str(Path(setup.model).resolve()),
-            "sha256": hash_files(system_files(setup.model, setup.data)),
-            "source_lang": bundle.info.source_lang,
-            "target_lang": bundle.info.target_lang,
-            "example": bundle.info.example,
+            "path": str(Path(run.model).resolve()),
+            "sha256": hash_files(system_files(run.model, run.data)),
+            "source_lang": system.info.source_lang,
+            "target_lang": system.info.target_lang,
+            "example": system.info.example,
         },
-        "source": _source(test_set.source, (f"{digest} {name}" for digest, name in sources)),
-        "target": _source(test_set.target, (item.reference for item in items)),
+        "source": _source(test_set.source, sources),
+        "target": _source(test_set.target, (row.target_text for row in rows)),
         "units": None if test_set.units is None else _source(test_set.units, units),
-        "num_utterances": len(items),
-        "target_type": setup.target_type,
+        "num_utterances": len(rows),
+        "target_type": run.target_type,
         "chunks": sort_chunks(chunks),
-        "lookahead_ms": setup.lookahead_ms,
-        "wait_chunks": setup.wait_chunks,
-        "segment_ms": setup.segment_ms,
-        "first_segment_ms": setup.first_segment_ms,
-        "device": setup.device,
-        "dtype": setup.dtype,
-        "threads": setup.threads,
-        "vocoder": _vocoder(setup.vocoder) if speech else None,
-        "synthesis_lookahead": setup.synthesis_lookahead if speech else None,
-        "versions": {"nast_s2x": __version__, **{name: metadata.version(name) for name in ("simuleval", "torch")}},
+        "lookahead_ms": run.lookahead_ms,
+        "wait_chunks": run.wait_chunks,
+        "left_ms": run.left_ms,
+        "segment_ms": run.segment_ms,
+        "first_segment_ms": run.first_segment_ms,
+        "device": run.device,
+        "dtype": run.dtype,
+        "threads": run.threads,
+        "vocoder": _vocoder(run.vocoder) if speech else None,
+        "synthesis_lookahead": run.synthesis_lookahead if speech else None,
+        "versions": {"nast_s2x": __version__, "torch": metadata.version("torch")},
     }
 
 
@@ -120,7 +124,7 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NastError(f"{folder} holds other files and no evaluation ({SETTINGS} is missing): name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, settings, indent=2)
     return settings
 
 
@@ -185,16 +189,8 @@ def hash_files(files: Iterable[tuple[str, Path]]) -> str:
     """SHA-256 over names and contents, hexadecimal."""
     total = hashlib.sha256()
     for name, path in files:
-        with open(path, "rb") as file:
-            total.update(f"{name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{name}\n{file_digest(path)}\n".encode())
     return total.hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that there is either the old one or the whole new one."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 def _source(path: Path, lines: Iterable[str]) -> dict[str, str]:

@@ -251,6 +251,16 @@ class NastModel(nn.Module):
         if glancer is not None:
             raise StreamError("glancing needs the whole utterance: no glancer together with a state")
 
+    def check_length(self, frames: int, geometry: ChunkGeometry, with_units: bool) -> None:
+        """Check that a source of ``frames`` feature frames has positions for all of its slots.
+
+        Raises:
+            ConfigError: the tables of learned positions are shorter.
+        """
+        self.decoder.check_positions(geometry.length("text", frames), geometry)
+        if self.unit_decoder is not None and with_units:
+            self.unit_decoder.check_positions(geometry.length("unit", frames), geometry)
+
     def _check_length(
         self, new_frames: int, geometry: ChunkGeometry, state: ModelState | None, final: bool, with_units: bool
     ) -> None:
@@ -262,9 +272,7 @@ class NastModel(nn.Module):
         else:
             frames_of_chunks = frames
         try:
-            self.decoder.check_positions(geometry.length("text", frames_of_chunks), geometry)
-            if self.unit_decoder is not None and with_units:
-                self.unit_decoder.check_positions(geometry.length("unit", frames_of_chunks), geometry)
+            self.check_length(frames_of_chunks, geometry, with_units)
         except ConfigError:
             if state is not None:
                 state.encoder.num_frames = frames  # they count: the stream stays too long, whatever comes next

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.corpus.manifest import read_table
+from nast_s2x.corpus import read_manifest
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log
 from nast_s2x.files import read_json
@@ -72,8 +72,8 @@ class Results:
         path = Path(str((self.settings.get("source") or {}).get("path", "")))
         if path.suffix != ".tsv" or not path.is_file():
             return {}
-        rows = [row.cells for row in read_table(path) if row.problem is None]
-        return {cells["id"]: cells["src_text"] for cells in rows if cells.get("id") and cells.get("src_text")}
+        rows = read_manifest(path, unique_ids=False, strict=False).rows
+        return {row.id: row.source_text for row in rows if row.id and row.source_text}
 
     def utterance_scores(self, chunk: str) -> list[dict[str, Any]]:
         """Scores of each utterance of a chunk size, in order of index.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nast_s2x.corpus import AudioRef
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LoggedUtterance, read_output_pieces
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
@@ -20,7 +20,6 @@ from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
 from nast_s2x.evaluation.scoring import TRANSCRIPTS, StoredRecogniser, TranscriptMissingError
 from nast_s2x.evaluation.transcripts import TranscriptStore
-from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback, stereo
 from nast_s2x.metrics.latency import word_ends
@@ -123,9 +122,9 @@ def _heard(identity: str | None, store: TranscriptStore, playback: Playback) -> 
     return tuple(zip(ends, (word.text for word in words)))
 
 
-def _source(path: Path) -> NDArray[np.float32] | None:
-    """The recording, ``None`` if it is no longer there."""
-    return load_audio(path) if path.is_file() else None
+def _source(audio: AudioRef) -> NDArray[np.float32] | None:
+    """The recording at 16 kHz, ``None`` if it is no longer there."""
+    return audio.samples() if audio.path.is_file() else None
 
 
 def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text: str | None = None) -> str:
