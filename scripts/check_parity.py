@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nast_s2x.batches import Lengths
+from nast_s2x.batches import Glancer, Lengths, TargetBatch
 from nast_s2x.checkpoints.published import config_from_published, load_published_state
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.ctc import aligned_labels, viterbi_align
 from nast_s2x.labels import NUM_SPECIALS
 from nast_s2x.losses import ctc_loss, glance_probability, nmla_loss
-from nast_s2x.network import Glancer, NastModel, NastOutput
+from nast_s2x.network import NastModel, NastOutput
 
 LOG_PROB_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
@@ -78,10 +78,10 @@ class Fixture:
         """Whether the array was recorded."""
         return name in self.arrays
 
-    def targets(self, name: str) -> tuple[Tensor, Tensor]:
-        """A recorded label matrix (B, L) and the number of labels of each sentence (B,)."""
+    def targets(self, name: str) -> TargetBatch:
+        """Labels of a recorded matrix (B, L)."""
         labels = self.tensor(f"in/{name}")
-        return labels, (labels != PAD).sum(1)
+        return TargetBatch.of(labels, Lengths.of((labels != PAD).sum(1).tolist()), PAD)
 
     def decoders(self) -> Iterator[tuple[str, str, int]]:
         """Prefix of recorded names, name of the target, and blank label of each decoder."""
@@ -118,10 +118,10 @@ def greatest(got: Tensor, expected: Tensor, lengths: Tensor) -> float:
     return float((got[valid].double() - expected[valid].double()).abs().max())
 
 
-def output_of(output: NastOutput, decoder: str) -> tuple[Tensor, Tensor]:
+def output_of(output: NastOutput, decoder: str) -> tuple[Tensor, Lengths]:
     """Log-probabilities and lengths of the text or the unit decoder."""
     logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths")
-    return logits.log_softmax(-1), lengths.on(logits.device)
+    return logits.log_softmax(-1), lengths
 
 
 def check_forward(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
@@ -129,14 +129,14 @@ def check_forward(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     expected = fixture.tensor("out/encoder_out")
     difference = greatest(output.encoder_out, expected, output.encoder_lengths.on("cpu"))
     yield Row("encoder_out", difference, LOG_PROB_TOLERANCE)
-    lengths = {"encoder": output.encoder_lengths.on("cpu")}
+    lengths = {"encoder": output.encoder_lengths}
     for decoder, _, _ in fixture.decoders():
         log_probs, lengths[decoder] = output_of(output, decoder)
         expected = fixture.tensor(f"out/{decoder}_log_probs")
-        yield Row(f"{decoder}_log_probs", greatest(log_probs, expected, lengths[decoder]), LOG_PROB_TOLERANCE)
+        yield Row(f"{decoder}_log_probs", greatest(log_probs, expected, lengths[decoder].on("cpu")), LOG_PROB_TOLERANCE)
     for part, ours in lengths.items():
         recorded = (~fixture.tensor(f"out/{part}_padding_mask")).sum(1)
-        yield Row(f"{part}_lengths", float((ours - recorded).abs().max()), 0)
+        yield Row(f"{part}_lengths", float((ours.on("cpu") - recorded).abs().max()), 0)
 
 
 def losses_of(fixture: Fixture, kind: str) -> dict[str, Tensor]:
@@ -145,16 +145,15 @@ def losses_of(fixture: Fixture, kind: str) -> dict[str, Tensor]:
     smoothing, blank = fixture.meta["label_smoothing"], fixture.meta["blank_text"]
     losses = {}
     for decoder, target, blank_label in fixture.decoders():
-        labels, label_lengths = fixture.targets(target)
-        logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths").on("cpu")
+        targets = fixture.targets(target)
+        logits, lengths = getattr(output, f"{decoder}_logits"), getattr(output, f"{decoder}_lengths")
         name = {"text": "ctc_loss", "unit": "ctc_unit_loss"}[decoder]
         if kind == "ctc":
-            losses[name] = ctc_loss(logits, lengths, labels, label_lengths, blank_label, smoothing)
+            losses[name] = ctc_loss(logits, lengths, targets, blank_label, smoothing)
         else:
-            losses[name] = nmla_loss(logits, lengths, labels, label_lengths, blank_label)
-    source, source_lengths = fixture.targets("source_text")
+            losses[name] = nmla_loss(logits, lengths, targets, blank_label)
     losses["ctc_encoder_loss"] = ctc_loss(
-        output.asr_logits, output.encoder_lengths.on("cpu"), source, source_lengths, blank, smoothing
+        output.asr_logits, output.encoder_lengths, fixture.targets("source_text"), blank, smoothing
     )
     return losses
 
@@ -190,15 +189,16 @@ def check_alignment(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     if not fixture.has("out/text_best_alignment"):
         return
     log_probs, lengths = output_of(output, "text")
-    targets, target_lengths = fixture.targets("target_text")
+    targets = fixture.targets("target_text")
     blank = fixture.meta["blank_text"]
-    states = viterbi_align(log_probs, lengths, targets, target_lengths, blank)
+    states = viterbi_align(log_probs, lengths, targets.labels, targets.lengths, blank)
     expected = fixture.tensor("out/text_best_alignment")
     if states.shape != expected.shape:
         yield Row("text_best_alignment", float("inf"), 0)
         return
     differing = (states != expected).any(1)
-    gap = (path_score(log_probs, states, targets, blank) - path_score(log_probs, expected, targets, blank)).abs()
+    scores = [path_score(log_probs, path, targets.labels, blank) for path in (states, expected)]
+    gap = (scores[0] - scores[1]).abs()
     wrong = differing & ((gap > TIE) | ((states < 0) != (expected < 0)).any(1))
     note = f"{int(differing.sum())} tied" if differing.any() else ""
     yield Row("text_best_alignment", float(wrong.sum()), 0, note)
@@ -212,9 +212,9 @@ def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
         if not fixture.has(f"out/glance/{decoder}_labels"):
             return
         log_probs, lengths = output_of(output, decoder)
-        targets, target_lengths = fixture.targets(target)
-        states = viterbi_align(log_probs, lengths, targets, target_lengths, blank)
-        labels = aligned_labels(states, targets, blank, pad=PAD)
+        targets = fixture.targets(target)
+        states = viterbi_align(log_probs, lengths, targets.labels, targets.lengths, blank)
+        labels = aligned_labels(states, targets.labels, blank, pad=PAD)
         expected = fixture.tensor(f"out/glance/{decoder}_labels")
         picked = (log_probs.gather(-1, each[..., None])[..., 0] for each in (labels, expected))
         scores = [each.masked_fill(expected == PAD, 0).sum(1) for each in picked]
@@ -231,7 +231,7 @@ def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     for decoder, _, _ in fixture.decoders():
         log_probs, lengths = output_of(second, decoder)
         expected = fixture.tensor(f"out/glance/{decoder}_log_probs")
-        yield Row(f"glance/{decoder}_log_probs", greatest(log_probs, expected, lengths), LOG_PROB_TOLERANCE)
+        yield Row(f"glance/{decoder}_log_probs", greatest(log_probs, expected, lengths.on("cpu")), LOG_PROB_TOLERANCE)
 
 
 @dataclass
@@ -270,8 +270,8 @@ def check_stream(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
     for decoder, _, _ in fixture.decoders():
         log_probs = stream.log_probs[decoder]
         offline, lengths = output_of(output, decoder)
-        whole = offline[:1, : int(lengths[0])]
-        yield Row(f"stream/{decoder} = offline", greatest(log_probs, whole, lengths[:1]), LOG_PROB_TOLERANCE)
+        whole = offline[:1, : lengths.host[0]]
+        yield Row(f"stream/{decoder} = offline", greatest(log_probs, whole, lengths.on("cpu")[:1]), LOG_PROB_TOLERANCE)
         recorded = fixture.tensor("out/stream/" + {"text": "text", "unit": "units"}[decoder])
         wrong, ties = compare_labels(log_probs[0], recorded)
         yield Row(f"stream/{decoder}_labels", wrong, 0, f"{ties} tied" if ties else "")

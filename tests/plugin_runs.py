@@ -82,3 +82,12 @@ def generate(data: Path, checkpoint: Path, *flags: str) -> list[str]:
     with redirect_stdout(output):
         fairseq_generate._main(cfg, output)
     return output.getvalue().splitlines()
+
+
+def build_task(data: Path, *flags: str) -> tuple[Any, Any, Any]:
+    """Task, model and criterion of a command line."""
+    from fairseq import tasks
+
+    cfg = settings(data, *TINY, *flags)
+    task = tasks.setup_task(cfg.task)
+    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)

@@ -176,10 +176,8 @@ def test_the_command_measures_every_combination(capsys, monkeypatch) -> None:
 
 
 def test_wrong_questions_are_refused(capsys, monkeypatch) -> None:
-    with pytest.raises(SystemExit, match="takes one --seconds, got 2,5"):
-        main(["benchmark", "attention", "--seconds", "2,5"])
-    with pytest.raises(SystemExit, match="at least 0.1"):
-        main(["benchmark", "autoregressive", "--seconds", "0.01"])
+    assert main(["benchmark", "autoregressive", "--seconds", "0.01"]) == 1
+    assert "at least 0.1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["benchmark", "autoregressive", "--beams", "0"])
     monkeypatch.setitem(sys.modules, "fairseq", None)

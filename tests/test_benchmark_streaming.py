@@ -10,6 +10,7 @@ from nast_s2x.chunking import ChunkGeometry, ChunkPolicy, SlotRates
 
 def arguments(**changes: object) -> argparse.Namespace:
     values = {"preset": "tiny", "seconds": 2.0, "chunk_ms": "320", "threads": torch.get_num_threads(), "batch": None}
+    values |= {"device": "cpu", "dtype": "fp32"}
     return argparse.Namespace(**{**values, **changes})
 
 
@@ -38,3 +39,7 @@ def test_attention_figures() -> None:
     for chunk in ("320", "offline"):
         result = benchmark.run_attention(arguments(chunk_ms=chunk))
         assert 0 <= result["max_abs_difference"] < 1e-4 and result["pairwise_relation_bytes"] > 0
+
+
+def test_streaming_in_bf16() -> None:
+    assert benchmark.run_streaming(arguments(dtype="bf16"))["dtype"] == "bf16"

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loss_inputs import is_feasible, viterbi_align
 
 from nast_s2x.benchmarks.losses import viterbi_one
-from nast_s2x.ctc import CtcCollapser, aligned_labels, ctc_collapse, is_feasible, viterbi_align
+from nast_s2x.ctc import CtcCollapser, aligned_labels, ctc_collapse
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 
@@ -176,7 +177,7 @@ def test_errors_name_the_argument_and_its_value() -> None:
     log_probs, targets, one = torch.zeros(1, 3, 6), torch.tensor([[4]]), torch.tensor([1])
     with pytest.raises(ValueError, match=r"lengths must lie between 0 and 3, got \[4\]"):
         viterbi_align(log_probs, torch.tensor([4]), targets, one, 5)
-    with pytest.raises(ValueError, match=r"target_lengths must have shape \(1,\), got \(2,\)"):
+    with pytest.raises(ValueError, match="target_lengths must have 1 entries, got 2"):
         viterbi_align(log_probs, one, targets, torch.tensor([1, 1]), 5)
     with pytest.raises(ValueError, match=r"\(1, 3\)"):
         viterbi_align(log_probs[:, :, 0], one, targets, one, 5)

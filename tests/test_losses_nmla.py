@@ -8,19 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from loss_inputs import bigram_counts, lengths_of, nmla_loss, targets_of, valid_positions
 from recorded_cases import CASES, recorded_losses
 
 from nast_s2x.ctc import ctc_collapse
-from nast_s2x.losses import nmla_loss
-from nast_s2x.losses.common import valid_positions
-from nast_s2x.losses.nmla import (
-    ExpectedBigrams,
-    ExpectedLength,
-    bigram_counts,
-    expected_bag_of_words,
-    label_counts,
-    linear_scan,
-)
+from nast_s2x.losses.nmla import ExpectedBigrams, ExpectedLength, expected_bag_of_words, label_counts, linear_scan
 from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 
 BLANK = 3
@@ -154,7 +146,7 @@ def test_loss_and_gradient_equal_the_pairwise_form(scale: float) -> None:
     if scale == 2000.0:
         assert ((logits.softmax(-1) == 0) | (logits.softmax(-1) == 1)).float().mean() > 0.9
     ours = loss_and_gradient(nmla_loss(logits, *rest, 8), logits)
-    pairwise = loss_and_gradient(nmla_loss_pairwise(logits, *rest, 8), logits)
+    pairwise = loss_and_gradient(nmla_loss_pairwise(logits, lengths_of(rest[0]), targets_of(*rest[1:]), 8), logits)
     for mine, oracle in zip(ours, pairwise, strict=True):
         assert torch.isfinite(mine).all()
         assert torch.allclose(mine, oracle, rtol=1e-10, atol=1e-13)
@@ -251,8 +243,8 @@ def test_errors_name_the_argument_and_its_value() -> None:
     with pytest.raises(ValueError, match="normalization must be 'batch' or 'sentence', got 'token'"):
         nmla_loss(*example(), BLANK, normalization="token")
     logits, lengths, targets, target_lengths = example()
-    with pytest.raises(ValueError, match=r"targets must have shape \(4, L\), got \(3, 5\)"):
-        nmla_loss(logits, lengths, targets[:3], target_lengths, BLANK)
+    with pytest.raises(ValueError, match="targets must have 4 rows, got 3"):
+        nmla_loss(logits, lengths, targets[:3], target_lengths[:3], BLANK)
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -16,27 +16,19 @@ import yaml
 pytest.importorskip("fairseq")
 
 from plugin_data import UNITS, make_data_folder  # noqa: E402
-from plugin_runs import TINY, generate, settings, train  # noqa: E402
+from plugin_runs import TINY, build_task, generate, settings, train  # noqa: E402
 
+from nast_s2x.batches import TargetBatch  # noqa: E402
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 from nast_s2x.chunking import ChunkPolicy  # noqa: E402
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts  # noqa: E402
-from nast_s2x.tasks.dataset import build_specaugment, slots_needed  # noqa: E402
+from nast_s2x.tasks.dataset import LabelArrays, build_specaugment  # noqa: E402
 from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data_folder(tmp_path_factory.mktemp("data"), train=12)
-
-
-def build_task(data: Path, *flags: str) -> tuple[Any, Any, Any]:
-    """Task, model and criterion of a command line."""
-    from fairseq import tasks
-
-    cfg = settings(data, *TINY, *flags)
-    task = tasks.setup_task(cfg.task)
-    return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
 
 
 # --- policies -----------------------------------------------------------------------------------------------------
@@ -67,8 +59,22 @@ def test_drawn_geometry_depends_on_seed_and_update_only() -> None:
 # --- dataset --------------------------------------------------------------------------------------------------------
 
 
-def test_slots_needed_counts_repeated_neighbours() -> None:
-    assert slots_needed(np.array([0, 5, 5, 5, 6, 2])) == 8
+def test_labels_in_one_array() -> None:
+    """Defect 23: whatever the number of rows, two arrays; slots count repeated neighbours inside a row alone."""
+    rows = [[0, 5, 5, 5, 6, 2], None, [2], [2, 2], [], [4]]
+    labels = LabelArrays(rows)
+    assert labels.slots_needed().tolist() == [8, 0, 1, 3, 0, 1] and len(labels) == 6
+    assert [None if row is None else row.tolist() for row in map(labels.__getitem__, range(6))] == [
+        [0, 5, 5, 5, 6, 2],
+        None,
+        [2],
+        [2, 2],
+        None,
+        [4],
+    ]
+    assert LabelArrays([]).slots_needed().tolist() == [] and LabelArrays([None]).slots_needed().tolist() == [0]
+    many = LabelArrays([7] * 40 for _ in range(1000))
+    assert many.nbytes == 1000 * (40 * 4 + 8) + 8
 
 
 def test_samples_that_cannot_be_learned_are_left_out_of_training_only(data: Path, tmp_path: Path) -> None:
@@ -132,13 +138,22 @@ def batch_of(task: Any, indices: list[int]) -> dict[str, Any]:
     return dataset.collater([dataset[index] for index in indices])
 
 
+def without(targets: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+    """Targets of a batch with none in some rows."""
+    kept = [
+        None if row in rows else labels[:length].numpy()
+        for row, (labels, length) in enumerate(zip(targets["labels"], targets["lengths"], strict=True))
+    ]
+    return TargetBatch.pad(kept).to_dict()
+
+
 def test_loss_of_a_batch_with_some_units_is_that_of_its_parts(data: Path) -> None:
     task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny", "--label-smoothing", "0")
     model.eval()
     sample = batch_of(task, [0, 1, 2])
     _, full, _ = criterion.compute(model, sample, task.policies[0], update=0)
     partial = copy.deepcopy(sample)
-    partial["units_lengths"][1] = 0
+    partial["units"] = without(partial["units"], [1])
     _, log, _ = criterion.compute(model, partial, task.policies[0], update=0)
     ones = [criterion.compute(model, batch_of(task, [i]), task.policies[0], update=0)[1] for i in (0, 2)]
     assert float(log["unit_loss"]) == pytest.approx(np.mean([float(one["unit_loss"]) for one in ones]), rel=1e-4)
@@ -149,11 +164,7 @@ def test_loss_of_a_batch_with_some_units_is_that_of_its_parts(data: Path) -> Non
 def test_a_batch_with_few_or_no_units_trains_every_parameter(data: Path, rows: list[int]) -> None:
     task, model, criterion = build_task(data, "--arch", "nast_s2s_tiny")
     sample = batch_of(task, [0, 1, 2])
-    for row in range(3):
-        if row not in rows:
-            sample["units_lengths"][row] = 0
-    if not rows:
-        sample["units"] = sample["units_lengths"] = None
+    sample["units"] = without(sample["units"], [row for row in range(3) if row not in rows]) if rows else None
     model.train()
     loss, log, output = criterion.compute(model, sample, task.policies[0], update=0)
     loss.backward()

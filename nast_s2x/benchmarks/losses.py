@@ -1,7 +1,7 @@
 """The parts ``nmla`` and ``alignment`` of ``nast-s2x benchmark``.
 
 Run as a module it is the child process whose peak memory is measured:
-``python -m nast_s2x.benchmarks.losses recurrence|pairwise|inputs BATCH SLOTS VOCAB TARGETS THREADS``.
+``python -m nast_s2x.benchmarks.losses recurrence|pairwise|inputs BATCH SLOTS VOCAB TARGETS DEVICE DTYPE THREADS``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nast_s2x.batches import Lengths, TargetBatch
+from nast_s2x.benchmarks.timing import Setting, now, peak_bytes
 from nast_s2x.ctc import viterbi_align
 from nast_s2x.errors import ConfigError
 from nast_s2x.losses.nmla import nmla_loss
@@ -26,7 +28,7 @@ from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 _LOSSES = {"recurrence": nmla_loss, "pairwise": nmla_loss_pairwise}
 
 
-def run_nmla(args: argparse.Namespace) -> dict[str, float]:
+def run_nmla(args: argparse.Namespace) -> dict[str, float | str]:
     """NMLA of order 2, forward and backward, against the pairwise form written as one vectorised expression.
 
     Returns:
@@ -36,11 +38,12 @@ def run_nmla(args: argparse.Namespace) -> dict[str, float]:
     """
     sizes = (args.batch or 4, args.slots or 600, args.vocab or 1005, args.targets or 250)
     _check_sizes(*sizes)
-    base, extra, pairwise_extra = (_peak_of_child(what, sizes, args.threads) for what in ("inputs", *_LOSSES))
-    torch.set_num_threads(args.threads)
-    inputs = _inputs(*sizes)
-    seconds = _best_time(lambda: _loss_and_gradient(nmla_loss, inputs), runs=20)
-    pairwise = _best_time(lambda: _loss_and_gradient(nmla_loss_pairwise, inputs), runs=2)
+    setting = Setting.of(args, "nmla")
+    flags = (args.device, args.dtype, str(args.threads))
+    base, extra, pairwise_extra = (_peak_of_child(what, sizes, flags) for what in ("inputs", *_LOSSES))
+    inputs = _inputs(*sizes, setting)
+    seconds = _best_time(setting.device, lambda: _loss_and_gradient(nmla_loss, inputs), runs=20)
+    pairwise = _best_time(setting.device, lambda: _loss_and_gradient(nmla_loss_pairwise, inputs), runs=2)
     ours, reference = (_loss_and_gradient(loss, inputs) for loss in _LOSSES.values())
     extra, pairwise_extra = max(extra - base, 1), pairwise_extra - base
     return {
@@ -51,10 +54,11 @@ def run_nmla(args: argparse.Namespace) -> dict[str, float]:
         "pairwise_extra_bytes": pairwise_extra,
         "memory_ratio": pairwise_extra / extra,
         "max_abs_difference": max(float((a - b).abs().max()) for a, b in zip(ours, reference, strict=True)),
+        **setting.describe(),
     }
 
 
-def run_alignment(args: argparse.Namespace) -> dict[str, float | bool]:
+def run_alignment(args: argparse.Namespace) -> dict[str, float | bool | str]:
     """Batched Viterbi alignment against one plain Python loop over sentences, slots and states (in float64).
 
     Returns:
@@ -63,20 +67,24 @@ def run_alignment(args: argparse.Namespace) -> dict[str, float | bool]:
     """
     sizes = (args.batch or 16, args.slots or 600, args.vocab or 1004, args.targets or 200)
     _check_sizes(*sizes)
-    torch.set_num_threads(args.threads)
-    logits, lengths, targets, target_lengths, blank = _inputs(*sizes)
+    setting = Setting.of(args, "alignment")
+    logits, lengths, targets, blank = _inputs(*sizes, setting)
     log_probs = logits.detach().log_softmax(-1)
-    seconds = _best_time(lambda: viterbi_align(log_probs, lengths, targets, target_lengths, blank), runs=10)
+    seconds = _best_time(
+        setting.device, lambda: viterbi_align(log_probs, lengths, targets.labels, targets.lengths, blank), runs=10
+    )
     begun = time.perf_counter()
-    reference = viterbi_one(log_probs[0, : int(lengths[0])].tolist(), targets[0].tolist(), blank)
+    reference = viterbi_one(log_probs[0, : lengths.host[0]].float().tolist(), targets.labels[0].tolist(), blank)
     one = time.perf_counter() - begun
     # Compared in the precision of Python's numbers, where sums in another order cannot decide a near-tie.
-    first = viterbi_align(log_probs[:1].double(), lengths[:1], targets[:1], target_lengths[:1], blank)
+    one_length, one_target = Lengths(lengths.host[:1]), Lengths(targets.lengths.host[:1])
+    first = viterbi_align(log_probs[:1].double(), one_length, targets.labels[:1], one_target, blank)
     return {
         "seconds": seconds,
         "reference_seconds": one * sizes[0],
         "speedup": one * sizes[0] / seconds,
-        "states_equal": first[0, : int(lengths[0])].tolist() == reference,
+        "states_equal": first[0, : lengths.host[0]].tolist() == reference,
+        **setting.describe(),
     }
 
 
@@ -115,7 +123,9 @@ def _check_sizes(batch: int, slots: int, vocab: int, targets: int) -> None:
         raise ConfigError(f"--targets must be at least 2 and at most half the slots ({slots}), got {targets}")
 
 
-def _inputs(batch: int, slots: int, vocab: int, targets: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+def _inputs(
+    batch: int, slots: int, vocab: int, targets: int, setting: Setting
+) -> tuple[Tensor, Lengths, TargetBatch, int]:
     """Logits (B, T, V) that want a gradient, lengths of T and a little less, targets.
 
     The logits are random with a peak of about 0.8 at an evenly spread alignment of the target, so that its n-grams are
@@ -125,10 +135,13 @@ def _inputs(batch: int, slots: int, vocab: int, targets: int) -> tuple[Tensor, T
     logits = torch.randn(batch, slots, vocab, generator=generator)
     lengths = torch.tensor([max(slots - 3 * sentence, 2 * targets) for sentence in range(batch)])
     labels = torch.randint(4, vocab - 1, (batch, targets), generator=generator)
+    target_batch = TargetBatch.of(labels, Lengths((targets,) * batch))
     planned = torch.full((batch, slots), vocab - 1)
     planned.scatter_(1, torch.arange(targets) * lengths[:, None] // targets, labels)
     logits.scatter_add_(2, planned[:, :, None], torch.full((batch, slots, 1), math.log(vocab) + 2.0))
-    return logits.requires_grad_(), lengths, labels, torch.full((batch,), targets), vocab - 1
+    logits = logits.to(setting.device, setting.dtype)
+    target_batch = target_batch.to(setting.device)
+    return logits.requires_grad_(), Lengths.of(lengths.tolist()), target_batch, vocab - 1
 
 
 def _loss_and_gradient(loss: Callable[..., Tensor], inputs: tuple) -> tuple[Tensor, Tensor]:
@@ -136,19 +149,19 @@ def _loss_and_gradient(loss: Callable[..., Tensor], inputs: tuple) -> tuple[Tens
     return value.detach(), torch.autograd.grad(value, inputs[0])[0]
 
 
-def _best_time(work: Callable[[], object], runs: int) -> float:
+def _best_time(device: torch.device, work: Callable[[], object], runs: int) -> float:
     # The best and not the mean: what else the machine does can only add to a run.
     times = []
     for _ in range(runs):
-        begun = time.perf_counter()
+        begun = now(device)
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(now(device) - begun)
     return min(times)
 
 
-def _peak_of_child(what: str, sizes: tuple[int, ...], threads: int) -> int:
-    """Peak resident bytes of a fresh process."""
-    command = [sys.executable, "-m", "nast_s2x.benchmarks.losses", what, *map(str, sizes), str(threads)]
+def _peak_of_child(what: str, sizes: tuple[int, ...], flags: tuple[str, ...]) -> int:
+    """Peak bytes of a fresh process: of its GPU, or resident on a CPU. ``flags``: device, number type, threads."""
+    command = [sys.executable, "-m", "nast_s2x.benchmarks.losses", what, *map(str, sizes), *flags]
     # The child finds this very package, wherever the command was started.
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
@@ -158,28 +171,14 @@ def _peak_of_child(what: str, sizes: tuple[int, ...], threads: int) -> int:
     return int(result.stdout)
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process since its program started."""
-    # A process inherits ru_maxrss from the one that started it; Linux keeps the peak of this program alone in VmHWM.
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _child(arguments: list[str]) -> None:
-    what, *numbers = arguments
-    *sizes, threads = map(int, numbers)
-    torch.set_num_threads(threads)
-    inputs = _inputs(*sizes)
+    what, *numbers, device, dtype, threads = arguments
+    setting = Setting.of(argparse.Namespace(device=device, dtype=dtype, threads=int(threads)), "nmla")
+    batch, slots, vocab, targets = map(int, numbers)
+    inputs = _inputs(batch, slots, vocab, targets, setting)
     if what != "inputs":
         _loss_and_gradient(_LOSSES[what], inputs)
-    print(peak_bytes())
+    print(torch.cuda.max_memory_allocated(setting.device) if setting.device.type == "cuda" else peak_bytes())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +20,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nast_s2x.benchmarks.streaming import one_policy, random_model
+from nast_s2x.benchmarks.timing import Setting, device_of, now
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
+from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.fbank import StreamingFbank
 from nast_s2x.frontend.samples import SAMPLE_RATE
@@ -48,8 +49,8 @@ def run_voice(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         real_time_factor (computing seconds per second of source); chunk_ms_p50, chunk_ms_p95, chunk_ms_first_third and
-        chunk_ms_last_third (medians) of the time that a chunk takes; stages (p50 and p95 of each); playback (what a
-        listener hears when every chunk is there as soon as it is computed, without and with a start delay of
+        chunk_ms_last_third (medians) of the time that a chunk takes; stages (p50 and p95 of each); playback (its
+        gaps when every chunk is played as soon as it is computed, without and with a start delay of
         ``--playback-buffer-ms``); offline_batched_seconds and offline_one_by_one_seconds for the same utterances; and
         sizes. Of three streams the one with the median total.
     """
@@ -61,8 +62,9 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
     policy = one_policy(args.chunk_ms)
     if policy.chunk_ms is None or policy.chunk_ms % 20:
         raise ConfigError("voice needs a chunk size in ms, a multiple of 20 (a unit frame)")
-    torch.set_num_threads(args.threads)
-    model, vocoder = random_model(args.preset, args.seconds), random_vocoder(vocoder_config)
+    setting = Setting.of(args, "voice", tuple(DTYPES))
+    model = setting.convert(random_model(args.preset, args.seconds))
+    vocoder = random_vocoder(vocoder_config).to(setting.device)
     geometry = model.geometry(policy)
     source = np.random.default_rng(0).normal(0, 0.1, round(args.seconds * SAMPLE_RATE)).astype(np.float32)
     with torch.inference_mode():
@@ -88,11 +90,12 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocoder_parameters": sum(parameter.numel() for parameter in vocoder.parameters()),
         "threads": torch.get_num_threads(),
+        **setting.describe(),
     }
 
 
 def random_vocoder(config: VocoderConfig) -> UnitVocoder:
-    """A vocoder with random weights whose duration predictor, which computes as any other, says two frames always."""
+    """A vocoder with random weights whose duration predictor gives two frames for every unit."""
     torch.manual_seed(0)
     vocoder = UnitVocoder(config).for_inference()
     assert vocoder.dur_predictor is not None
@@ -123,22 +126,23 @@ class Run:
 class Stopwatch:
     """Seconds by stage, summed until :meth:`take`."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._seconds = dict.fromkeys(STAGES, 0.0)
         self._undo: list[Callable[[], object]] = []
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun = now(self._device)
         yield
-        self._seconds[stage] += time.perf_counter() - begun
+        self._seconds[stage] += now(self._device) - begun
 
     def watch(self, stage: str, module: nn.Module) -> None:
         """Count every forward of ``module`` and, where it has one, its output layer ``logits``."""
         begun: list[float] = []
         hooks = (
-            module.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())),
-            module.register_forward_hook(lambda *_: self._add(stage, time.perf_counter() - begun.pop())),
+            module.register_forward_pre_hook(lambda *_: begun.append(now(self._device))),
+            module.register_forward_hook(lambda *_: self._add(stage, now(self._device) - begun.pop())),
         )
         self._undo += [hook.remove for hook in hooks]
         logits = getattr(module, "logits", None)
@@ -167,7 +171,8 @@ class Stopwatch:
 
 def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, source: NDArray[np.float32]) -> Run:
     """Samples in, samples out: features, network, collapse, vocoder, pushed as chunks become complete."""
-    run, watch = Run(), Stopwatch()
+    device, dtype = device_of(model), model.encoder.layernorm_embedding.weight.dtype
+    run, watch = Run(), Stopwatch(device)
     for stage, module in (
         ("encoder", model.encoder),
         ("text_decoder", model.decoder),
@@ -178,16 +183,16 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):
-            final, begun = stop == len(source), time.perf_counter()
+            final, begun = stop == len(source), now(device)
             with watch("features"):
                 features = fbank.push(source[start:stop], final)
-            output = model(features[None], None, geometry.policy, state=state, final=final)
+            output = model(features[None].to(device, dtype), None, geometry.policy, state=state, final=final)
             for collapser, logits in zip(collapsers, (output.text_logits, output.unit_logits)):
                 collapser.push(logits[0].argmax(-1))
             new = -(-output.text_logits.shape[1] // (geometry.per_chunk("text") or 1))
             with watch("vocoder"):
                 sounds = [voice.push(fixed_units(geometry, vocoder), final and last == new - 1) for last in range(new)]
-            run.seconds.append(time.perf_counter() - begun)
+            run.seconds.append(now(device) - begun)
             run.source_ms.append(1000 * stop / SAMPLE_RATE)
             run.sounds.append(np.concatenate([*sounds, np.zeros(0, np.float32)]))
             run.chunks += new
@@ -217,7 +222,7 @@ def _units_per_chunk(geometry: ChunkGeometry) -> int:
 
 
 def playback(run: Run, buffer_ms: float) -> dict[str, Any]:
-    """Gaps that a listener hears: a chunk is there when it was computed, and computing waits for the one before."""
+    """Playback gaps: a chunk is available when it has been computed, and computing waits for the one before."""
     played, done = Playback(buffer_ms), 0.0
     for source_ms, seconds, sound in zip(run.source_ms, run.seconds, run.sounds):
         done = max(done, source_ms) + 1000 * seconds
@@ -227,14 +232,15 @@ def playback(run: Run, buffer_ms: float) -> dict[str, Any]:
 
 def offline_seconds(vocoder: UnitVocoder) -> dict[str, float]:
     """Whole utterances, batched and one by one; each twice, in turn."""
+    device = device_of(vocoder)
     rng = np.random.default_rng(0)
     frames = [round(seconds * SAMPLE_RATE / UNIT_SAMPLES) for seconds in OFFLINE_SECONDS]
     batch = [rng.integers(vocoder.config.num_embeddings, size=size // UNIT_FRAMES).tolist() for size in frames]
 
     def seconds(work: Callable[[], object]) -> float:
-        begun = time.perf_counter()
+        begun = now(device)
         work()
-        return time.perf_counter() - begun
+        return now(device) - begun
 
     one_by_one, batched = [], []
     for _ in range(2):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nast_s2x.benchmarks.timing import Setting, now
 from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkGeometry, ChunkPolicy, SequenceLayout, SlotRates, attention_mask
+from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastModel, positions_for_seconds, preset
 from nast_s2x.network.attention import RelativeSelfAttention, merge_heads, split_heads
@@ -38,17 +39,18 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
     policy = one_policy(args.chunk_ms)
     if policy.is_offline:
         raise ConfigError("streaming needs a chunk size in ms: offline there is no chunk to wait for")
-    torch.set_num_threads(args.threads)
-    model = random_model(args.preset, args.seconds)
+    setting = Setting.of(args, "streaming", tuple(DTYPES))
+    model = setting.convert(random_model(args.preset, args.seconds))
     geometry = model.geometry(policy)
     fbank = torch.randn(1, int(args.seconds * FRAMES_PER_SECOND), model.config.input_dim)
+    fbank = fbank.to(setting.device, setting.dtype)
     with torch.inference_mode():
         warm_up = fbank[:, : 3 * (geometry.chunk_frames or 0)]
         stream(model, warm_up, geometry)
         runs = [stream(model, fbank, geometry)]
-        begun = time.perf_counter()
+        begun = now(fbank.device)
         whole = model(fbank, None, policy)
-        offline = time.perf_counter() - begun
+        offline = now(fbank.device) - begun
         recomputed = recompute_prefixes(model, fbank, geometry)
         # The long measurement runs between the short ones, so that background load affects both.
         runs += [stream(model, fbank, geometry) for _ in range(2)]
@@ -71,6 +73,7 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
         "chunk_ms": policy.chunk_ms,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "threads": torch.get_num_threads(),
+        **setting.describe(),
     }
 
 
@@ -117,10 +120,10 @@ def stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> tuple[Te
     """Text and unit logits of a cached stream, and the seconds that each emission took."""
     state, text, units, seconds = model.init_state(geometry.policy), [], [], []
     for start, stop in pieces(fbank.size(1), geometry):
-        begun = time.perf_counter()
+        begun = now(fbank.device)
         final = stop == fbank.size(1)
         output = model(fbank[:, start:stop], None, geometry.policy, state=state, final=final)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(now(fbank.device) - begun)
         text.append(output.text_logits)
         units.append(output.unit_logits)
     return torch.cat(text, 1), torch.cat(units, 1), seconds
@@ -130,9 +133,9 @@ def recompute_prefixes(model: NastModel, fbank: Tensor, geometry: ChunkGeometry)
     """Seconds to run the offline forward on each prefix at which the stream emits."""
     total = 0.0
     for _, stop in tqdm(pieces(fbank.size(1), geometry), desc="recomputed prefixes", leave=False):
-        begun = time.perf_counter()
+        begun = now(fbank.device)
         model(fbank[:, :stop], None, geometry.policy)
-        total += time.perf_counter() - begun
+        total += now(fbank.device) - begun
     return total
 
 
@@ -159,20 +162,23 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
         that relations need in either form), max_abs_difference of the outputs.
     """
     geometry = ChunkGeometry(SlotRates(), one_policy(args.chunk_ms))
-    torch.set_num_threads(args.threads)
+    setting = Setting.of(args, "attention")
     torch.manual_seed(0)
     config = preset(args.preset, text_vocab=10)
     layer = RelativeSelfAttention(config.encoder_dim, config.encoder_heads, config.max_relative_position, 0.0)
+    layer.to(setting.device, setting.dtype)
     frames = geometry.length("encoder", int(args.seconds * FRAMES_PER_SECOND))
     per_chunk = geometry.per_chunk("encoder")
-    sequence = SequenceLayout.plain(0, frames, per_chunk)
+    sequence = SequenceLayout.plain(0, frames, per_chunk, device=setting.device)
     if per_chunk is not None:
-        sequence = sequence + SequenceLayout.copies((0, frames // per_chunk), per_chunk, per_chunk, frames)
+        sequence = sequence + SequenceLayout.copies(
+            (0, frames // per_chunk), per_chunk, per_chunk, frames, device=setting.device
+        )
     relation = relation_index(sequence.position, sequence.position, layer.clip)
     mask = attention_mask(sequence, sequence)
-    x = torch.randn(args.batch or 1, len(sequence), config.encoder_dim)
-    seconds = median_seconds(lambda: layer(x, relation, mask).sum().backward())
-    pairwise = median_seconds(lambda: pairwise_attention(layer, x, relation, mask).sum().backward())
+    x = torch.randn(args.batch or 1, len(sequence), config.encoder_dim).to(setting.device, setting.dtype)
+    seconds = median_seconds(setting.device, lambda: layer(x, relation, mask).sum().backward())
+    pairwise = median_seconds(setting.device, lambda: pairwise_attention(layer, x, relation, mask).sum().backward())
     with torch.no_grad():
         difference = float((layer(x, relation, mask) - pairwise_attention(layer, x, relation, mask)).abs().max())
     size, head = len(sequence), config.encoder_dim // config.encoder_heads
@@ -185,6 +191,7 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
         "max_abs_difference": difference,
         "frames": size,
         "threads": torch.get_num_threads(),
+        **setting.describe(),
     }
 
 
@@ -200,12 +207,12 @@ def pairwise_attention(layer: RelativeSelfAttention, x: Tensor, relation: Tensor
     return layer.out_proj(merge_heads(weights @ value + torch.einsum("bhqk,qkd->bhqd", weights, by_value)))
 
 
-def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
+def median_seconds(device: torch.device, work: Callable[[], object], runs: int = 5) -> float:
     """Median time of ``runs`` calls after one that warms up."""
     work()
     times = []
     for _ in range(runs):
-        begun = time.perf_counter()
+        begun = now(device)
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(now(device) - begun)
     return statistics.median(times)

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
-import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
+from omegaconf import II
 from torch import Tensor, nn
 
-from nast_s2x.batches import Lengths
+from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.errors import ConfigError
-from nast_s2x.losses import Glancer, GlancingSchedule, ctc_loss, make_glancer, nmla_loss
+from nast_s2x.losses import GlancingSchedule, Objective
 from nast_s2x.network import NastOutput
 
 LOSS_CHOICES = ChoiceEnum(["ctc", "nmla"])
@@ -52,61 +52,17 @@ class NastCriterionConfig(FairseqDataclass):
         default=False,
         metadata={
             "help": "train with the network's products in bfloat16, weights and losses in float32; for GPUs and CPUs "
-            "that have it (avx512_bf16, amx_bf16)"
+            "that have it (avx512_bf16, amx_bf16); not together with --fp16"
         },
     )
+    fp16: bool = II("common.fp16")
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Labels of a batch for one loss; sentences without a target have length 0.
-
-    Attributes:
-        labels: (B, L), ``<s> ... </s>`` and pad 1.
-        lengths: (B,).
-    """
-
-    labels: Tensor
-    lengths: Tensor
-
-    @classmethod
-    def of(cls, sample: Mapping[str, Any], name: str) -> Optional["Targets"]:
-        """The targets ``name`` of a batch, ``None`` where the batch has none."""
-        if sample.get(name) is None:
-            return None
-        return cls(sample[name], sample[f"{name}_lengths"])
-
-    @property
-    def rows(self) -> Tensor:
-        """(R,) sentences that have a target."""
-        return self.lengths.nonzero().squeeze(1)
-
-    @property
-    def complete(self) -> bool:
-        """True when every sentence has a target."""
-        return bool((self.lengths > 0).all())
-
-    def select(self, rows: Tensor) -> "Targets":
-        """The targets of some sentences."""
-        return Targets(self.labels[rows], self.lengths[rows])
-
-
-def glancer_for(targets: Targets, blank: int, ratio: float, statistics: dict[str, float]) -> Glancer:
-    """A glancer that shows nothing to sentences without a target."""
-    if targets.complete:
-        whole = make_glancer(targets.labels, targets.lengths, blank, ratio, statistics=statistics)
-        return lambda logits, lengths: whole(logits, lengths.on(logits.device))
-    rows = targets.rows
-    chosen = targets.select(rows)
-    inner = make_glancer(chosen.labels, chosen.lengths, blank, ratio, statistics=statistics)
-
-    def glance(logits: Tensor, lengths: Lengths) -> tuple[Tensor, Tensor]:
-        labels = torch.full(logits.shape[:2], blank, dtype=torch.long, device=logits.device)
-        mask = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
-        labels[rows], mask[rows] = inner(logits[rows], lengths.on(logits.device)[rows])
-        return labels, mask
-
-    return glance
+def training_batch(sample: Mapping[str, Any]) -> TrainingBatch:
+    """The batch of :meth:`NastDataset.collater <nast_s2x.tasks.dataset.NastDataset.collater>`, moved by fairseq."""
+    speech = SpeechBatch(sample["net_input"]["fbank"], Lengths(tuple(sample["net_input"]["frames"])))
+    targets = (sample.get(name) for name in ("source", "text", "units"))
+    return TrainingBatch(speech, *(None if item is None else TargetBatch.from_dict(item) for item in targets))
 
 
 @register_criterion("nast_ctc_nmla", dataclass=NastCriterionConfig)
@@ -118,17 +74,23 @@ class NastCriterion(FairseqCriterion):
 
     def __init__(self, cfg: NastCriterionConfig, task: Any) -> None:
         super().__init__(task)
-        if cfg.nmla_order not in (1, 2):
-            raise ConfigError(f"--nmla-order must be 1 or 2, got {cfg.nmla_order}")
-        if not 0 <= cfg.label_smoothing < 1:
-            raise ConfigError(f"--label-smoothing must lie in [0, 1), got {cfg.label_smoothing}")
-        if max(cfg.asr_weight, cfg.text_weight, cfg.unit_weight) <= 0:
-            raise ConfigError("one of --asr-weight, --text-weight and --unit-weight must be positive")
-        self.cfg = cfg
+        if cfg.autocast_bf16 and cfg.fp16:
+            raise ConfigError("--autocast-bf16 and --fp16 exclude each other: give one of them")
         self.text_schedule = GlancingSchedule(cfg.text_glancing)
         self.unit_schedule = GlancingSchedule(cfg.unit_glancing)
-        self.text_blank = task.labels.blank
-        self.unit_blank = task.unit_labels.blank if task.unit_labels is not None else 0
+        self.objective = Objective(
+            text_blank=task.labels.blank,
+            unit_blank=task.unit_labels.blank if task.unit_labels is not None else 0,
+            text_loss=str(cfg.text_loss),
+            unit_loss=str(cfg.unit_loss),
+            asr_weight=cfg.asr_weight,
+            text_weight=cfg.text_weight,
+            unit_weight=cfg.unit_weight,
+            nmla_order=cfg.nmla_order,
+            nmla_normalization=str(cfg.nmla_normalization),
+            label_smoothing=cfg.label_smoothing,
+            autocast_bf16=cfg.autocast_bf16,
+        )
 
     def forward(self, model: nn.Module, sample: Mapping[str, Any], reduce: bool = True) -> tuple[Tensor, int, dict]:
         """Loss of one batch: (scalar, 1, numbers to log). The task adds ``policy`` and ``update`` to the batch."""
@@ -139,30 +101,13 @@ class NastCriterion(FairseqCriterion):
         self, model: nn.Module, sample: Mapping[str, Any], policy: ChunkPolicy, update: int
     ) -> tuple[Tensor, dict[str, Any], NastOutput]:
         """Loss, numbers to log and the network's output, for ``policy``; glancing while the model trains."""
-        source, text, units = (Targets.of(sample, name) for name in ("source", "text", "units"))
-        glancers, log = self._glancers(text, units, update) if model.training else ({}, {})
-        bf16 = self.cfg.autocast_bf16 and model.training
-        with torch.autocast(sample["net_input"]["fbank"].device.type, torch.bfloat16, enabled=bf16):
-            frames = Lengths(tuple(sample["net_input"]["frames"]))
-            fbank = sample["net_input"]["fbank"]
-            output = model(fbank, frames, policy, with_asr=self.cfg.asr_weight > 0, **glancers)
-        losses = {}
-        if self.cfg.text_weight > 0:
-            losses["text_loss"] = self._loss("text", output.text_logits, output.text_lengths, text)
-        if output.asr_logits is not None:
-            losses["asr_loss"] = self._loss("asr", output.asr_logits, output.encoder_lengths, source)
-        if output.unit_logits is not None:
-            losses["unit_loss"] = self._loss("unit", output.unit_logits, output.unit_lengths, units)
-        weights = {
-            "text_loss": self.cfg.text_weight,
-            "asr_loss": self.cfg.asr_weight,
-            "unit_loss": self.cfg.unit_weight,
-        }
-        total = sum(weights[name] * value for name, value in losses.items())
+        text_ratio = self.text_schedule(update) if model.training else 0.0
+        unit_ratio = self.unit_schedule(update) if model.training and self.task.trains_units else 0.0
+        total, losses, counts, output = self.objective(model, training_batch(sample), policy, text_ratio, unit_ratio)
         log = {
             "loss": total.detach(),
             **{name: value.detach() for name, value in losses.items()},
-            **_flatten(log),
+            **counts,
             "batches": 1,
             "ntokens": sum(sample["net_input"]["frames"]),
             "nsentences": sample["nsentences"],
@@ -170,51 +115,14 @@ class NastCriterion(FairseqCriterion):
         }
         return total, log, output
 
-    def _glancers(
-        self, text: Targets, units: Targets | None, update: int
-    ) -> tuple[dict[str, Glancer], dict[str, dict[str, float]]]:
-        """Glancers as arguments of the model, and the dictionaries in which they count while the model runs."""
-        glancers: dict[str, Glancer] = {}
-        counts: dict[str, dict[str, float]] = {}
-        for name, targets, schedule, blank in (
-            ("text", text, self.text_schedule, self.text_blank),
-            ("unit", units, self.unit_schedule, self.unit_blank),
-        ):
-            ratio = schedule(update)
-            if ratio == 0 or (name == "unit" and not self.task.trains_units):
-                continue
-            # Every process logs the same keys, whatever its batch holds: fairseq adds them up by position.
-            counts[name] = {"ratio": ratio, "slots": 0, "same": 0, "glanced": 0, "infeasible": 0}
-            if targets is not None and targets.rows.numel():
-                glancers[f"{name}_glancer"] = glancer_for(targets, blank, ratio, counts[name])
-        return glancers, counts
-
-    def _loss(self, name: str, logits: Tensor, lengths: Lengths, targets: Targets | None) -> Tensor:
-        """One loss over the sentences that have a target; without any, zero that still reaches the parameters."""
-        if targets is None or not bool((targets.lengths > 0).any()):
-            return 0.0 * logits.float().sum()
-        lengths = lengths.on(logits.device)
-        if not targets.complete:
-            rows = targets.rows
-            logits, lengths, targets = logits[rows], lengths[rows], targets.select(rows)
-        blank = self.unit_blank if name == "unit" else self.text_blank
-        kind = {"asr": "ctc", "text": self.cfg.text_loss, "unit": self.cfg.unit_loss}[name]
-        if str(kind) == "ctc":
-            return ctc_loss(logits, lengths, targets.labels, targets.lengths, blank, self.cfg.label_smoothing)
-        return nmla_loss(
-            logits,
-            lengths,
-            targets.labels,
-            targets.lengths,
-            blank,
-            order=self.cfg.nmla_order,
-            normalization=str(self.cfg.nmla_normalization),
-        )
-
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Average over batches (of all processes), and derive accuracies and glancing ratios from counts."""
-        total = {key: sum(float(log.get(key, 0)) for log in logging_outputs) for log in logging_outputs for key in log}
+        sums: dict[str, Any] = {}
+        for log in logging_outputs:
+            for key, value in log.items():
+                sums[key] = sums.get(key, 0) + value
+        total = {key: float(value) for key, value in sums.items()}
         batches = max(total.get("batches", 0.0), 1.0)
         for key in ("loss", "asr_loss", "text_loss", "unit_loss"):
             if key in total:
@@ -231,7 +139,3 @@ class NastCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """All logged numbers are sums."""
         return True
-
-
-def _flatten(counts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    return {f"{name}_{key}": float(value) for name, part in counts.items() for key, value in part.items()}

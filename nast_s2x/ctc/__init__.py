@@ -1,11 +1,6 @@
-"""CTC: collapse of labels to tokens, feasibility, best alignments."""
+"""CTC: collapse of labels to tokens, and best alignments."""
 
-from nast_s2x.ctc.collapse import (
-    CtcCollapser,
-    aligned_labels,
-    ctc_collapse,
-    is_feasible,
-    viterbi_align,
-)
+from nast_s2x.ctc.collapse import CtcCollapser, ctc_collapse
+from nast_s2x.ctc.viterbi import aligned_labels, viterbi_align
 
-__all__ = ["CtcCollapser", "aligned_labels", "ctc_collapse", "is_feasible", "viterbi_align"]
+__all__ = ["CtcCollapser", "aligned_labels", "ctc_collapse", "viterbi_align"]

@@ -7,12 +7,14 @@ p_t(v) is the probability of label v at slot t (0 at padded slots), b the blank.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nast_s2x.losses.common import at_least_float32, check_loss_inputs, valid_positions
+from nast_s2x.batches import Lengths, TargetBatch
+from nast_s2x.losses.common import at_least_float32, check_loss_inputs, mean_of_given
 
 # Guards divisions by an expected number of n-grams that is zero; far below any number a sentence can have.
 _SMALLEST_COUNT = 1e-6
@@ -20,9 +22,8 @@ _SMALLEST_COUNT = 1e-6
 
 def nmla_loss(
     logits: Tensor,
-    lengths: Tensor,
-    targets: Tensor,
-    target_lengths: Tensor,
+    lengths: Lengths,
+    targets: TargetBatch,
     blank: int,
     order: int = 2,
     normalization: str = "batch",
@@ -37,41 +38,39 @@ def nmla_loss(
 
     Args:
         logits: (B, T, V) scores before the softmax (log-probabilities serve as well).
-        lengths: (B,) valid slots.
-        targets: (B, L) labels with ``<s>`` and ``</s>``; entries past ``target_lengths`` and equal to ``pad`` take no
-            part. A target of fewer than two labels has no bigram and matches 0.
-        target_lengths: (B,) valid labels.
+        lengths: valid slots of each row.
+        targets: labels with ``<s>`` and ``</s>``; rows without a target take no part. A target of fewer than two
+            labels has no bigram and matches 0.
         blank: the blank label.
         order: 2 or 1.
         normalization: "batch", the published ratio of batch means with the padded target length L for S, or
             "sentence", the paper's definition: one ratio per sentence with its own S, then the mean.
-        pad: the padding label.
+        pad: the padding label, which takes no part inside a target either.
     Returns:
         scalar, float32 or float64.
     """
-    check_loss_inputs(logits, lengths, targets, target_lengths, blank)
+    check_loss_inputs(logits, lengths, targets, blank)
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order}")
     if normalization not in ("batch", "sentence"):
         raise ValueError(f"normalization must be 'batch' or 'sentence', got {normalization!r}")
     probs = at_least_float32(logits).softmax(-1)
-    valid = valid_positions(lengths, logits.size(1))
-    valid_targets = valid_positions(target_lengths, targets.size(1)) & (targets != pad)
+    valid = lengths.mask(logits.size(1), logits.device)
     if order == 2:
-        scores = matched_bigrams(probs, valid, targets, valid_targets, blank) * -2.0
+        scores = matched_bigrams(probs, valid, targets, blank) * -2.0
         sizes = ExpectedLength.apply(probs, valid, blank) - 2.0
     else:
         bag = expected_bag_of_words(probs, valid, blank)
-        reference = label_counts(targets, valid_targets, logits.size(2)).to(bag.dtype)
+        labels = targets.labels.to(logits.device)
+        counted = targets.lengths.mask(labels.size(1), labels.device) & (labels != pad)
+        reference = label_counts(labels, counted, logits.size(2)).to(bag.dtype)
         reference[:, blank] = 0.0
         scores, sizes = (bag - reference).abs().sum(1), bag.sum(1)
-    return _normalized(scores, sizes, targets, target_lengths, normalization)
-
-
-def _normalized(scores: Tensor, sizes: Tensor, targets: Tensor, target_lengths: Tensor, normalization: str) -> Tensor:
     if normalization == "batch":
-        return scores.mean() / (targets.size(1) + sizes.mean()).clamp(min=_SMALLEST_COUNT)
-    return (scores / (target_lengths + sizes).clamp(min=_SMALLEST_COUNT)).mean()
+        size = targets.labels.size(1) + mean_of_given(sizes, targets)
+        return mean_of_given(scores, targets) / size.clamp(min=_SMALLEST_COUNT)
+    ratios = scores / (targets.lengths.on(logits.device) + sizes).clamp(min=_SMALLEST_COUNT)
+    return mean_of_given(ratios, targets)
 
 
 def expected_bag_of_words(probs: Tensor, valid: Tensor, blank: int) -> Tensor:
@@ -95,7 +94,7 @@ class ExpectedLength(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, probs: Tensor, valid: Tensor, blank: int) -> Tensor:
+    def forward(ctx: Any, probs: Tensor, valid: Tensor, blank: int) -> Tensor:
         """probs (B, T, V) that sum to 1 over V, valid (B, T) -> (B,)."""
         ctx.blank = blank
         ctx.save_for_backward(probs, valid)
@@ -106,7 +105,7 @@ class ExpectedLength(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         probs, valid = ctx.saved_tensors
         weight = grad[:, None] * valid  # (B, T)
         # Both slots of a neighbouring pair are valid exactly where the later one is.
@@ -142,15 +141,15 @@ def linear_scan(decay: Tensor, inputs: Tensor) -> Tensor:
 
 
 class ExpectedBigrams(torch.autograd.Function):
-    """Expected counts of the target's bigrams (x, y) in the collapsed output.
+    """Expected counts of the bigrams (x, y) of a target in the collapsed output.
 
     ``C_xy = sum_{i<j} p_i(x) prod_{i<k<j} p_k(b) p_j(y)``, less the terms j = i + 1 when x = y (the two would merge).
-    With ``s_t(x) = p_t(b) s_{t-1}(x) + p_t(x)``, the weight of "x was said last, at or before slot t", this is
+    With ``s_t(x) = p_t(b) s_{t-1}(x) + p_t(x)``, the weight of "x is the last label at or before slot t", this is
     ``C_xy = sum_t p_t(y) w_t(x)``, ``w_t(x) = s_{t-1}(x) - [x = y] p_{t-1}(x)``: O(B * L * T) time and memory.
     """
 
     @staticmethod
-    def forward(ctx, probs: Tensor, valid: Tensor, targets: Tensor, blank: int) -> Tensor:
+    def forward(ctx: Any, probs: Tensor, valid: Tensor, targets: Tensor, blank: int) -> Tensor:
         """probs (B, T, V), valid (B, T), targets (B, L) with L >= 2 -> (B, L - 1), entry l for labels l and l + 1."""
         # One gather for all that is needed of (B, T, V), the blank as one more label.
         labels = torch.cat([targets, targets.new_full((targets.size(0), 1), blank)], 1)
@@ -166,7 +165,7 @@ class ExpectedBigrams(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         columns, said, weight, valid, labels, repeated = ctx.saved_tensors
         result = torch.zeros_like(columns)
         torch.mul(weight, grad, out=result[1:, :, 1:-1])  # by p_t(y)
@@ -183,35 +182,14 @@ class ExpectedBigrams(torch.autograd.Function):
         return full, None, None, None
 
 
-def matched_bigrams(probs: Tensor, valid: Tensor, targets: Tensor, valid_targets: Tensor, blank: int) -> Tensor:
+def matched_bigrams(probs: Tensor, valid: Tensor, targets: TargetBatch, blank: int) -> Tensor:
     """``sum_xy min(C_xy, n_xy)`` over the distinct bigrams of each target, (B,)."""
-    if targets.size(1) < 2:
+    if targets.labels.size(1) < 2:
         return probs.new_zeros(probs.size(0)) + 0.0 * probs.sum((1, 2))
-    counts = bigram_counts(targets, valid_targets)
-    expected = ExpectedBigrams.apply(probs, valid, targets, blank)
+    counts = targets.bigrams.to(probs.device)
+    expected = ExpectedBigrams.apply(probs, valid, targets.labels.to(probs.device), blank)
     # Where nothing is counted the minimum is 0 whatever is expected there; the mask keeps its gradient at 0 too.
     return torch.minimum(expected, counts.to(expected.dtype)).masked_fill(counts == 0, 0.0).sum(1)
-
-
-def bigram_counts(targets: Tensor, valid: Tensor) -> Tensor:
-    """How often the target has each of its bigrams, told once: targets (B, L), valid (B, L) bool -> (B, L - 1) long.
-
-    Entry l holds the count of (targets[l], targets[l + 1]) if this is its first occurrence, else 0; 0 for pairs that
-    touch an invalid label.
-    """
-    batch, labels = targets.shape
-    pairs = valid[:, :-1] & valid[:, 1:]
-    base = int(targets.max()) + 1 if targets.numel() else 1
-    sentence = torch.arange(batch, device=targets.device)[:, None]
-    codes = (sentence * base + targets[:, :-1]) * base + targets[:, 1:]
-    distinct, group, count = codes[pairs].unique(return_inverse=True, return_counts=True)
-    position = torch.arange(group.numel(), device=targets.device)
-    first = torch.full_like(distinct, group.numel()).scatter_reduce_(0, group, position, "amin")
-    told = torch.zeros_like(position)
-    told[first] = count
-    result = torch.zeros_like(codes)
-    result[pairs] = told
-    return result
 
 
 def label_counts(targets: Tensor, valid: Tensor, labels: int) -> Tensor:

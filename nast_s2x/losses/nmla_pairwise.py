@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nast_s2x.batches import Lengths, TargetBatch
+
 
 def between_blanks(blanks: Tensor) -> Tensor:
     """Blank probabilities (B, T) -> (B, T, T): [i, j] is their product over the slots between i and j, 0 for j <= i."""
@@ -46,14 +48,14 @@ def distinct_bigrams(targets: list[list[int]]) -> tuple[Tensor, Tensor]:
     return pairs, counts
 
 
-def nmla_loss_pairwise(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
+def nmla_loss_pairwise(logits: Tensor, lengths: Lengths, targets: TargetBatch, blank: int) -> Tensor:
     """The same as :func:`nast_s2x.losses.nmla.nmla_loss`, order 2, batch normalisation, from the definition."""
-    valid = torch.arange(logits.size(1), device=logits.device) < lengths[:, None]
+    valid = lengths.mask(logits.size(1), logits.device)
     probs = logits.softmax(-1) * valid[:, :, None]
-    rows = zip(targets.tolist(), target_lengths.tolist(), strict=True)
+    rows = zip(targets.labels.tolist(), targets.lengths.host, strict=True)
     bigrams, counts = (part.to(logits.device) for part in distinct_bigrams([row[:size] for row, size in rows]))
     matched = torch.minimum(pairwise_bigrams(probs, bigrams, blank), counts.to(probs.dtype)).sum(1)
     before = torch.cat([torch.zeros_like(probs[:, :1]), probs[:, :-1]], 1)
     begun = probs * (1.0 - before)
     expected = begun.sum((1, 2)) - begun[:, :, blank].sum(1)
-    return -2.0 * matched.mean() / (targets.size(1) + expected.mean() - 2.0)
+    return -2.0 * matched.mean() / (targets.labels.size(1) + expected.mean() - 2.0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from nast_s2x.batches import Lengths
+from nast_s2x.batches import Glancer, Lengths
 from nast_s2x.chunking import Axis, ChunkGeometry, ChunkPolicy
 from nast_s2x.errors import ConfigError, StreamError
 from nast_s2x.network.attention import RelativeSelfAttention
@@ -19,9 +18,6 @@ from nast_s2x.network.encoder import ChunkEncoder, EncoderState
 from nast_s2x.network.layers import Dropouts
 from nast_s2x.network.linear import Linear
 from nast_s2x.network.subsampling import pool_frames
-
-Glancer = Callable[[Tensor, Lengths], tuple[Tensor, Tensor]]
-"""(logits (B, N, V), valid slots) -> labels (B, N) and mask (B, N), True where the label is shown to the decoder."""
 
 _geometry = lru_cache(maxsize=256)(ChunkGeometry)
 
@@ -157,7 +153,7 @@ class NastModel(nn.Module):
             policy: chunk size, look-ahead, wait and left context; of a stream the one that its state was made for.
             state: a stream, from :meth:`init_state`.
             final: the source ends with these frames.
-            text_glancer, unit_glancer: see :data:`Glancer`; training only.
+            text_glancer, unit_glancer: see :data:`~nast_s2x.batches.Glancer`; training only.
             with_asr: also compute the recognition logits.
             with_units: run the unit decoder, if there is one; of a stream always or never.
 

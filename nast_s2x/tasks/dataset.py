@@ -3,19 +3,19 @@
 import logging
 import multiprocessing
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
-from torch import Tensor
 
-from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
-from nast_s2x.corpus.audio_ref import load_features
+from nast_s2x.batches import TargetBatch
+from nast_s2x.chunking import FRAMES_PER_SECOND, Axis, SlotRates
+from nast_s2x.corpus import Utterance
 from nast_s2x.corpus.data_folder import DataFolder
-from nast_s2x.corpus.manifest import Example
 from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
@@ -27,55 +27,85 @@ SIZE_JITTER = 0.05
 """Lengths vary by so much when training samples are sorted, so that batches differ from epoch to epoch."""
 
 
-def slots_needed(labels: np.ndarray) -> int:
-    """Slots that a target needs: one per label, and a blank between equal neighbours."""
-    return len(labels) + int((labels[1:] == labels[:-1]).sum())
+class LabelArrays:
+    """Labels of many rows in one array: 4 bytes a label and 8 a row, whatever the number of rows.
 
+    Args:
+        rows: labels of each row, ``None`` for a row without a target.
+    """
 
-def unit_string(units: Sequence[int]) -> str:
-    """Units as a string of numbers, the form in which manifests hold and BLEU compares them."""
-    return " ".join(map(str, units))
+    def __init__(self, rows: Iterable[Sequence[int] | None]) -> None:
+        labels, offsets = array("i"), array("q", [0])
+        for row in rows:
+            labels.extend(row or ())
+            offsets.append(len(labels))
+        self._labels = np.frombuffer(labels, dtype=np.int32) if labels else np.zeros(0, np.int32)
+        self._offsets = np.frombuffer(offsets, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        """(L,) labels of a row, ``None`` without any."""
+        start, stop = self._offsets[index], self._offsets[index + 1]
+        return self._labels[start:stop] if stop > start else None
+
+    def slots_needed(self) -> np.ndarray:
+        """(rows,) slots that each row needs: one per label, and a blank between equal neighbours; 0 without labels."""
+        repeats = np.zeros(len(self._labels) + 1, dtype=np.int64)
+        repeats[2:] = np.cumsum(self._labels[1:] == self._labels[:-1]) if len(self._labels) else 0
+        inner = np.minimum(self._offsets[:-1] + 1, self._offsets[1:])  # behind the first label of each row
+        return np.diff(self._offsets) + repeats[self._offsets[1:]] - repeats[inner]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self._labels.nbytes + self._offsets.nbytes
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Labels of one example; ``None`` where it has no such target.
+class Labels:
+    """Labels of every row, with ``<s>`` and ``</s>``.
 
     Attributes:
-        source, text, units: labels with ``<s>`` and ``</s>``; ``text`` is what the text decoder learns.
+        source: of the transcript.
+        text: what the text decoder learns: the translation, or the transcript.
+        units: of the speech units.
     """
 
-    source: np.ndarray | None
-    text: np.ndarray | None
-    units: np.ndarray | None
+    source: LabelArrays
+    text: LabelArrays
+    units: LabelArrays
 
 
-def label_examples(
-    examples: Sequence[Example], text_labels: TextLabels, target_text: str, unit_labels: UnitLabels | None
-) -> list[Sample]:
-    """Labels of every example.
+def label_rows(
+    rows: Sequence[Utterance], text_labels: TextLabels, target_text: str, unit_labels: UnitLabels | None
+) -> Labels:
+    """Labels of every row.
 
     Args:
         target_text: ``target`` (the translation) or ``source`` (the transcript) for the text decoder.
         unit_labels: ``None``: target units are not used.
 
     Raises:
-        ValueError: a unit outside 0..num_units-1; names the example.
+        ConfigError: a unit outside 0..num_units-1; names the row.
     """
-    samples = []
-    for example in examples:
-        source = np.array(text_labels.target(example.src_text)) if example.src_text else None
-        target = np.array(text_labels.target(example.tgt_text)) if example.tgt_text else None
-        units = None
-        if unit_labels is not None and example.tgt_audio:
-            unit = max(example.tgt_audio)
-            if unit >= unit_labels.num_units:
-                raise ConfigError(
-                    f"example {example.id} has unit {unit}, but num_units in config.yaml is {unit_labels.num_units}"
-                )
-            units = np.array(unit_labels.target(example.tgt_audio))
-        samples.append(Sample(source, source if target_text == "source" else target, units))
-    return samples
+    source = LabelArrays(text_labels.target(row.source_text) if row.source_text else None for row in rows)
+    text = source
+    if target_text != "source":
+        text = LabelArrays(text_labels.target(row.target_text) if row.target_text else None for row in rows)
+    return Labels(source, text, LabelArrays(_unit_target(row, unit_labels) for row in rows))
+
+
+def _unit_target(row: Utterance, unit_labels: UnitLabels | None) -> Sequence[int] | None:
+    if unit_labels is None or row.units is None:
+        return None
+    largest = max(row.units.codes)
+    if largest >= unit_labels.num_units:
+        raise ConfigError(
+            f"example {row.id} has unit {largest}, but num_units in config.yaml is {unit_labels.num_units}"
+        )
+    return unit_labels.target(row.units.codes)
 
 
 def build_specaugment(text: str | None, config: DataFolder, transforms: Sequence[str]) -> SpecAugment | None:
@@ -99,7 +129,7 @@ class NastDataset(FairseqDataset):
     """One split of a data folder.
 
     Args:
-        examples: rows of its manifest.
+        rows: of its table.
         config: the data folder; features, CMVN and SpecAugment come from it.
         text_labels: text to labels.
         rates: slot rates of the model.
@@ -114,7 +144,7 @@ class NastDataset(FairseqDataset):
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        rows: Sequence[Utterance],
         config: DataFolder,
         text_labels: TextLabels,
         rates: SlotRates,
@@ -127,9 +157,7 @@ class NastDataset(FairseqDataset):
         split: str = "",
         specaugment: str | None = None,
     ) -> None:
-        self.examples = list(examples)
-        self.labels = label_examples(self.examples, text_labels, target_text, unit_labels)
-        self.folder = config.audio_root
+        labels = label_rows(rows, text_labels, target_text, unit_labels)
         self.target_text = target_text
         self.train, self.seed = train, seed
         self._epoch = multiprocessing.RawValue("q", 1)
@@ -137,49 +165,53 @@ class NastDataset(FairseqDataset):
         transforms = config.transforms(train, split or None)
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
         self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
+        frames = np.array([row.length() for row in rows], dtype=np.int64)
+        kept = np.arange(len(rows))
         if train:
-            self._leave_out(rates, max_frames, split)
-        self.frames = np.array([example.n_frames for example in self.examples], dtype=np.int64)
+            kept = self._learnable(frames, labels, rates, max_frames, split)
+        self.labels, self._kept = labels, kept
+        # The units of training rows are in the arrays; as references they serve validation alone.
+        self.rows = [replace(rows[index], units=None) if train else rows[index] for index in kept]
+        self.frames = frames[kept]
         self.sizes = self.frames  # the name by which fairseq filters
 
-    def _leave_out(self, rates: SlotRates, max_frames: int, split: str) -> None:
-        """Drop samples that cannot be learned: too long, or with fewer slots than their target needs."""
-        kept: list[int] = []
-        for index, (example, labels) in enumerate(zip(self.examples, self.labels, strict=True)):
-            reason = None
-            if example.n_frames > max_frames:
-                reason = f"longer than {max_frames / FRAMES_PER_SECOND:g} s"
-            elif labels.text is None:
-                reason = "without target text"
-            elif slots_needed(labels.text) > rates.length("text", example.n_frames):
-                reason = "with fewer text slots than labels"
-            elif labels.units is not None and slots_needed(labels.units) > rates.length("unit", example.n_frames):
-                reason = "with fewer unit slots than labels"
-            if reason is None:
-                kept.append(index)
-            else:
-                self.left_out[reason] = self.left_out.get(reason, 0) + 1
+    def _learnable(
+        self, frames: np.ndarray, labels: Labels, rates: SlotRates, max_frames: int, split: str
+    ) -> np.ndarray:
+        """Indices of the samples that can be learned: not too long, and with enough slots for their targets."""
+        text, units = labels.text.slots_needed(), labels.units.slots_needed()
+        reasons = (
+            (f"longer than {max_frames / FRAMES_PER_SECOND:g} s", frames > max_frames),
+            ("without target text", text == 0),
+            ("with fewer text slots than labels", text > _slots(rates, "text", frames)),
+            ("with fewer unit slots than labels", units > _slots(rates, "unit", frames)),
+        )
+        left_out = np.zeros(len(frames), dtype=bool)
+        for reason, applies in reasons:
+            count = int((applies & ~left_out).sum())
+            if count:
+                self.left_out[reason] = count
+            left_out |= applies
         if self.left_out:
             details = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
-            total = sum(self.left_out.values())
-            logger.warning(f"{split}: {total} of {len(self.examples)} samples left out ({details})")
-        self.examples = [self.examples[index] for index in kept]
-        self.labels = [self.labels[index] for index in kept]
+            logger.warning(f"{split}: {left_out.sum()} of {len(frames)} samples left out ({details})")
+        return np.flatnonzero(~left_out)
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.examples[index]
-        features = load_features(example.audio, self.folder)
+        row = self.rows[index]
+        assert row.audio is not None  # a required column
+        features = row.audio.features()
         if self.cmvn is not None:
             features = self.cmvn(features)
         if self.specaugment is not None:
             # A generator of its own: the same masks after resuming and for any number of workers.
             features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
-        if len(features) > example.n_frames + 2:
+        if len(features) > self.frames[index] + 2:
             raise ConfigError(
-                f"example {example.id} has {len(features)} frames of features, but its manifest says {example.n_frames}"
+                f"example {row.id} has {len(features)} frames of features, but its manifest says {self.frames[index]}"
             )
         return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}
 
@@ -189,12 +221,14 @@ class NastDataset(FairseqDataset):
             return {}
         indices = [sample["index"] for sample in samples]
         features = [sample["features"] for sample in samples]
-        labels = [self.labels[index] for index in indices]
-        examples = [self.examples[index] for index in indices]
-        source, source_lengths = _pad_labels([item.source for item in labels])
-        text, text_lengths = _pad_labels([item.text for item in labels])
-        units, units_lengths = _pad_labels([item.units for item in labels])
-        wanted = "src_text" if self.target_text == "source" else "tgt_text"
+        rows = [self.rows[index] for index in indices]
+        places = [self._kept[index] for index in indices]
+        targets = {
+            name: _target_batch([getattr(self.labels, name)[place] for place in places])
+            for name in ("source", "text", "units")
+        }
+        text = targets["text"]
+        wanted = "source_text" if self.target_text == "source" else "target_text"
         return {
             "id": torch.tensor(indices),
             "nsentences": len(samples),
@@ -202,15 +236,10 @@ class NastDataset(FairseqDataset):
                 "fbank": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),  # (B, F, bins)
                 "frames": tuple(len(item) for item in features),
             },
-            "source": source,
-            "source_lengths": source_lengths,
-            "text": text,
-            "text_lengths": text_lengths,
-            "units": units,
-            "units_lengths": units_lengths,
-            "target": None if text is None else text[:, 1:],  # as fairseq-generate reads it: without <s>
-            "references": [getattr(example, wanted) for example in examples],
-            "unit_references": [unit_string(example.tgt_audio or ()) for example in examples],
+            **targets,
+            "target": None if text is None else text["labels"][:, 1:],  # as fairseq-generate reads it: without <s>
+            "references": [getattr(row, wanted) for row in rows],
+            "unit_references": ["" if row.units is None else str(row.units) for row in rows],
         }
 
     def num_tokens(self, index: int) -> int:
@@ -254,10 +283,12 @@ class NastDataset(FairseqDataset):
         self._epoch.value = epoch
 
 
-def _pad_labels(rows: Sequence[np.ndarray | None]) -> tuple[Tensor | None, Tensor | None]:
-    """Rows of labels, some missing, to (B, L) padded labels and (B,) lengths; (None, None) without any row."""
-    if all(row is None for row in rows):
-        return None, None
-    tensors = [torch.empty(0, dtype=torch.long) if row is None else torch.from_numpy(row) for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=PAD)
-    return padded, torch.tensor([len(row) for row in tensors])
+def _slots(rates: SlotRates, axis: Axis, frames: np.ndarray) -> np.ndarray:
+    """Slots of sources of so many frames; computed once for each length that occurs."""
+    distinct, place = np.unique(frames, return_inverse=True)
+    return np.array([rates.length(axis, int(size)) for size in distinct], dtype=np.int64)[place]
+
+
+def _target_batch(rows: Sequence[np.ndarray | None]) -> dict[str, Any] | None:
+    """Labels of a batch as :meth:`TargetBatch.to_dict`, ``None`` without any."""
+    return None if all(row is None for row in rows) else TargetBatch.pad(rows, PAD).to_dict()

@@ -24,14 +24,15 @@ from nast_s2x.chunking import (
     ChunkPolicy,
     SlotRates,
 )
+from nast_s2x.corpus import Utterance, read_manifest
 from nast_s2x.corpus.data_folder import DataFolder, check_split
-from nast_s2x.corpus.manifest import read_split
+from nast_s2x.corpus.utterance import unit_string
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
 from nast_s2x.network import NastOutput
-from nast_s2x.tasks.dataset import NastDataset, unit_string
+from nast_s2x.tasks.dataset import NastDataset
 from nast_s2x.tasks.generator import CtcGreedyGenerator, best_labels
 from nast_s2x.tasks.policies import draw_policy, extremes
 
@@ -44,7 +45,13 @@ TARGET_TEXT_CHOICES = ChoiceEnum(["source", "target"])
 class NastTaskConfig(FairseqDataclass):
     """Flags of the task. Names of the published system are given where they differ."""
 
-    data: str = field(default=MISSING, metadata={"help": "data folder with config.yaml and a SPLIT.tsv for each split"})
+    data: str = field(
+        default=MISSING,
+        metadata={
+            "help": "data folder with config.yaml and a SPLIT.tsv for each split. This task makes the batches of each "
+            "epoch anew, and each of several processes reads checkpoints itself (--load-checkpoint-on-all-dp-ranks)"
+        },
+    )
     config_yaml: str = field(default="config.yaml", metadata={"help": "name of the configuration in the data folder"})
     target_text: TARGET_TEXT_CHOICES = field(
         default="target",
@@ -152,13 +159,18 @@ class NastTask(FairseqTask):
         """Load SPLIT.tsv (several, separated by commas); names that begin with ``train`` are training splits."""
         train = split.startswith("train")
         names = split.split(",")
-        examples = []
+        rows: list[Utterance] = []
         for name in names:
-            rows = read_split(Path(self.cfg.data) / f"{name}.tsv")
-            check_split(self.cfg.data, name, len(rows))
-            examples += rows
+            table = read_manifest(
+                Path(self.cfg.data) / f"{name}.tsv",
+                required=("id", "audio", "n_frames"),
+                root=self.data_config.audio_root,
+                whole=True,
+            )
+            check_split(self.cfg.data, name, len(table))
+            rows += table
         self.datasets[split] = NastDataset(
-            examples,
+            rows,
             self.data_config,
             self.labels,
             self.rates,

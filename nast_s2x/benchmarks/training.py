@@ -1,0 +1,212 @@
+"""The part ``training`` of ``nast-s2x benchmark``: one training step with random data."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
+from nast_s2x.benchmarks.timing import Setting, now
+from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkPolicy
+from nast_s2x.errors import ConfigError
+from nast_s2x.labels import PAD
+from nast_s2x.losses import Objective
+from nast_s2x.network import NastModel, positions_for_seconds, preset
+
+SENTENCE_FRAMES = 10 * FRAMES_PER_SECOND
+TEXT_LABELS, UNIT_LABELS = 42, 202
+"""Labels of a sentence of 10 s, ``<s>`` and ``</s>`` included."""
+TEXT_VOCAB, UNIT_VOCAB = 10_000, 1005
+RATIO = 0.3
+"""Glancing ratio."""
+RUNS = 5
+HOST_READS = frozenset(
+    {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive"}
+    | {"is_nonzero", "item", "equal", "bincount"}
+)
+"""Operations that wait for a value of the device."""
+
+
+class StepCounter(TorchDispatchMode):
+    """Counts the operations that run in its block, and those that read a value back from the device.
+
+    Attributes:
+        launches: operations dispatched, views left out.
+        host_reads: operations of :data:`HOST_READS`, boolean indexing, and copies to the host of what is on a GPU.
+        reads: names of the latter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+        self.reads: list[str] = []
+
+    @property
+    def host_reads(self) -> int:
+        """Number of reads."""
+        return len(self.reads)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        self.launches += not func.is_view
+        indices = args[1] if name in ("index", "index_put", "index_put_", "_unsafe_index") and len(args) > 1 else ()
+        if name in HOST_READS or any(isinstance(item, Tensor) and item.dtype == torch.bool for item in indices):
+            self.reads.append(name)
+        result = func(*args, **(kwargs or {}))
+        copied = args[0] if args and isinstance(args[0], Tensor) else None
+        if name in ("_to_copy", "copy_") and copied is not None and isinstance(result, Tensor):
+            source = args[1] if name == "copy_" else copied
+            if isinstance(source, Tensor) and source.is_cuda and result.device.type == "cpu":
+                self.reads.append(name)
+        return result
+
+
+def random_batch(frames: int, generator: torch.Generator) -> TrainingBatch:
+    """Sentences of 10 s, the last one shorter, with transcript, text and unit targets; ``frames`` in all."""
+    sizes = [SENTENCE_FRAMES] * (frames // SENTENCE_FRAMES)
+    if frames % SENTENCE_FRAMES:
+        sizes.append(frames % SENTENCE_FRAMES)
+    lengths = Lengths(tuple(sizes))
+    fbank = torch.randn(len(sizes), lengths.longest, 80, generator=generator)
+
+    def targets(longest: int, vocab: int) -> TargetBatch:
+        counts = [max(3, longest * size // SENTENCE_FRAMES) for size in sizes]
+        rows = [torch.randint(4, vocab - 1, (count,), generator=generator).tolist() for count in counts]
+        return TargetBatch.pad([[0, *row[1:-1], 2] for row in rows], PAD)
+
+    text = targets(TEXT_LABELS, TEXT_VOCAB)
+    return TrainingBatch(SpeechBatch(fbank, lengths), text, text, targets(UNIT_LABELS, UNIT_VOCAB))
+
+
+def to_device(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
+    """The batch on a device."""
+    speech = SpeechBatch(batch.speech.fbank.to(device), batch.speech.frames)
+    targets = (None if item is None else item.to(device) for item in (batch.source, batch.text, batch.units))
+    return TrainingBatch(speech, *targets)
+
+
+def build(args: argparse.Namespace, device: torch.device) -> tuple[NastModel, Objective]:
+    """The model of a preset and the objective with the published settings."""
+    torch.manual_seed(0)
+    seconds = max(60.0, args.frames / FRAMES_PER_SECOND if args.frames < SENTENCE_FRAMES else 10.0)
+    text, unit = positions_for_seconds(seconds, preset(args.preset, text_vocab=10).rates)
+    sizes = {"text_vocab": TEXT_VOCAB, "unit_vocab": UNIT_VOCAB, "max_text_positions": text, "max_unit_positions": unit}
+    model = NastModel(preset(args.preset, **sizes)).to(device).train()
+    objective = Objective(TEXT_VOCAB - 1, UNIT_VOCAB - 1, args.loss, args.loss, autocast_bf16=args.dtype == "bf16")
+    return model, objective
+
+
+def run_training(args: argparse.Namespace) -> dict[str, Any]:
+    """One training step: forward with glancing on text and units, recognition loss, backward, Adam.
+
+    The batch is random: sentences of 10 s, ``--frames`` feature frames in all. ``--dtype`` is fp32, or bf16 or fp16 for
+    the products (autocast; fp16 with loss scaling), with weights and losses in float32. Operations are counted in a
+    step of their own.
+
+    Returns:
+        step_ms (median), frames_per_second, peak_bytes (of the device; on a CPU the largest resident memory during
+        the steps less that before them), launches (operations dispatched between the copy of the batch and the end of
+        the optimizer step), host_reads (of these, those that wait for a value of the device), sentences, frames,
+        parameters, device, dtype, loss.
+    Raises:
+        ConfigError: sizes or number types that cannot be measured.
+    """
+    setting = Setting.of(args, "training")
+    if args.frames < 100:
+        raise ConfigError(f"--frames must be at least 100, but is {args.frames}")
+    model, objective = build(args, setting.device)
+    batch = to_device(random_batch(args.frames, torch.Generator().manual_seed(0)), setting.device)
+    step = make_step(model, objective, batch, ChunkPolicy(320), setting)
+    with peak_memory(setting.device) as peak:
+        step()
+        counter = StepCounter()
+        with counter:
+            step()
+        seconds = []
+        for _ in range(RUNS):
+            begun = now(setting.device)
+            step()
+            seconds.append(now(setting.device) - begun)
+    median = statistics.median(seconds)
+    return {
+        "step_ms": 1000 * median,
+        "frames_per_second": args.frames / median,
+        "peak_bytes": peak[0],
+        "launches": counter.launches,
+        "host_reads": counter.host_reads,
+        "sentences": len(batch.speech.frames),
+        "frames": args.frames,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "preset": args.preset,
+        "loss": args.loss,
+        "threads": torch.get_num_threads(),
+        **setting.describe(),
+    }
+
+
+def make_step(
+    model: NastModel, objective: Objective, batch: TrainingBatch, policy: ChunkPolicy, setting: Setting
+) -> Callable[[], None]:
+    """A function that runs one training step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
+    half = setting.name == "fp16"
+    scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(setting.device.type, torch.float16, enabled=half):
+            loss = objective(model, batch, policy, RATIO, RATIO)[0]
+        scaler.scale(loss).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
+        if half:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+
+    return step
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[list[int]]:
+    """Bytes that the block needs at most, in a list that is filled at its end."""
+    peak = [0]
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated(device)
+        return
+    before, highest, done = _resident_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            highest[0] = max(highest[0], _resident_bytes())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        highest[0] = max(highest[0], _resident_bytes())
+        done.set()
+        thread.join()
+    peak[0] = max(0, highest[0] - before)
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except OSError:
+        return 0
