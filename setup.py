@@ -13,6 +13,7 @@ README = ROOT / "README.md"
 # the Pythons and machines of this marker; fairseq-fixed is compiled at installation. scripts/install.sh has the same
 # rule in `fairseq_build`.
 HAS_WHEEL = "python_version < '3.13' and sys_platform == 'linux' and platform_machine == 'x86_64'"
+LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 NO_WHEEL = "python_version >= '3.13' or sys_platform != 'linux' or platform_machine != 'x86_64'"
 
 EXTRAS = {
@@ -26,8 +27,17 @@ EXTRAS = {
     "whisper": ["faster-whisper>=1.0"],
     # Units of target speech: scikit-learn for `nast-s2x units fit`, transformers for (m)HuBERT models.
     "units": ["scikit-learn>=1.3", "transformers>=4.45"],
-    # The checks of scripts/test.sh.
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.5", "mypy>=1.15", "types-PyYAML>=6", "sacrebleu>=2.3"],
+    # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
+    # one that a CUDA build of torch requires, and is not pinned.
+    "dev": [
+        f"triton>=3; {LINUX}",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.5",
+        "mypy>=1.15",
+        "types-PyYAML>=6",
+        "sacrebleu>=2.3",
+    ],
 }
 # faster-whisper brings its own inference engine and is installed only on request.
 EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "whisper" for requirement in extra})

@@ -167,7 +167,7 @@ class TargetBatch:
 
 
 def _unpadded(table: np.ndarray, pad: int) -> np.ndarray:
-    return (table[:, 1:] != pad) & (table[:, :-1] != pad)
+    return np.asarray((table[:, 1:] != pad) & (table[:, :-1] != pad))
 
 
 def _bigram_counts(table: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -31,13 +31,16 @@ Axis = Literal["encoder", "text", "unit"]
 """Encoder frames, text slots or unit slots."""
 
 
+Part = TypeVar("Part")
+
+
 def _check_int(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
 
 
-def _from_dict(cls: type, values: Mapping[str, Any], what: str) -> Any:
-    unknown = sorted(set(values) - {field.name for field in fields(cls)})
+def _from_dict(cls: type[Part], values: Mapping[str, Any], what: str) -> Part:
+    unknown = sorted(set(values) - {field.name for field in fields(cls)})  # type: ignore[arg-type]  # dataclasses
     if unknown:
         raise ConfigError(f"{what} has no entry {', '.join(unknown)}")
     return cls(**values)
@@ -359,7 +362,8 @@ class SequenceLayout:
             ]
             valid = torch.cat(filled, dim=-1)
         pairs = ((self.position, other.position), (self.chunk, other.chunk), (self.lookahead, other.lookahead))
-        return SequenceLayout(*(torch.cat(pair, dim=-1) for pair in pairs), valid, self.span, other.copy_span)
+        position, chunk, lookahead = (torch.cat(pair, dim=-1) for pair in pairs)
+        return SequenceLayout(position, chunk, lookahead, valid, self.span, other.copy_span)
 
 
 def _valid(position: Tensor, lengths: Lengths | None, stop: int) -> Tensor | None:

@@ -51,4 +51,5 @@ def parse_dtype(name: str) -> torch.dtype:
 
     if name not in DTYPES:
         raise ConfigError(f"a number type is one of {', '.join(DTYPES)}, got {name!r}")
-    return getattr(torch, DTYPES[name])
+    dtype: torch.dtype = getattr(torch, DTYPES[name])
+    return dtype

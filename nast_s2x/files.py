@@ -110,10 +110,10 @@ def _exchange(first: Path, second: Path) -> bool:
         libc = ctypes.CDLL(None, use_errno=True)
         if sys.platform == "linux":
             at_cwd, exchange = -100, 2
-            return libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0
+            return bool(libc.renameat2(at_cwd, names[0], at_cwd, names[1], exchange) == 0)
         if sys.platform == "darwin":
             swap = 2
-            return libc.renamex_np(names[0], names[1], swap) == 0
+            return bool(libc.renamex_np(names[0], names[1], swap) == 0)
     except (AttributeError, OSError, TypeError):
         pass
     return False
@@ -346,7 +346,7 @@ def resumable_map(
     results: ResultFile,
     jobs: int = 1,
     start: Callable[..., None] | None = None,
-    arguments: tuple = (),
+    arguments: tuple[Any, ...] = (),
     advance: Callable[[int], None] | None = None,
 ) -> list[Any]:
     """Apply ``function`` to the items whose key is not in ``results``, store what it returns; all results, in order.
@@ -377,7 +377,7 @@ def parallel_map(
     items: Iterable[Item],
     jobs: int = 1,
     start: Callable[..., None] | None = None,
-    arguments: tuple = (),
+    arguments: tuple[Any, ...] = (),
 ) -> Iterator[Result]:
     """``map(function, items)`` by ``jobs`` processes, results in order; items are read a little ahead only.
 
@@ -414,7 +414,7 @@ def parallel_map(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(start: Callable[..., None] | None, arguments: tuple) -> None:
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start is not None:

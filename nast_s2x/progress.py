@@ -12,7 +12,7 @@ LINE_SECONDS = 30.0
 """Seconds between two lines where stderr is not a terminal."""
 
 
-class _Lines(tqdm):
+class _Lines(tqdm):  # type: ignore[misc]  # tqdm has no types
     """A bar that writes each state as a line of its own."""
 
     @staticmethod

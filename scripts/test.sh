@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Runs the tests, installing first what they need. Arguments go to pytest:
+# Runs ruff, mypy and the tests, installing first what they need. Arguments go to pytest alone:
 #   bash scripts/test.sh                          everything but the slow checks
 #   bash scripts/test.sh --slow                   the slow checks too
 #   bash scripts/test.sh tests/test_ctc.py -k merge
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh all
-exec "${VENV:-.venv}/bin/python" -m pytest "$@"
+bin=${VENV:-.venv}/bin
+if [ $# -eq 0 ]; then
+    "$bin/ruff" check -q nast_s2x tests scripts examples
+    "$bin/ruff" format -q --check nast_s2x tests
+    "$bin/python" -m mypy
+fi
+exec "$bin/python" -m pytest "$@"

@@ -18,7 +18,7 @@ def normalize_samples(samples: NDArray[np.float32], variance_floor: float = VARI
     if not len(samples):
         return samples
     mean, variance = samples.mean(dtype=np.float64), samples.var(dtype=np.float64)
-    return ((samples - mean) / np.sqrt(variance + variance_floor)).astype(np.float32)
+    return np.asarray((samples - mean) / np.sqrt(variance + variance_floor), dtype=np.float32)
 
 
 def frame_samples(convolutions: Iterable[tuple[int, int]]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ DEFAULT_CHUNK_MS = 320
 def streaming_default(trained: Sequence[ChunkPolicy]) -> ChunkPolicy:
     """320 ms if trained for, else the smallest chunk, else offline."""
     sizes = sorted(policy.chunk_ms for policy in trained if policy.chunk_ms is not None)
-    chunk_ms = DEFAULT_CHUNK_MS if DEFAULT_CHUNK_MS in sizes else (sizes or [None])[0]
+    chunk_ms = DEFAULT_CHUNK_MS if DEFAULT_CHUNK_MS in sizes else min(sizes, default=None)
     return next(policy for policy in trained if policy.chunk_ms == chunk_ms)
 
 

@@ -15,10 +15,9 @@ from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.errors import AudioError, StreamError
 from nast_s2x.frontend.fbank import StreamingFbank
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.frontend.samples import as_mono
+from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.network import NastOutput
-from nast_s2x.vocoder.config import SAMPLE_RATE as SPEECH_RATE
 from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CHANNELS", "SPEECH_RATE", "Emission", "SynthesisWindow", "TranslationStream"]
 
+SPEECH_RATE = SAMPLE_RATE
+"""Sample rate of the speech that is returned, Hz."""
 MAX_CHANNELS = 64
 """More channels than this are samples on the wrong axis."""
 

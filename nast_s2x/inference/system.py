@@ -91,7 +91,7 @@ class System:
             self.model.geometry(policy)
         self.model.eval().requires_grad_(False)
         if self.vocoder is not None:
-            check_units_match(self.vocoder, self.num_units, self.units and self.units.hash)
+            check_units_match(self.vocoder, self.num_units, self.unit_hash)
 
     @property
     def sample_rate(self) -> int:
@@ -117,6 +117,11 @@ class System:
     def num_units(self) -> int | None:
         """Distinct speech units (4 specials and blank not counted); ``None`` without a unit decoder."""
         return None if self.units is None else self.units.num_units
+
+    @property
+    def unit_hash(self) -> str | None:
+        """Hash of the centroids of the units; ``None`` without a unit decoder, or where it is not known."""
+        return None if self.units is None else self.units.hash
 
     def policy(
         self,
@@ -167,7 +172,7 @@ class System:
         """
         vocoder, card = load_vocoder(path), read_card(path)
         try:
-            check_units_match(vocoder, self.num_units, self.units and self.units.hash)
+            check_units_match(vocoder, self.num_units, self.unit_hash)
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
         return replace(self, vocoder=vocoder.to(self.device), info=replace(self.info, vocoder_card=card))

@@ -55,8 +55,8 @@ def _nll(log_probs: Tensor, lengths: Lengths, targets: TargetBatch, blank: int) 
         log_probs.transpose(0, 1),
         targets.labels.to(log_probs.device),
         # Lengths on the host: torch would copy tensors back from a GPU.
-        tuple(length for length, _ in sizes),
-        tuple(size for _, size in sizes),
+        tuple(length for length, _ in sizes),  # type: ignore[arg-type]  # torch takes them, its stub does not
+        tuple(size for _, size in sizes),  # type: ignore[arg-type]
         blank=blank,
         reduction="none",
         zero_infinity=True,

@@ -30,7 +30,7 @@ def make_glancer(
     blank: int,
     ratio: float,
     generator: torch.Generator | None = None,
-    statistics: dict[str, int | Tensor] | None = None,
+    statistics: dict[str, int | float | Tensor] | None = None,
 ) -> Glancer:
     """Build the function that selects, from first-pass logits, the target labels shown in the second pass.
 

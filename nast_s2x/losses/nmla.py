@@ -58,7 +58,8 @@ def nmla_loss(
     valid = lengths.mask(logits.size(1), logits.device)
     if order == 2:
         scores = matched_bigrams(probs, valid, targets, blank) * -2.0
-        sizes = ExpectedLength.apply(probs, valid, blank) - 2.0
+        length: Tensor = ExpectedLength.apply(probs, valid, blank)
+        sizes = length - 2.0
     else:
         bag = expected_bag_of_words(probs, valid, blank)
         labels = targets.labels.to(logits.device)
@@ -137,7 +138,8 @@ def linear_scan(decay: Tensor, inputs: Tensor) -> Tensor:
     carried = factors.cumprod(1)
     for block in range(1, blocks):
         result[block].addcmul_(carried[block], result[block - 1, -1])
-    return result.flatten(0, 1)[:slots]
+    flat: Tensor = result.flatten(0, 1)
+    return flat[:slots]
 
 
 class ExpectedBigrams(torch.autograd.Function):
@@ -187,7 +189,7 @@ def matched_bigrams(probs: Tensor, valid: Tensor, targets: TargetBatch, blank: i
     if targets.labels.size(1) < 2:
         return probs.new_zeros(probs.size(0)) + 0.0 * probs.sum((1, 2))
     counts = targets.bigrams.to(probs.device)
-    expected = ExpectedBigrams.apply(probs, valid, targets.labels.to(probs.device), blank)
+    expected: Tensor = ExpectedBigrams.apply(probs, valid, targets.labels.to(probs.device), blank)
     # Where nothing is counted the minimum is 0 whatever is expected there; the mask keeps its gradient at 0 too.
     return torch.minimum(expected, counts.to(expected.dtype)).masked_fill(counts == 0, 0.0).sum(1)
 

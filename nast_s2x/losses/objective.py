@@ -16,7 +16,7 @@ from nast_s2x.losses.ctc import ctc_loss
 from nast_s2x.losses.glancing import make_glancer
 from nast_s2x.losses.nmla import nmla_loss
 
-Counts = dict[str, "int | float | Tensor"]
+Counts = dict[str, int | float | Tensor]
 
 
 @dataclass(frozen=True)
