@@ -89,6 +89,17 @@ def test_files_and_table(tmp_path: Path) -> None:
     assert "paired bootstrap of 50 resamples against good" in rest[0]
 
 
+def test_names_with_special_characters(tmp_path: Path) -> None:
+    """ATTACKS H17: a folder may hold "$" (matplotlib's formulas) and "=" (a spreadsheet's)."""
+    good, worse = pair(tmp_path)
+    folders = [good.rename(tmp_path / r"$\frac{$"), worse.rename(tmp_path / "=1+1")]
+    result = compare(folders, samples=10)
+    files = write(result, tmp_path / "new")
+    lines = list(csv.DictReader(io.StringIO(files[1].read_text("utf-8"))))
+    assert [line["system"] for line in lines] == [r"$\frac{$", "'=1+1"]
+    assert files[2].read_bytes().startswith(b"\x89PNG")
+
+
 def test_names(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a/test", "b/test", "dev")]
     assert unique_names(paths) == ["a/test", "b/test", "dev"]

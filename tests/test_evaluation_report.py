@@ -21,10 +21,10 @@ from evaluation_folder import REFERENCES, SOURCE_MS, make_evaluation, tone
 from nast_s2x.evaluation import published
 from nast_s2x.evaluation.report import curves, write
 from nast_s2x.evaluation.report.glossary import describe, shown
-from nast_s2x.evaluation.report.page import page
 from nast_s2x.evaluation.report.results import load_results, spread
 from nast_s2x.evaluation.report.timeline import wave_path, wrapped
 from nast_s2x.evaluation.report.utterances import collect
+from nast_s2x.evaluation.report.write import page
 from nast_s2x.evaluation.scoring import QUALITY_FIGURES
 from nast_s2x.frontend.audio import compressed
 
@@ -137,7 +137,7 @@ def test_without_a_recogniser_the_systems_own_text_is_drawn(tmp_path: Path) -> N
     folder = make_evaluation(tmp_path, "speech", OUTPUTS, chunks=("320",), recogniser=None)
     assert curves.pictures(load_results(folder).rows, "speech") == ["StartOffset", "AL_chunks_vs_words"]
     text = page_without_pictures(folder).text
-    assert "Recogniser none" in text and "Recogniser heard" not in text
+    assert "Recogniser none" in text and "Recognised" not in text
 
 
 def test_the_page_needs_nothing_else(text: Path, speech: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_page_is_told_to_those_who_do_not_see_it(speech: Path) -> None:
 def test_the_page_says_everything(text: Path) -> None:
     found = page_of(text)
     assert "3 of 4" not in found.text and "1 of 4 outputs empty" in found.text
-    assert "Empty output: nothing was written." in found.text and "320 ms: sentence_3" in found.text
+    assert "Empty output: no word and no sample." in found.text and "320 ms: sentence_3" in found.text
     assert REFERENCES[2] in found.text and "<home>" not in (text / "report.html").read_text("utf-8")
     assert "Segment size 40 ms" in found.text and "nrefs:1|case:mixed|tok:13a" in found.text
     assert "other data and other models, for orientation only, not measured here" in found.text
@@ -196,9 +196,9 @@ def test_words_and_times_of_a_timeline_are_in_a_table(text: Path) -> None:
 
 
 def test_sounds_of_the_page(speech: Path) -> None:
-    """Players hold the source, the translation without gaps, and both side by side as heard."""
+    """Players hold the source, the translation without gaps, and both side by side as played."""
     sounds = page_of(speech).all("audio")
-    assert [sound["aria-label"].split(",")[0] for sound in sounds[:3]] == ["Source", "Translation", "Both as heard"]
+    assert [sound["aria-label"].split(",")[0] for sound in sounds[:3]] == ["Source", "Translation", "Playback"]
     decoded = []
     for sound in sounds[:3]:
         content = base64.b64decode(sound["src"].partition("base64,")[2])
@@ -211,6 +211,18 @@ def test_sounds_of_the_page(speech: Path) -> None:
     assert np.abs(both[: 16 * 600, 1]).max() < 0.02 < np.abs(both[: 16 * 600, 0]).max()
 
 
+def test_texts_cannot_change_the_page(tmp_path: Path) -> None:
+    """ATTACKS H9: what a text holds is shown as it is: placeholders, template code, markup."""
+    hostile = ["@size@ {{ title }} {% raw %} <script>alert(1)</script> &amp;", '"><img src=x>', "{{ 7*7 }}", "${x}"]
+    folder = make_evaluation(tmp_path, outputs=hostile, chunks=("320",))
+    write(folder, 4)
+    found = page_of(folder)
+    for text in hostile:
+        assert text in found.text
+    html = (folder / "report.html").read_text("utf-8")
+    assert "<script>alert" not in html and "<img src=x>" not in html and html.count("<script>") == 1
+
+
 def test_gaps_of_an_utterance(speech: Path) -> None:
     ((at_320, offline),) = collect(load_results(speech), [0])
     assert [start for start, _ in at_320.playback.gaps] == [855, 1175, 1495, 1815, 2135]
@@ -219,7 +231,7 @@ def test_gaps_of_an_utterance(speech: Path) -> None:
     assert at_320.words[0] == (655.0, "the")
 
 
-def test_heard_words_are_placed_in_playback(tmp_path: Path) -> None:
+def test_recognised_words_are_placed_in_playback(tmp_path: Path) -> None:
     from nast_s2x.evaluation.log import read_log, read_output_pieces
     from nast_s2x.evaluation.transcripts import audio_hash
 
@@ -228,9 +240,9 @@ def test_heard_words_are_placed_in_playback(tmp_path: Path) -> None:
     words = [["the", 0.0, 0.1], ["old", 0.25, 0.3]]  # the second one in the second piece, which starts at 975 ms
     entry = {"audio": audio_hash(sound), "recogniser": "bundle:ears", "text": "the old", "words": words}
     (folder / "transcripts.jsonl").write_text(json.dumps(entry) + "\n")
-    ((at_320,), (unheard,)) = collect(load_results(folder), [0, 1])
-    assert at_320.heard == ((755.0, "the"), (1075.0, "old")) and unheard.heard == ()
-    assert "Words heard by the recogniser" in page_without_pictures(folder).text
+    ((at_320,), (unknown,)) = collect(load_results(folder), [0, 1])
+    assert at_320.recognised == ((755.0, "the"), (1075.0, "old")) and unknown.recognised == ()
+    assert "Words of the recogniser" in page_without_pictures(folder).text
 
 
 def test_shown_utterances_are_spread_from_best_to_worst() -> None:
@@ -245,7 +257,7 @@ def test_shown_utterances_are_spread_from_best_to_worst() -> None:
 def test_a_source_that_is_gone_is_said_so(tmp_path: Path) -> None:
     folder = make_evaluation(tmp_path, outputs=OUTPUTS, chunks=("320",))
     (folder / "recordings" / "0.wav").unlink()
-    assert "0.wav is no longer there" in page_without_pictures(folder).text
+    assert "0.wav is missing" in page_without_pictures(folder).text
 
 
 def test_transcripts_of_sources_from_a_manifest(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_outputs_in_which_nothing_is_understood_are_said(speech: Path) -> None:
             return super()._one(waveform if len(waveform) > 2400 else waveform[:0])
 
     scores = score(speech, Deaf())
-    assert any("no word was heard in 1 outputs" in note for note in scores["notes"])
+    assert any("no word was recognised in 1 outputs" in note for note in scores["notes"])
     assert scores["rows"][0]["latency"]["AL_words"] == pytest.approx((705 + 355 + 225 - 125 - 475) / 5)
 
 

@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "evaluation": (
         {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking"},
-        BASE | {"sacrebleu", "jinja2", "matplotlib", "yaml", "tqdm"},
+        BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (
         _SYSTEM | {"losses", "inference", "metrics", "recognisers", "evaluation", "cli"},

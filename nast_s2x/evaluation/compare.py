@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.errors import NastError
+from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import Results, load_results
+from nast_s2x.files import write_atomic
 from nast_s2x.metrics.quality import metric
 from nast_s2x.metrics.text import normalise
 
@@ -260,20 +262,19 @@ def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
-    folder.mkdir(parents=True, exist_ok=True)
+    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     contents = {
         "compare.json": (json.dumps(comparison, indent=2, ensure_ascii=False) + "\n").encode(),
         "compare.csv": stream.getvalue().encode(),
         "compare.png": drawn,
     }
     for name, content in contents.items():
-        (folder / name).write_bytes(content)
+        write_atomic(folder / name, content)
     return [folder / name for name in contents]
 
 
 def format_table(comparison: dict[str, Any]) -> str:
-    """The comparison as a table for people: quality with p-values, then latency and cost."""
+    """Format the comparison as a text table: quality with p-values, then latency and cost."""
     latencies = ("StartOffset", *curves.LATENCIES[comparison["target_type"]], "GapSum", "real_time_factor")
     lines = []
     for row in table(comparison):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.errors import NastError
+from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.transcripts import TranscriptStore
@@ -358,7 +359,7 @@ def _chunk_notes(row: dict[str, Any], utterances: list[LoggedUtterance], heard: 
     if any(transcript.words is None for transcript in spoken):
         yield f"{row['chunk']}: the recogniser tells no times of words: latency of words is not known"
     elif wordless := sum(not transcript.words for transcript in spoken):
-        yield f"{row['chunk']}: no word was heard in {wordless} outputs: they are left out of latency of words"
+        yield f"{row['chunk']}: no word was recognised in {wordless} outputs: they are left out of latency of words"
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -371,7 +372,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in flat)
     return stream.getvalue()
 
 

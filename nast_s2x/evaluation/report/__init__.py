@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nast_s2x.errors import NastError
+from nast_s2x.files import write_atomic
 
 
 def write(folder: Path, shown: int = 5) -> list[Path]:
@@ -20,9 +21,9 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         ValueError: scores of another format, a negative ``shown``.
     """
     from nast_s2x.evaluation.report import curves
-    from nast_s2x.evaluation.report.page import page, quality_label
     from nast_s2x.evaluation.report.results import load_results, spread
     from nast_s2x.evaluation.report.utterances import collect
+    from nast_s2x.evaluation.report.write import page, quality_label
 
     if shown < 0:
         raise NastError(f"the number of utterances to show must be 0 or more, got {shown}")
@@ -39,8 +40,8 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         old.unlink()
     curves.write_csv(folder / "curves.csv", rows, target_type)
     for latency, content in pictures.items():
-        (folder / f"quality_latency_{latency}.png").write_bytes(content)
-    (folder / "report.html").write_text(html, encoding="utf-8")
+        write_atomic(folder / f"quality_latency_{latency}.png", content)
+    write_atomic(folder / "report.html", html)
     return [
         folder / "curves.csv",
         *(folder / f"quality_latency_{name}.png" for name in pictures),

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.evaluation import published
+from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe
+from nast_s2x.files import open_atomic
 
 #: target type -> figures of latency that get a picture, in this order
 LATENCIES = {
@@ -78,19 +80,23 @@ def curves_of(rows: Sequence[dict[str, Any]], target_type: str, latency: str) ->
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], target_type: str) -> None:
     """Write every point of every curve, a line each; offline points that were published without a latency too."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with open_atomic(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for quality in qualities(rows, target_type):
             for base in LATENCIES[target_type]:
                 for latency in (base, base + CA_SUFFIX):
                     for chunk, x, y in measured(rows, quality, latency):
-                        writer.writerow(("measured", "", chunk, quality, y, latency, x, ""))
+                        _write(writer, ("measured", "", chunk, quality, y, latency, x, ""))
                     for data, points in published.points(target_type, quality, latency).items():
                         for chunk, x, y in points:
-                            writer.writerow(("published", data, chunk, quality, y, latency, x, published.SOURCE))
+                            _write(writer, ("published", data, chunk, quality, y, latency, x, published.SOURCE))
             for data, value in published.offline(target_type, quality).items():
-                writer.writerow(("published", data, "offline", quality, value, "", "", published.SOURCE))
+                _write(writer, ("published", data, "offline", quality, value, "", "", published.SOURCE))
+
+
+def _write(writer: Any, row: Sequence[Any]) -> None:
+    writer.writerow([csv_cell(value) for value in row])
 
 
 def pictures(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
@@ -118,6 +124,7 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
         a PNG file.
     """
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     figure = Figure(figsize=(4.8 * len(parts), 4.7), dpi=160, layout="constrained", facecolor=palette.paper)
     entries: dict[str, Any] = {}  # the first line of each label
@@ -130,9 +137,12 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
         axes.set_ylabel(quality_label)
         axes.set_title(f"{quality_label} against {described.label}", fontsize=11, loc="left", color=palette.ink)
         _style(axes, palette)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names of folders may hold "$"
     legend = figure.legend([*entries.values()], [*entries], fontsize=8, frameon=False, loc="outside lower left")
     for text in legend.get_texts():
         text.set_color(palette.ink)
+        text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

@@ -21,16 +21,16 @@ QUALITY: dict[str, Figure] = {
     "BLEU": Figure("BLEU", "", 2, "Overlap of word sequences with the reference, 0 to 100; higher is better."),
     "chrF": Figure("chrF", "", 2, "Overlap of letter sequences with the reference, 0 to 100; higher is better."),
     "unit_BLEU": Figure("Unit BLEU", "", 2, "BLEU over speech units instead of words; needs reference units."),
-    "ASR_BLEU": Figure("ASR-BLEU", "", 2, "BLEU of what the recogniser hears in the speech, silences removed."),
+    "ASR_BLEU": Figure(
+        "ASR-BLEU", "", 2, "BLEU of the transcript that the recogniser makes of the speech, silences removed."
+    ),
     "ASR_BLEU_silence": Figure(
         "ASR-BLEU with silence", "", 2, "The same on the speech as it is played, with the gaps between its pieces."
     ),
-    "ASR_WER": Figure(
-        "Word errors", "%", 1, "Word errors of what the recogniser hears against the reference; lower is better."
-    ),
+    "ASR_WER": Figure("Word errors", "%", 1, "Word errors of that transcript against the reference; lower is better."),
 }
 
-_WORD_ALIGNED = "; a word counts when its end is heard, as the recogniser found it."
+_WORD_ALIGNED = "; a word counts when its end is played, by the times of the recogniser."
 LATENCY: dict[str, Figure] = {
     "AL": Figure("AL", "ms", 0, "Average lagging: how far words stay behind an ideal translator that keeps pace."),
     "LAAL": Figure("LAAL", "ms", 0, "Length-adaptive average lagging: AL that long outputs cannot lower."),
@@ -40,7 +40,7 @@ LATENCY: dict[str, Figure] = {
     "StartOffset": Figure("StartOffset", "ms", 0, "From the start of the source to the first output."),
     "EndOffset": Figure("EndOffset", "ms", 0, "From the end of the source to the end of the output."),
     "NumChunks": Figure("NumChunks", "", 2, "Pieces in which the output came."),
-    "GapNum": Figure("Gaps", "", 2, "Silences between pieces of speech, because the next piece was not there yet."),
+    "GapNum": Figure("Gaps", "", 2, "Silences between pieces of speech, because the next piece was not available yet."),
     "GapMean": Figure("Mean gap", "ms", 0, "Mean length of such a silence."),
     "GapSum": Figure("Sum of gaps", "ms", 0, "All such silences of an utterance together."),
     "AL_words": Figure("AL of words", "ms", 0, "Average lagging" + _WORD_ALIGNED),

@@ -127,7 +127,7 @@ def load_results(folder: Path) -> Results:
 
 
 def sentence_score(entry: dict[str, Any]) -> tuple[str, float | None]:
-    """Name and value of the sentence score by which an utterance is ranked: ASR-BLEU where it was heard, else BLEU."""
+    """Name and value of the sentence score by which an utterance is ranked: ASR-BLEU where it is known, else BLEU."""
     name = "BLEU" if entry.get("ASR_BLEU") is None else "ASR_BLEU"
     return name, entry.get(name)
 

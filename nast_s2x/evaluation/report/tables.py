@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from nast_s2x.evaluation.report.curves import qualities
 from nast_s2x.evaluation.report.glossary import CA_SUFFIX, COST, LATENCY, QUALITY, describe, shown
-from nast_s2x.evaluation.report.html import definitions, scrolling
 from nast_s2x.evaluation.report.results import Results
 
 
@@ -17,21 +15,22 @@ def chunk_name(chunk: str) -> str:
     return f"{chunk} ms" if chunk.isdigit() else chunk
 
 
-def tiles(results: Results) -> str:
-    """Quality and start of every chunk size, large."""
+def tiles(results: Results) -> list[dict[str, str]]:
+    """Quality and start of every chunk size."""
     names = qualities(results.rows, results.target_type)
     items = []
     for row in results.rows:
-        value = shown(names[0], row["quality"].get(names[0])) if names else "–"
-        label = describe(names[0]).label if names else "quality not known"
         start = row["latency"].get("StartOffset")
-        first = "no output" if start is None else f"first output after {start / 1000:.2f} s"
-        empty = f'<p class="warning">{row["empty"]} of {row["utterances"]} outputs empty</p>' if row["empty"] else ""
         items.append(
-            f'<li class="tile"><p class="tile-name">{escape(chunk_name(row["chunk"]))}</p>'
-            f'<p class="tile-value">{escape(value)} <span>{escape(label)}</span></p><p>{escape(first)}</p>{empty}</li>'
+            {
+                "name": chunk_name(row["chunk"]),
+                "value": shown(names[0], row["quality"].get(names[0])) if names else "–",
+                "label": describe(names[0]).label if names else "quality not known",
+                "first": "no output" if start is None else f"first output after {start / 1000:.2f} s",
+                "empty": f"{row['empty']} of {row['utterances']} outputs empty" if row["empty"] else "",
+            }
         )
-    return f'<ul class="tiles" aria-label="Result of each chunk size">{"".join(items)}</ul>'
+    return items
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, list[float | None]]]]]:
@@ -58,45 +57,34 @@ def _others(rows: Sequence[dict[str, Any]], part: str, known: dict[str, Any]) ->
     return [name for name in names if name.removesuffix(CA_SUFFIX) not in known]
 
 
-def figures_table(results: Results) -> str:
-    """All figures of all chunk sizes, a row each, with its meaning."""
-    columns = len(results.rows) + 1
-    head = "".join(f'<th scope="col">{escape(chunk_name(chunk))}</th>' for chunk in results.chunks)
-    counts = _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Recordings translated.")
-    counts += _line(
-        "Empty outputs",
-        "",
-        [str(row["empty"]) for row in results.rows],
-        "Recordings for which nothing came out: they count as nothing in quality and have no latency.",
-        marked=[bool(row["empty"]) for row in results.rows],
-    )
-    bodies = [f"<tbody>{counts}</tbody>"]
-    for heading, figures in groups(results.rows):
-        lines = "".join(
+def figures(results: Results) -> list[dict[str, Any]]:
+    """Lines of the table of all figures, grouped: ``heading`` and ``lines``, each with its meaning."""
+    counts = [
+        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Recordings translated."),
+        _line(
+            "Empty outputs",
+            "",
+            [str(row["empty"]) for row in results.rows],
+            "Recordings with an empty output: they count as nothing in quality and have no latency.",
+            marked=[bool(row["empty"]) for row in results.rows],
+        ),
+    ]
+    found: list[dict[str, Any]] = [{"heading": "", "lines": counts}]
+    for heading, group in groups(results.rows):
+        lines = [
             _line(describe(name).label, describe(name).unit, [shown(name, v) for v in values], describe(name).meaning)
-            for name, values in figures
-        )
-        title = f'<tr class="group"><th scope="rowgroup" colspan="{columns}">{escape(heading)}</th></tr>'
-        bodies.append(f"<tbody>{title}{lines}</tbody>")
-    caption = "All figures of each chunk size"
-    table = (
-        f'<table class="figures"><caption>{caption}</caption><thead><tr><th scope="col">Figure</th>{head}</tr></thead>'
-        f"{''.join(bodies)}</table>"
-    )
-    return scrolling(caption, table)
+            for name, values in group
+        ]
+        found.append({"heading": heading, "lines": lines})
+    return found
 
 
-def _line(label: str, unit: str, values: Sequence[str], meaning: str, marked: Sequence[bool] = ()) -> str:
-    marks = [*marked] or [False] * len(values)
-    cells = "".join(
-        f'<td class="warning">{escape(value)}</td>' if mark else f"<td>{escape(value)}</td>"
-        for value, mark in zip(values, marks)
-    )
-    unit = f' <span class="unit">{escape(unit)}</span>' if unit else ""
-    return f'<tr><th scope="row">{escape(label)}{unit}<span class="meaning">{escape(meaning)}</span></th>{cells}</tr>'
+def _line(label: str, unit: str, values: Sequence[str], meaning: str, marked: Sequence[bool] = ()) -> dict[str, Any]:
+    cells = list(zip(values, marked or [False] * len(values), strict=True))
+    return {"label": label, "unit": unit, "meaning": meaning, "cells": cells}
 
 
-def settings(results: Results) -> str:
+def settings(results: Results) -> list[tuple[str, str]]:
     """What was run, as a list of names and values, and the signatures of the scores."""
     values = results.settings
     model = values.get("model") or {}
@@ -111,7 +99,8 @@ def settings(results: Results) -> str:
         ("Chunk sizes", ", ".join(map(chunk_name, results.chunks))),
         ("Look-ahead", _ms(values.get("lookahead_ms"), "as long as the chunk, unless the model says otherwise")),
         ("Chunks waited for", str(values.get("wait_chunks")) if values.get("wait_chunks") else "0"),
-        ("Segment size", _ms(values.get("segment_ms"), "?") + ", how the source was handed over"),
+        ("Left context", _ms(values.get("left_ms"), "as in training")),
+        ("Segment size", _ms(values.get("segment_ms"), "?") + " of source at a time"),
         ("First segment", _ms(values.get("first_segment_ms"), "as the others")),
         ("Recogniser", results.scores.get("recogniser") or "none"),
         ("Computed on", _computer(values)),
@@ -120,7 +109,7 @@ def settings(results: Results) -> str:
     ]
     signatures = results.row(results.main_chunk).get("signatures") or {}
     pairs += [(f"Signature of {describe(name).label}", text) for name, text in signatures.items() if text]
-    return definitions((name, value) for name, value in pairs if value)
+    return [(name, value) for name, value in pairs if value]
 
 
 def _file(entry: dict[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""Timelines of utterances as SVG: the source, its chunks, when words were written and when speech was heard."""
+"""Timelines of utterances as SVG: the source, its chunks, when words were written and when speech is played."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = 480
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of speech: when it starts to sound, how long it sounds, when it was there (all ms), its samples (n,)."""
+    """A piece of speech: when its playback starts, its duration, when it was available (all ms), its samples (n,)."""
 
     start_ms: float
     duration_ms: float
@@ -38,14 +38,14 @@ class Timeline:
 
     Args:
         name: unique within the page, of letters, digits and hyphens.
-        title, description: read out in place of the picture.
-        source: samples (n,); ``None`` where the recording is not there.
+        title, description: for screen readers.
+        source: samples (n,); ``None`` where the recording is missing.
         source_ms: length of the source.
         chunk_ms: chunk size; ``None`` offline.
         words: (time written, words), in order.
         pieces: of speech; ``None`` for a system that writes text.
         gaps: (start, duration) of the silences between pieces.
-        heard: (time at which its end is heard, word) of a recogniser; empty without one.
+        recognised: (time at which its end is played, word) of a recogniser; empty without one.
         total_ms: length of the time axis.
     """
 
@@ -58,7 +58,7 @@ class Timeline:
     words: Sequence[tuple[float, str]]
     pieces: Sequence[Piece] | None
     gaps: Sequence[tuple[float, float]]
-    heard: Sequence[tuple[float, str]]
+    recognised: Sequence[tuple[float, str]]
     total_ms: float
 
 
@@ -147,11 +147,9 @@ def svg(timeline: Timeline) -> str:
         speech_top = bottom + 26
         parts += _speech(timeline, timeline.pieces, speech_top)
         bottom = speech_top + SPEECH_HEIGHT + 22
-        if timeline.heard:
-            blocks = _place(timeline.heard, timeline.total_ms, ending=True)
-            parts += _words(
-                blocks, speech_top + SPEECH_HEIGHT, bottom + 28, "Words heard by the recogniser, at their ends"
-            )
+        if timeline.recognised:
+            blocks = _place(timeline.recognised, timeline.total_ms, ending=True)
+            parts += _words(blocks, speech_top + SPEECH_HEIGHT, bottom + 28, "Words of the recogniser, at their ends")
             bottom += 28 + max(block.row + len(block.lines) for block in blocks) * LINE_HEIGHT + 8
     parts = _axis(timeline, bottom) + parts  # its lines lie behind all else
     playhead = f'<line class="playhead" x1="{MARGIN}" x2="{MARGIN}" y1="20" y2="{bottom}" hidden=""/>'
@@ -220,8 +218,8 @@ def _words(blocks: Sequence[_Block], wave_bottom: float, top: float, heading: st
 
 
 def _speech(timeline: Timeline, pieces: Sequence[Piece], top: float) -> list[str]:
-    """Pieces of speech where they are heard, and the gaps between them."""
-    heading = "Speech, as it is heard" if pieces else "No speech came out"
+    """Pieces of speech where they are played, and the gaps between them."""
+    heading = "Speech, as played" if pieces else "No speech"
     parts = [_text(MARGIN, top - 9, heading, "row")]
     peak = max((float(np.abs(piece.samples).max(initial=0)) for piece in pieces), default=1.0)
     for number, piece in enumerate(pieces):

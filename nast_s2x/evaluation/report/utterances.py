@@ -1,10 +1,9 @@
-"""Single utterances: what was said, when it came out, how it sounds."""
+"""Single utterances: their outputs, with times and sound."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from nast_s2x.corpus import AudioRef
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LoggedUtterance, read_output_pieces
 from nast_s2x.evaluation.report.glossary import LATENCY, describe, shown
-from nast_s2x.evaluation.report.html import definitions, player, table
+from nast_s2x.evaluation.report.html import Sound
 from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
@@ -32,9 +31,9 @@ class Shown:
     Attributes:
         chunk, chunk_ms: chunk size as it is called and in ms (``None``: offline).
         log, scores: of the utterance.
-        playback: its speech as it is heard; ``None`` for text.
-        available_ms: when each piece of speech was there.
-        heard: (time at which its end is heard, word) of the recogniser, where it tells times.
+        playback: playback schedule of its speech; ``None`` for text.
+        available_ms: when each piece of speech was available.
+        recognised: (time at which its end is played, word) of the recogniser, where it gives times.
     """
 
     chunk: str
@@ -43,7 +42,7 @@ class Shown:
     scores: dict[str, Any]
     playback: Playback | None
     available_ms: tuple[float, ...]
-    heard: tuple[tuple[float, str], ...]
+    recognised: tuple[tuple[float, str], ...]
 
     @property
     def words(self) -> list[tuple[float, str]]:
@@ -65,8 +64,8 @@ class Shown:
     @property
     def end_ms(self) -> float:
         """When everything has ended: source, words, speech."""
-        heard = self.playback.end_ms if self.playback else None
-        return max(self.log.source_ms, heard or 0.0, *(time_ms for time_ms, _ in self.words), 1.0)
+        played = self.playback.end_ms if self.playback else None
+        return max(self.log.source_ms, played or 0.0, *(time_ms for time_ms, _ in self.words), 1.0)
 
 
 def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
@@ -93,7 +92,7 @@ def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
 
 
 def _shown(results: Results, chunk: str, log: LoggedUtterance, scores: dict[str, Any], store: TranscriptStore) -> Shown:
-    playback, available = None, []
+    playback, available = None, list[float]()
     if results.target_type == "speech":
         playback = Playback()
         if log.wav is not None and not log.empty:
@@ -104,12 +103,12 @@ def _shown(results: Results, chunk: str, log: LoggedUtterance, scores: dict[str,
             for delay, piece in zip(log.delays, read_output_pieces(log)):
                 if playback.add(delay, piece) is not None:
                     available.append(delay)
-    heard = _heard(results.scores.get("recogniser"), store, playback) if playback is not None else ()
-    return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available), heard)
+    recognised = _recognised(results.scores.get("recogniser"), store, playback) if playback is not None else ()
+    return Shown(chunk, results.row(chunk).get("chunk_ms"), log, scores, playback, tuple(available), recognised)
 
 
-def _heard(identity: str | None, store: TranscriptStore, playback: Playback) -> tuple[tuple[float, str], ...]:
-    """Words of the stored transcript of the speech, with the times at which they have been heard."""
+def _recognised(identity: str | None, store: TranscriptStore, playback: Playback) -> tuple[tuple[float, str], ...]:
+    """Words of the stored transcript of the speech, with the times at which their ends are played."""
     if identity is None:
         return ()
     try:
@@ -123,12 +122,12 @@ def _heard(identity: str | None, store: TranscriptStore, playback: Playback) -> 
 
 
 def _source(audio: AudioRef) -> NDArray[np.float32] | None:
-    """The recording at 16 kHz, ``None`` if it is no longer there."""
+    """The recording at 16 kHz, ``None`` if it is missing."""
     return audio.samples() if audio.path.is_file() else None
 
 
-def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text: str | None = None) -> str:
-    """An utterance with a part for each chunk size.
+def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text: str | None = None) -> dict[str, Any]:
+    """An utterance with a part for each chunk size, as the template takes it.
 
     Args:
         number: of the utterance, unique on the page.
@@ -140,63 +139,65 @@ def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text
     source = _source(main.log.audio)
     total_ms = 1.02 * max(version.end_ms for version in versions)
     name, score = sentence_score(main.scores)
-    scored = "" if score is None else f"{describe(name).label} {shown(name, score)} at {chunk_name(main_chunk)}"
-    heard = (
-        player("Source", source)
-        if source is not None
-        else f'<p class="warning">The recording {escape(str(main.log.audio))} is no longer there.</p>'
-    )
-    texts = [("Source", source_text)] * bool(source_text) + [("Reference", main.log.reference)]
-    panels = "".join(_panel(number, place, version, source, total_ms) for place, version in enumerate(versions))
-    return (
-        f'<article class="utterance" aria-labelledby="utterance-{number}">'
-        f'<h3 id="utterance-{number}">{escape(str(main.log.id or main.log.index))} '
-        f'<span class="aside">{escape(scored)}</span></h3>'
-        f"{definitions(texts)}"
-        f'<div class="players">{heard}</div>{panels}</article>'
-    )
+    return {
+        "number": number,
+        "name": str(main.log.id or main.log.index),
+        "score": "" if score is None else f"{describe(name).label} {shown(name, score)} at {chunk_name(main_chunk)}",
+        "texts": [("Source", source_text)] * bool(source_text) + [("Reference", main.log.reference)],
+        "source": None if source is None else Sound.of("Source", source),
+        "recording": str(main.log.audio),
+        "panels": [_panel(number, place, version, source, total_ms) for place, version in enumerate(versions)],
+    }
 
 
-def _panel(number: int, place: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float) -> str:
+def _panel(
+    number: int, place: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float
+) -> dict[str, Any]:
     """An utterance at one chunk size, the ``place``-th."""
-    name = f"timeline-{number}-{place}"
-    picture = svg(_timeline(name, version, source, total_ms))
-    label = f"Timeline at {chunk_name(version.chunk)}"
-    return (
-        f'<section class="panel panel-{place}" aria-labelledby="{name}-heading">'
-        f'<h4 id="{name}-heading">{escape(_heading(version))}</h4>'
-        f"{_texts(version)}"
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">{picture}</div>'
-        f'{_players(version, source)}<p class="figures-line">{escape(_figures(version))}</p>{_times(version)}</section>'
-    )
+    from markupsafe import Markup
+
+    name, where = f"timeline-{number}-{place}", chunk_name(version.chunk)
+    tables = _times(version)
+    return {
+        "place": place,
+        "name": name,
+        "heading": _heading(version),
+        "texts": _texts(version),
+        "timeline_label": f"Timeline at {where}",
+        "timeline": Markup(svg(_timeline(name, version, source, total_ms))),  # its texts are escaped there
+        "sounds": _sounds(version, source),
+        "figures": _figures(version),
+        "tables": tables,
+        "summary": f"Words and times at {where}, as {'tables' if len(tables) > 1 else 'a table'}",
+    }
 
 
 def _heading(version: Shown) -> str:
     return "Offline" if version.chunk_ms is None else f"Chunks of {chunk_name(version.chunk)}"
 
 
-def _texts(version: Shown) -> str:
-    """Translation, and what the recogniser heard of it."""
+def _texts(version: Shown) -> list[tuple[str, str]] | None:
+    """Translation, and its transcript by the recogniser; ``None`` for an empty output."""
     if version.log.empty:
-        return '<p class="warning">Empty output: nothing was written.</p>'
+        return None
     pairs = [("Translation", version.log.text)]
     transcript, played = version.scores.get("transcript"), version.scores.get("transcript_silence")
     if transcript is not None:
-        pairs.append(("Recogniser heard", transcript or "(nothing)"))
+        pairs.append(("Recognised", transcript or "(nothing)"))
     if played is not None and played != transcript:
         pairs.append(("… with the silences", played or "(nothing)"))
-    return definitions((name, text) for name, text in pairs if text)
+    return [(name, text) for name, text in pairs if text]
 
 
-def _players(version: Shown, source: NDArray[np.float32] | None) -> str:
+def _sounds(version: Shown, source: NDArray[np.float32] | None) -> list[Sound]:
     if version.playback is None or not version.playback.pieces:
-        return ""
+        return []
     where = chunk_name(version.chunk)
-    sounds = [player(f"Translation, {where}, without the gaps", version.playback.speech())]
+    sounds = [Sound.of(f"Translation, {where}, without the gaps", version.playback.speech())]
     if source is not None:
-        label = f"Both as heard, {where}: left the source, right the translation"
-        sounds.append(player(label, stereo(source, version.playback), "follows"))
-    return f'<div class="players">{"".join(sounds)}</div>'
+        label = f"Playback, {where}: left the source, right the translation"
+        sounds.append(Sound.of(label, stereo(source, version.playback), "follows"))
+    return sounds
 
 
 def _figures(version: Shown) -> str:
@@ -212,16 +213,20 @@ def _figures(version: Shown) -> str:
     return " · ".join(found)
 
 
-def _times(version: Shown) -> str:
+def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    return {"caption": caption, "header": header, "rows": rows}
+
+
+def _times(version: Shown) -> list[dict[str, Any]]:
     """What the timeline shows, as tables."""
     where = chunk_name(version.chunk)
     tables = []
     if version.words:
-        rows = [(f"{time_ms / 1000:.3f} s", text) for time_ms, text in version.words]
-        tables.append(table(f"Words at {where}", ("Source read", "Words written"), rows))
+        words = [(f"{time_ms / 1000:.3f} s", text) for time_ms, text in version.words]
+        tables.append(_table(f"Words at {where}", ("Source read", "Words written"), words))
     if version.playback is not None and version.playback.pieces:
         gaps = {round(start + duration, 3): duration for start, duration in version.playback.gaps}
-        rows = [
+        pieces = [
             (
                 f"{start / 1000:.3f} s",
                 f"{(start + _ms(piece)) / 1000:.3f} s",
@@ -230,14 +235,12 @@ def _times(version: Shown) -> str:
             )
             for (start, piece), available in zip(version.playback.pieces, version.available_ms)
         ]
-        tables.append(table(f"Speech at {where}", ("Heard from", "Heard until", "There at", "Gap before it"), rows))
-    if version.heard:
-        rows = [(f"{time_ms / 1000:.3f} s", word) for time_ms, word in version.heard]
-        tables.append(table(f"Words heard at {where}", ("Heard until", "Word"), rows))
-    if not tables:
-        return ""
-    summary = f"Words and times at {where}, as tables" if len(tables) > 1 else f"Words and times at {where}, as a table"
-    return f'<details><summary>{escape(summary)}</summary><div class="times">{"".join(tables)}</div></details>'
+        header = ("Played from", "Played until", "Available at", "Gap before it")
+        tables.append(_table(f"Speech at {where}", header, pieces))
+    if version.recognised:
+        found = [(f"{time_ms / 1000:.3f} s", word) for time_ms, word in version.recognised]
+        tables.append(_table(f"Words recognised at {where}", ("Played until", "Word"), found))
+    return tables
 
 
 def _ms(piece: NDArray[np.float32]) -> float:
@@ -260,24 +263,24 @@ def _timeline(name: str, version: Shown, source: NDArray[np.float32] | None, tot
         words=version.words,
         pieces=pieces,
         gaps=gaps,
-        heard=version.heard,
+        recognised=version.recognised,
         total_ms=total_ms,
     )
 
 
 def _description(version: Shown, pieces: int | None, gaps: Sequence[tuple[float, float]]) -> str:
-    """The timeline in a few sentences, for those who do not see it."""
-    said = [f"The source lasts {version.log.source_ms / 1000:.2f} seconds."]
+    """The timeline in a few sentences, for screen readers."""
+    sentences = [f"The source lasts {version.log.source_ms / 1000:.2f} seconds."]
     words = version.words
     if words:
         first, last = words[0][0] / 1000, words[-1][0] / 1000
-        said.append(f"Words were written at {len(words)} moments, from {first:.2f} to {last:.2f} seconds.")
+        sentences.append(f"Words were written at {len(words)} moments, from {first:.2f} to {last:.2f} seconds.")
     else:
-        said.append("No words were written.")
+        sentences.append("No words were written.")
     if pieces and version.playback is not None:
         start, end = (version.playback.start_ms or 0) / 1000, (version.playback.end_ms or 0) / 1000
-        said.append(f"Speech in {pieces} pieces is heard from {start:.2f} to {end:.2f} seconds.")
-        said.append(f"It has {len(gaps)} gaps, {sum(duration for _, duration in gaps):.0f} ms together.")
+        sentences.append(f"Speech in {pieces} pieces is played from {start:.2f} to {end:.2f} seconds.")
+        sentences.append(f"It has {len(gaps)} gaps, {sum(duration for _, duration in gaps):.0f} ms together.")
     elif pieces is not None:
-        said.append("No speech came out.")
-    return " ".join([*said, "All words and times are in the tables below the timeline."])
+        sentences.append("There is no speech.")
+    return " ".join([*sentences, "All words and times are in the tables below the timeline."])

@@ -1,0 +1,18 @@
+"""Cells of CSV files."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+Value = TypeVar("Value")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_cell(value: Value) -> Value | str:
+    """The value; a text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell(-1.5), csv_cell("320")
+        ("'=1+1", -1.5, '320')
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
