@@ -115,8 +115,8 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     step of their own.
 
     Returns:
-        step_ms (median), frames_per_second, peak_bytes (of the device; on a CPU the largest resident memory during
-        the steps less that before them), launches (operations dispatched between the copy of the batch and the end of
+        step_ms (median), frames_per_second, peak_bytes (of the device; on a CPU the largest resident memory of the
+        process during the steps), launches (operations dispatched between the copy of the batch and the end of
         the optimizer step), host_reads (of these, those that wait for a value of the device), sentences, frames,
         parameters, device, dtype, loss.
     Raises:
@@ -180,14 +180,14 @@ def make_step(
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Bytes that the block needs at most, in a list that is filled at its end."""
+    """Largest memory in use during the block, in a list that is filled at its end: of a GPU, or of this process."""
     peak = [0]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield peak
         peak[0] = torch.cuda.max_memory_allocated(device)
         return
-    before, highest, done = _resident_bytes(), [0], threading.Event()
+    highest, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.005):
@@ -201,7 +201,7 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
         highest[0] = max(highest[0], _resident_bytes())
         done.set()
         thread.join()
-    peak[0] = max(0, highest[0] - before)
+    peak[0] = highest[0]
 
 
 def _resident_bytes() -> int:
