@@ -12,6 +12,7 @@ transcripts, cut into the pieces of DATA's vocabulary, are the target of an auxi
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,12 +22,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from nast_s2x.corpus.audio_ref import split_segment  # noqa: E402
+from nast_s2x.corpus import Utterance, read_manifest  # noqa: E402
+from nast_s2x.corpus.columns import audio_cell  # noqa: E402
 from nast_s2x.corpus.data_folder import CONFIG_NAME, DataFolder  # noqa: E402
-from nast_s2x.corpus.manifest import Example, read_split  # noqa: E402
-from nast_s2x.labels import (
-    TextLabels,  # noqa: E402
-)
+from nast_s2x.labels import TextLabels  # noqa: E402
 
 UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
 TEXT_HEADER = ("id", "tgt_text")
@@ -71,35 +70,41 @@ def convert(data: Path, output: Path) -> dict[str, int]:
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output}: is not empty")
     tokenizer = TextLabels.load(config.vocab_path, config.spm_path)
-    splits = {path.stem: read_split(path, config.num_units) for path in sorted(data.glob("*.tsv"))}
+    columns = ("id", "audio", "n_frames")
+    splits = {
+        path.stem: read_manifest(path, required=columns, num_units=config.num_units, root=config.audio_root).rows
+        for path in sorted(data.glob("*.tsv"))
+    }
     if "train" not in splits:
         raise FileNotFoundError(f"{data / 'train.tsv'}: no such manifest")
-    for name, examples in splits.items():
-        for example in examples:
-            _check(example, name)
+    for name, rows in splits.items():
+        for row in rows:
+            _check(row, name)
     _write(config, tokenizer, splits, output)
-    return {name: len(examples) for name, examples in splits.items()}
+    return {name: len(rows) for name, rows in splits.items()}
 
 
-def _check(example: Example, split: str) -> None:
-    if not example.tgt_audio:
-        raise ValueError(f"{split}: example {example.id} has no units")
-    if not example.src_text:
-        raise ValueError(f"{split}: example {example.id} has no transcript (src_text), the target of the CTC loss")
-    path, _ = split_segment(example.audio)
-    if not path.endswith((".npy", ".zip")):
-        raise ValueError(f"{split}: example {example.id}: fairseq reads features from .npy and .zip only, not {path}")
+def _check(row: Utterance, split: str) -> None:
+    if row.units is None:
+        raise ValueError(f"{split}: example {row.id} has no units")
+    if not row.source_text:
+        raise ValueError(f"{split}: example {row.id} has no transcript (src_text), the target of the CTC loss")
+    assert row.audio is not None
+    if row.audio.path.suffix not in (".npy", ".zip"):
+        name = row.audio.path
+        raise ValueError(f"{split}: example {row.id}: fairseq reads features from .npy and .zip only, not {name}")
 
 
-def _write(config: DataFolder, tokenizer: TextLabels, splits: dict[str, list[Example]], output: Path) -> None:
+def _write(config: DataFolder, tokenizer: TextLabels, splits: dict[str, list[Utterance]], output: Path) -> None:
     transcripts = output / "source"
     transcripts.mkdir(parents=True, exist_ok=True)
-    for name, examples in splits.items():
+    root = os.path.realpath(config.audio_root)
+    for name, rows in splits.items():
         units = (
-            (e.id, e.audio, e.n_frames, " ".join(map(str, e.tgt_audio or ())), len(e.tgt_audio or ())) for e in examples
+            (r.id, audio_cell(r.audio, root), r.length(), str(r.units), len(r.units.codes)) for r in rows if r.units
         )
         _write_table(output / f"{name}.tsv", UNITS_HEADER, units)
-        texts = ((e.id, " ".join(tokenizer.pieces(tokenizer.encode(e.src_text)))) for e in examples)
+        texts = ((r.id, " ".join(tokenizer.pieces(tokenizer.encode(r.source_text)))) for r in rows)
         _write_table(transcripts / f"{name}.tsv", TEXT_HEADER, texts)
     shutil.copyfile(config.vocab_path, transcripts / "dict.txt")
     # fairseq looks for the dictionary from the working directory, so its path is absolute, and the data's with it.

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from nast_s2x.corpus.audio_ref import load_features
 from nast_s2x.corpus.data_folder import DataFolder, specaugment_settings
-from nast_s2x.corpus.manifest import Example, parse_units, read_split, read_table, write_split
+from nast_s2x.corpus.utterance import parse_units
 from nast_s2x.corpus.vocabulary import train_vocabulary
 from nast_s2x.errors import NastError
-from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import BOS, EOS, PAD, UNK, TextLabels
 
@@ -180,99 +176,11 @@ def test_vocabulary_errors() -> None:
 # ---- manifests
 
 
-def test_split_round_trip(tmp_path: Path) -> None:
-    rows = [
-        Example("a/1", "x.zip:36:100", 12, 'dit "oui', "said 'yes\\", (3, 0, 999), 3),
-        Example("b", "b.wav", 7, "", "« ça »\u2028", None, 0),
-    ]
-    write_split(tmp_path / "train.tsv", rows)
-    assert read_split(tmp_path / "train.tsv", num_units=1000) == rows
-    write_split(tmp_path / "text.tsv", rows[1:])
-    assert (tmp_path / "text.tsv").read_text("utf-8").startswith("id\taudio\tn_frames\tsrc_text\ttgt_text\n")
-    with pytest.raises(ValueError, match="'c'.*tab"):
-        write_split(tmp_path / "bad.tsv", [Example("c", "c.wav", 1, "a\tb")])
-
-
-def test_split_of_another_origin(tmp_path: Path) -> None:
-    (tmp_path / "t.tsv").write_bytes(
-        '\ufeffid\tsrc_audio\tsrc_n_frames\tspeaker\ttgt_text\r\nu1\tu1.npy\t5\tspk\ta " b\r\n\r\n'.encode()
-    )
-    assert read_split(tmp_path / "t.tsv") == [Example("u1", "u1.npy", 5, "", 'a " b')]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("id\taudio\n", r"t\.tsv:1: no column n_frames"),
-        ("id\tid\taudio\n", r"t\.tsv:1: a column appears twice"),
-        ("id\taudio\tn_frames\nu\tx.npy\n", r"t\.tsv:2: has 2 columns, the header 3"),
-        ("id\taudio\tn_frames\nu\tx.npy\t-3\n", r"t\.tsv:2: n_frames must be a whole number, not '-3'"),
-        ("id\taudio\tn_frames\nu\tx\t3\nv\tx\t3\nu\tx\t3\n", r"t\.tsv:4: id 'u' appears twice"),
-        ("id\taudio\tn_frames\ttgt_audio\nu\tx\t3\t1 5 2\n", r"t\.tsv:2: unit 5 is outside 0..4"),
-    ],
-)
-def test_split_errors_name_the_line(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "t.tsv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_split(tmp_path / "t.tsv", num_units=5)
-
-
-def test_manifest_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "t.tsv").write_bytes(b"id\xff\n")
-    with pytest.raises(ValueError, match="not UTF-8 text"):
-        list(read_table(tmp_path / "t.tsv"))
-    with pytest.raises(FileNotFoundError, match="no such manifest"):
-        list(read_table(tmp_path / "none.tsv"))
-
-
 def test_unit_strings() -> None:
     assert parse_units(" 3 0  12 ") == (3, 0, 12)
     for text, message in (("", "empty"), ("1 -2", "'-2'"), ("1 two", "'two'"), ("1 2.0", "'2.0'"), ("²", "'²'")):
         with pytest.raises(ValueError, match=message):
             parse_units(text)
-
-
-# ---- features
-
-
-def test_features_from_every_place(tmp_path: Path) -> None:
-    waveform = (0.1 * np.random.default_rng(0).standard_normal(8000)).astype(np.float32)
-    soundfile.write(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
-    expected = fbank(waveform).numpy()
-    np.save(tmp_path / "a.npy", expected)
-    np.save(tmp_path / "half.npy", expected.astype(np.float16))
-    places = ["a.wav", "a.npy", str(tmp_path / "a.wav")]
-    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
-        for name in ("a.npy", "a.wav"):
-            archive.write(tmp_path / name, name)
-    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
-        for info in archive.infolist():
-            places.append(f"p.zip:{info.header_offset + 30 + len(info.filename)}:{info.file_size}")
-    for place in places:
-        np.testing.assert_array_equal(load_features(place, tmp_path), expected)
-    half = load_features("half.npy", tmp_path)
-    assert half.dtype == np.float32 and np.abs(half - expected).max() < 0.01
-    np.testing.assert_array_equal(load_features("a.wav:160:4000", tmp_path), fbank(waveform[160:4160]).numpy())
-
-
-def test_feature_errors_name_the_place(tmp_path: Path) -> None:
-    np.save(tmp_path / "narrow.npy", np.zeros((5, 40), np.float32))
-    (tmp_path / "bad.npy").write_bytes(b"nonsense")
-    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
-    (tmp_path / "x.zip").write_bytes(bytes(100))
-    for place, message in (
-        ("narrow.npy", r"narrow\.npy: features must have shape \(frames, 80\), not \(5, 40\)"),
-        ("bad.npy", r"bad\.npy: not a numpy array"),
-        ("object.npy", r"object\.npy: not a numpy array"),
-        ("none.npy", r"none\.npy: no such feature file"),
-        ("none.zip:1:2", r"none\.zip: no such feature archive"),
-        ("x.zip", "needs a byte offset"),
-        ("x.zip:90:20", r"x\.zip:90:20: the archive ends before byte 110"),
-        ("x.zip:10:20", r"x\.zip:10:20: cannot be read as audio"),
-        ("none.wav", r"none\.wav: no such audio file"),
-    ):
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
-            load_features(place, tmp_path)
 
 
 # ---- SpecAugment

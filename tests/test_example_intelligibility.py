@@ -179,13 +179,13 @@ def test_a_perfect_recogniser_keeps_everything() -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({}, ["--split", "dev"], "no rows of split 'dev'"),
+        ({}, ["--split", "dev"], "no row of split dev"),
         ({}, ["--limit", "0"], "--limit"),
         ({}, ["--wavs", "x"], "NAME=FOLDER"),
         ({}, ["--recogniser", "{folder}/bundle"], "a recogniser is needed"),
         ({}, ["--vocoder", "{folder}/other_vocoder"], "manifest: abc, vocoder: other"),
         ({}, ["--bundle", "{folder}/bundle"], "this system has no vocoder"),
-        ({"tgt_durations": "1 2"}, [], "same length"),
+        ({"tgt_durations": "1 2"}, [], "2 durations for 4 units"),
         ({"tgt_speech": ""}, [], "t0 has no tgt_speech, other rows do"),
         ({"tgt_audio": "3 99 1 4"}, ["--vocoder", "{folder}/vocoder"], "99"),
         ({"unit_hash": "def"}, [], "different centroids"),

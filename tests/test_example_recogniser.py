@@ -83,9 +83,9 @@ def test_only_training_is_spoken_again(tmp_path: Path) -> None:
     [
         ([*ROWS, "test_1\td.flac\tx\tthe cat sleeps\ttest\te.flac"], "test_1 is also in train"),
         (ROWS[1:], "there is none"),
-        ([*ROWS, "test_1\td.flac\tx\ta dog\ttest\t"], "line 5: an English text and its recording"),
-        ([*ROWS, "test_1\td.flac\tx\ta dog\tother\te.flac"], "line 5: the split"),
-        ([*ROWS, "test_1\td.flac"], "line 5: has 2 columns"),
+        ([*ROWS, "test_1\td.flac\tx\ta dog\ttest\t"], ":5: empty tgt_speech"),
+        ([*ROWS, "test_1\td.flac\tx\ta dog\tother\te.flac"], ":5: the split"),
+        ([*ROWS, "test_1\td.flac"], ":5: has 2 columns"),
     ],
 )
 def test_a_wrong_corpus_is_refused(tmp_path: Path, rows: list[str], message: str) -> None:

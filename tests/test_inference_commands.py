@@ -14,8 +14,7 @@ import soundfile
 from random_system import make_bundle, make_signal
 
 from nast_s2x.cli.main import main
-from nast_s2x.corpus.manifest import Example, read_manifest, write_split
-from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.corpus import AudioRef, Utterance, read_manifest, write_manifest
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import save_bundle
@@ -116,8 +115,11 @@ def test_generate_from_a_data_folder(folder: Path, bundle: System, tmp_path: Pat
     np.save(tmp_path / "a.npy", features)
     np.save(tmp_path / "nan.npy", np.full((50, 80), np.nan, np.float32))
     np.save(tmp_path / "long.npy", np.zeros((3300, 80), np.float32))
-    rows = [Example(name, f"{name}.npy", 100, "", "a house") for name in ("long", "a", "nan")]
-    write_split(tmp_path / "test.tsv", rows)
+    rows = [
+        Utterance(name, audio=AudioRef(tmp_path / f"{name}.npy"), num_frames=100, target_text="a house")
+        for name in ("long", "a", "nan")
+    ]
+    write_manifest(tmp_path / "test.tsv", rows)
     rows = shard_rows(read_manifest(tmp_path / "test.tsv").rows)
     done = list(generate(bundle, rows, bundle.policy("offline")))
     assert [result.row.utterance.id for result in done] == ["long", "a", "nan"]

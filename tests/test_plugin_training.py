@@ -235,7 +235,7 @@ def test_checkpoints_need_no_exception_from_weights_only_loading(ctc: Path) -> N
 def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Path) -> None:
     from nast_s2x.checkpoints.fairseq import load_checkpoint
     from nast_s2x.chunking import ChunkPolicy
-    from nast_s2x.corpus.audio_ref import load_features
+    from nast_s2x.corpus import AudioRef
     from nast_s2x.ctc import ctc_collapse
     from nast_s2x.network import NastConfig, NastModel
 
@@ -250,7 +250,7 @@ def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Pat
     state = load_checkpoint(ctc / "checkpoint_last.pt")
     model = NastModel(NastConfig.from_dict(state["task_state"]["nast_s2x"]["network"])).eval()
     model.load_state_dict(state["model"])
-    features = torch.from_numpy(load_features("test-0.npy", data))[None]
+    features = torch.from_numpy(AudioRef(data / "test-0.npy").features())[None]
     labels = model(features, None, ChunkPolicy(320)).text_logits[0].argmax(-1)
     tokens = ctc_collapse(labels, blank=model.config.text_vocab - 1, drop=(0, 1, 2))
     pieces = ["<unk>" if token == 3 else _pieces(data)[token - 4] for token in tokens]

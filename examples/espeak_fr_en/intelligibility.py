@@ -114,31 +114,29 @@ def read_sentences(manifest: Path, split: str, limit: int | None = None) -> tupl
     Raises:
         FileNotFoundError, ValueError: no such manifest, split or column, or a broken line; names it.
     """
-    from nast_s2x.corpus.manifest import parse_units, read_table
+    from nast_s2x.corpus import read_manifest
 
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1, got {limit}")
     path = manifest / "manifest.tsv" if manifest.is_dir() else manifest
-    sentences: list[Sentence] = []
-    hashes: set[str] = set()
-    for row in read_table(path, ("id", "tgt_text", "split")):
-        cells = row.cells
-        if row.problem:
-            raise ValueError(f"{path}:{row.line}: {row.problem}")
-        if cells["split"] != split or len(sentences) == limit:
-            continue
-        units = parse_units(cells["tgt_audio"]) if cells.get("tgt_audio") else None
-        durations = tuple(map(int, cells["tgt_durations"].split())) if cells.get("tgt_durations") else None
-        if durations is not None and len(durations) != len(units or ()):
-            raise ValueError(f"{path}:{row.line}: tgt_durations and tgt_audio must have the same length")
-        audio, speech = (path.parent / cells[name] if cells.get(name) else None for name in ("audio", "tgt_speech"))
-        sentences.append(Sentence(cells["id"], cells["tgt_text"], audio, speech, units, durations))
-        hashes.add(cells.get("unit_hash", ""))
-    if not sentences:
-        raise ValueError(f"{path} has no rows of split {split!r}")
+    table = read_manifest(path, required=("id", "tgt_text", "split"), split=split, with_durations=True)
+    rows = table.rows[:limit]
+    sentences = [
+        Sentence(
+            row.id,
+            row.target_text,
+            row.audio and row.audio.path,
+            row.target_audio and row.target_audio.path,
+            row.units and row.units.codes,
+            row.units and row.units.durations,
+        )
+        for row in rows
+    ]
+    hashes = {row.units.hash for row in rows if row.units is not None} or {None}
     if len(hashes) > 1:
-        raise ValueError(f"{path}: the rows of split {split!r} have units of different centroids: {sorted(hashes)}")
-    return sentences, hashes.pop() or None
+        found = sorted(map(str, hashes))
+        raise ValueError(f"{path}: the rows of split {split!r} have units of different centroids: {found}")
+    return sentences, hashes.pop()
 
 
 class Progress:

@@ -64,16 +64,16 @@ def plan(identity: str, text: str, path: str, seed: int) -> speech.Utterance:
 
 def read_corpus(corpus: Path) -> list[Row]:
     """Rows of a corpus that has English recordings; raises where a tested sentence would be trained on."""
-    from nast_s2x.corpus.manifest import read_table
+    from nast_s2x.corpus import read_manifest
 
     path = corpus / "manifest.tsv"
     rows = []
-    for row in read_table(path, ("id", "tgt_text", "split", "tgt_speech")):
-        if row.problem or row.cells["split"] not in SPLITS:
-            raise ValueError(f"{path}, line {row.line}: {row.problem or 'the split must be train, dev or test'}")
-        if not row.cells["tgt_text"] or not row.cells["tgt_speech"]:
-            raise ValueError(f"{path}, line {row.line}: an English text and its recording (tgt_speech) are needed")
-        rows.append(row.cells)
+    for row in read_manifest(path, required=("id", "tgt_text", "split", "tgt_speech")):
+        if row.split not in SPLITS:
+            raise ValueError(f"{row.place}: the split must be train, dev or test, not {row.split!r}")
+        assert row.target_audio is not None  # a required column
+        recording = os.path.relpath(row.target_audio.path, corpus)
+        rows.append({"id": row.id, "tgt_text": row.target_text, "split": row.split, "tgt_speech": recording})
     trained = {row["tgt_text"] for row in rows if row["split"] == "train"}
     shared = [row["id"] for row in rows if row["split"] != "train" and row["tgt_text"] in trained]
     if not trained or shared:

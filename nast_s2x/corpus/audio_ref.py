@@ -251,16 +251,3 @@ def _read_npy(file: io.BytesIO, name: str) -> NDArray[np.float32]:
     if len(data) != size:
         raise AudioError(f"{name}: not a numpy array ({size} bytes announced, {len(data)} there)")
     return np.array(np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C"), np.float32, order="C")
-
-
-# Until the last of its callers is converted.
-
-
-def load_features(audio: str, folder: AnyPath = ".") -> NDArray[np.float32]:
-    """Features of a reference relative to a folder; see :meth:`AudioRef.features`."""
-    return AudioRef.parse(audio, folder).features()
-
-
-def split_segment(audio: str) -> tuple[str, tuple[int, int] | None]:
-    """Split ``path:first:second`` into the path and its two numbers; None if the path has no such ending."""
-    return _split(audio)

@@ -231,7 +231,3 @@ def _specaugment(values: Mapping[str, Any]) -> SpecAugment | None:
         raise ConfigError(f"specaugment.time_mask_p must be a number, not {_show(share)}")
     masks = {name: _integer(table, entry, 0, "specaugment.") for entry, name in _MASKS.items() if name != "time_p"}
     return SpecAugment(**masks, time_p=float(share))
-
-
-# Until the last of its callers is converted.
-DataConfig = DataFolder
