@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "batches": (set(), {"torch"}),
     "chunking": ({"batches"}, {"torch"}),
     "ctc": ({"batches"}, {"torch", "triton"}),
-    "labels": ({"ctc", "inference"}, {"sentencepiece"}),
+    "labels": ({"ctc"}, {"sentencepiece"}),
     "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank", "sounddevice"}),
     "network": ({"batches", "chunking", "labels", "ctc"}, {"torch"}),
     "losses": ({"batches", "ctc", "chunking"}, {"torch"}),
     "checkpoints": (
-        {"chunking", "network", "frontend", "inference"},
+        {"chunking", "network", "frontend"},
         BASE | {"safetensors", "transformers", "huggingface_hub"},
     ),
     "corpus": ({"labels", "frontend", "chunking"}, BASE | {"sentencepiece", "yaml", "tqdm", "pyarrow"}),
@@ -54,7 +55,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (
-        _SYSTEM | {"losses", "inference", "metrics", "recognisers", "evaluation", "cli"},
+        _SYSTEM | {"losses", "inference", "metrics"},
         BASE | {"fairseq", "tqdm"},
     ),
 }
@@ -103,6 +104,71 @@ def violations(room: str, names: set[str]) -> list[str]:
         if not allowed:
             wrong.append(name)
     return wrong
+
+
+def runtime_imports(path: Path, top_level_only: bool) -> set[str]:
+    """Modules of this package that a module imports when it runs: not those for type checkers alone."""
+
+    def walk(nodes: list[ast.stmt]) -> Iterator[ast.stmt]:
+        for node in nodes:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            yield node
+            if not (top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+                for name in ("body", "orelse", "finalbody", "handlers"):
+                    yield from walk(getattr(node, name, []))
+
+    found = set()
+    for node in walk(ast.parse(path.read_text("utf-8")).body):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.startswith("nast_s2x.")}
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Names on a circle of a graph, empty if it has none."""
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        if name in done:
+            return []
+        for other in sorted(graph.get(name, ())):
+            if found := visit(other, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := visit(name, []))), [])
+
+
+def test_no_circle_of_modules() -> None:
+    """Modules whose bodies import each other."""
+    files = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph = {
+        name: {other for other in runtime_imports(path, top_level_only=True) if other in files and other != name}
+        for name, path in files.items()
+    }
+    assert not find_cycle(graph)
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"] and not find_cycle({"a": {"b"}, "b": set()})
+
+
+def test_no_circle_of_rooms() -> None:
+    """Rooms that import each other, imports inside functions included; the plugin's three folders count as one."""
+    plugin = {"models": "plugin", "criterions": "plugin", "tasks": "plugin"}
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        names = {name.split(".")[1] for name in runtime_imports(path, top_level_only=False)}
+        room = plugin.get(room, room)
+        graph.setdefault(room, set()).update({plugin.get(name, name) for name in names} - {room})
+    assert not find_cycle(graph)
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS.keys() - PLANNED))
