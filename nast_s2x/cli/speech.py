@@ -32,13 +32,17 @@ def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
 
 
 def check_speech_flags(args: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Refuse flags that mean nothing without ``--speech``.
+    """Refuse flags that mean nothing without ``--speech``, and ``--speech`` for a bundle without units.
 
     Args:
         flags: those of the subcommand itself, as written.
     Raises:
         ConfigError: names the first such flag.
     """
+    from nast_s2x.inference.bundle import has_unit_decoder
+
+    if args.speech and has_unit_decoder(args.model) is False:
+        raise ConfigError(f"{args.model}: the model has no unit decoder: it produces text only, without --speech")
     for flag in ("--vocoder", "--synthesis-lookahead", *flags):
         value = getattr(args, flag[2:].replace("-", "_"))
         if not args.speech and value is not None and value is not False:  # 0 is a value

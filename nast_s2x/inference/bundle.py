@@ -84,6 +84,14 @@ def _config(system: System, half: bool) -> dict[str, Any]:
     }
 
 
+def has_unit_decoder(folder: str | Path) -> bool | None:
+    """Whether a bundle's model has a unit decoder, from its configuration alone; ``None`` for anything else."""
+    if not (Path(folder) / CONFIG).is_file():
+        return None
+    architecture = read_json(Path(folder) / CONFIG).get("architecture")
+    return bool(architecture.get("unit_vocab")) if isinstance(architecture, Mapping) else None
+
+
 def read_bundle(folder: str | Path) -> System:
     """Read the system in a bundle of version 1 or 2, in float32 on the CPU.
 

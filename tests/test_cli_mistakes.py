@@ -1,0 +1,108 @@
+"""Answers to mistyped commands: one line that says what to do, and nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nast_s2x.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "examples/espeak_fr_en/bundle"
+RECORDING = ROOT / "examples/espeak_fr_en/recordings/test_00000.flac"
+MANIFEST = ROOT / "examples/espeak_fr_en/recordings/manifest.tsv"
+TRANSLATE = ["translate", str(RECORDING), "--model"]
+FIT = ["units", "fit", str(MANIFEST), "--features", "mfcc"]
+GENERATE = ["generate", str(RECORDING), "--no-progress", "--model", str(BUNDLE)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["translate", str(ROOT / "examples"), "--model", str(BUNDLE)], "examples: is a folder, not a file"),
+        ([*TRANSLATE, str(BUNDLE), "--piece-ms", "nan"], "--piece-ms must be a positive number, got nan"),
+        ([*TRANSLATE, str(BUNDLE), "--piece-ms", "inf"], "--piece-ms must be a positive number, got inf"),
+        ([*TRANSLATE, str(BUNDLE), "--chunk-ms", "500"], "trained for: 320, 640, 1280, offline"),
+        ([*TRANSLATE, str(BUNDLE / "config.json")], "is a file of a bundle: give its folder"),
+        ([*TRANSLATE, str(BUNDLE / "model.safetensors")], "is a file of a bundle: give its folder"),
+        ([*TRANSLATE, str(BUNDLE), "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "-3"], "--jobs must be at least 1, got -3"),
+        (
+            ["units", "fit", str(MANIFEST), "--features", "mfcc", "--num-units", "0", "--output", "OUT.safetensors"],
+            "at least 2, not 0",
+        ),
+        (["export", str(BUNDLE), "--output", "OUT"], "is a bundle already"),
+        (["train", "no_such_recipe", "--data", "OUT", "--save", "OUT"], "no_such_recipe"),
+        (["translate", "none.wav", "--model", "nowhere"], "nowhere"),
+    ],
+)
+def test_the_answer_names_the_mistake(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert main([word.replace("OUT", str(output)) for word in arguments]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*GENERATE, "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        ([*GENERATE, "--max-tokens", "0"], "max_tokens must be at least 1 frame, got 0"),
+        ([*GENERATE, "--speech"], "it produces text only"),
+        ([*TRANSLATE, str(BUNDLE), "--speech"], "it produces text only"),
+    ],
+)
+def test_found_before_the_weights_are_read(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("the system was loaded")
+
+    monkeypatch.setattr("nast_s2x.inference.loading.load_system", load)
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_git_lfs_pointer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, folder)
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    assert main([*TRANSLATE, str(folder)]) == 1
+    assert "is a Git LFS pointer, not the file itself: run `git lfs pull`" in capsys.readouterr().err
+
+
+def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "m.tsv"
+    manifest.write_text(f"id\taudio\ttgt_text\nu\x1b[31m\t{RECORDING}\tred\x1b[31m text\n")
+    assert main(["generate", "--manifest", str(manifest), "--model", str(BUNDLE), "--no-progress"]) == 0
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err and "red\\x1b[31m text" in captured.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "CHECKPOINT", "--data", "DATA", "--output", "OUT"],
+        ["vocoder", "synthesize", str(BUNDLE.parent / "speech_bundle"), "UNITS", "--output", "OUT"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_folder_with_something_else_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = ROOT / "tests/fixtures/parity/published_checkpoint"
+    units = tmp_path / "units.txt"
+    units.write_text("1 2 3\n")
+    output = tmp_path / "used"
+    output.mkdir()
+    (output / "note.txt").write_text("mine")
+    places = {"OUT": output, "CHECKPOINT": published / "checkpoint.pt", "DATA": published, "UNITS": units}
+    assert main([str(places.get(word, word)) for word in arguments]) == 1
+    assert str(output) in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == ["note.txt"]
