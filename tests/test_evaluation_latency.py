@@ -156,7 +156,7 @@ def test_words_are_heard_where_playback_puts_them() -> None:
     assert word_ends(intervals, [0.6]) == pytest.approx([1240])  # the end of the second piece, not after the gap
     assert word_ends(intervals, [0.4, 0.3]) == pytest.approx([1040, 1040])  # never before the word before it
     assert word_ends([], []) == []
-    with pytest.raises(ValueError, match="2 words cannot be heard in no sound"):
+    with pytest.raises(ValueError, match="2 words cannot lie in no sound"):
         word_ends([], [0.1, 0.2])
 
 

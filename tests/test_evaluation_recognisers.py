@@ -121,7 +121,7 @@ def test_a_bundle_that_translates_is_refused(tmp_path: Path, bundle: System) -> 
 
 
 def test_a_bundle_of_another_language_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="hears fr, what is spoken is en"):
+    with pytest.raises(ValueError, match="recognises fr, but the speech is en"):
         open_recogniser(f"bundle:{folder}", language="en")
 
 
@@ -229,7 +229,7 @@ def test_whisper_devices(whisper: Path) -> None:
         ("tiny,beam=3", r"options language, beam_size, compute_type, got \['beam'\]"),
         ("tiny,beam_size=0", "beam_size must be a whole number from 1 on, got 0"),
         ("tiny,beam_size=two", "beam_size must be a whole number from 1 on, got two"),
-        ("tiny,language=xx", "hears en, fr, not 'xx'"),
+        ("tiny,language=xx", "recognises en, fr, not 'xx'"),
     ],
 )
 def test_whisper_refuses(whisper: Path, spec: str, message: str) -> None:

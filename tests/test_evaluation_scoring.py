@@ -283,7 +283,7 @@ def test_outputs_of_another_kind_are_refused(text: Path) -> None:
     with pytest.raises(ValueError, match="the logs are text, the settings say speech"):
         score(text)
     settings(text, "text", ["320"])
-    with pytest.raises(ValueError, match="text output: a recogniser has nothing to hear"):
+    with pytest.raises(ValueError, match="text output: a recogniser applies to speech output only"):
         score(text, Ear())
     settings(text, "text", ["320", "640"])
     write_log(text / "640", speech_lines(text / "640"))

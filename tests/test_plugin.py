@@ -21,7 +21,7 @@ from plugin_runs import TINY, build_task, generate, settings, train  # noqa: E40
 from nast_s2x.batches import TargetBatch  # noqa: E402
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 from nast_s2x.chunking import ChunkPolicy  # noqa: E402
-from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts  # noqa: E402
+from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import LabelArrays, build_specaugment  # noqa: E402
 from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
 

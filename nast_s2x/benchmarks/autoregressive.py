@@ -32,7 +32,7 @@ def run_autoregressive(args: argparse.Namespace) -> dict[str, Any]:
     Both have random weights, the same features, width, feed-forward size, heads, encoder layers, and as many decoder
     layers as our unit decoder has (our text decoder, which has no counterpart there, is run too). The autoregressive
     model decodes with fairseq's ``SequenceGenerator``, its caches, and a length forced to ``--units-per-second`` of
-    speech; ours is not told a length. Both ways are timed in turn; times are medians.
+    speech; ours has no forced length. Both ways are timed in turn; times are medians.
 
     Returns:
         ``rows``, one for each length, batch and beam: seconds (of speech), batch, beam, units (forced, a sentence),

@@ -179,7 +179,11 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
         ("unit_decoder", model.unit_decoder),
     ):
         watch.watch(stage, module)
-    fbank, state, voice = StreamingFbank(), model.init_state(geometry.policy), VocoderStream(vocoder, SynthesisWindow())
+    fbank, state, speech = (
+        StreamingFbank(),
+        model.init_state(geometry.policy),
+        VocoderStream(vocoder, SynthesisWindow()),
+    )
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):
@@ -191,7 +195,7 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
                 collapser.push(logits[0].argmax(-1))
             new = -(-output.text_logits.shape[1] // (geometry.per_chunk("text") or 1))
             with watch("vocoder"):
-                sounds = [voice.push(fixed_units(geometry, vocoder), final and last == new - 1) for last in range(new)]
+                sounds = [speech.push(fixed_units(geometry, vocoder), final and last == new - 1) for last in range(new)]
             run.seconds.append(now(device) - begun)
             run.source_ms.append(1000 * stop / SAMPLE_RATE)
             run.sounds.append(np.concatenate([*sounds, np.zeros(0, np.float32)]))

@@ -74,7 +74,7 @@ def average_weights(states: Iterator[tuple[Path, Mapping[str, Tensor]]]) -> dict
 
     Tensors of integers must be the same everywhere. The result has the first checkpoint's dtypes.
     Raises:
-        CheckpointError: names or shapes differ, or a weight is not finite; says which file and which parameter.
+        CheckpointError: names or shapes differ, or a weight is not finite; names the file and the parameter.
     """
     first: dict[str, Tensor] = {}
     total: dict[str, Tensor] = {}

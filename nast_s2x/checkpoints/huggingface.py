@@ -37,7 +37,7 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
 
 
 def normalizes(folder: Path) -> bool:
-    """Whether samples are normalised: what ``preprocessor_config.json`` says; False without that file.
+    """Whether samples are normalised: by ``preprocessor_config.json``; False without that file.
 
     Raises:
         ValueError: the model wants another sample rate, or the file is not a table of settings.

@@ -26,7 +26,7 @@ PUBLISHED, OURS = "published", "nast_s2x"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint says about the network.
+    """Network and training of a checkpoint.
 
     Attributes:
         weights: parameters in the released names.
@@ -71,7 +71,7 @@ def read_trained_model(paths: Sequence[str | Path]) -> TrainedModel:
 
 
 def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
-    """``published`` or ``nast_s2x``, told by the names of the training's flags."""
+    """``published`` or ``nast_s2x``, by the names of the training's flags."""
     if "main_context" in flags:
         return PUBLISHED
     if "chunk_ms" in flags and "encoder_heads" in flags:

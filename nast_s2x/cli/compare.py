@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="set evaluations side by side, with significance",
         description="Compares scored evaluations of the same references at every chunk size that all of them have. "
         "The others are tested against the first by sacrebleu's paired bootstrap, on BLEU, chrF and, where one "
-        "recogniser heard all, ASR-BLEU.",
+        "recogniser was used for all, ASR-BLEU.",
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="DIR", help="evaluations (two or more), the first is the baseline"

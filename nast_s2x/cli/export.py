@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
         units = system.units and UnitLabels(system.units.num_units, system.units.hash, args.drop_repeats)
         system = replace(system, units=units, info=replace(system.info, card=card, example=args.example))
         folder = save_bundle(system, args.output, half=args.half)
-    voice = f", vocoder {_megabytes(folder / 'vocoder')}" if system.vocoder is not None else ""
-    print(f"wrote {folder} ({_megabytes(folder)}{voice})", file=sys.stderr)
+    vocoder = f", vocoder {_megabytes(folder / 'vocoder')}" if system.vocoder is not None else ""
+    print(f"wrote {folder} ({_megabytes(folder)}{vocoder})", file=sys.stderr)
     return 0
 
 

@@ -50,7 +50,7 @@ def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--computation-aware",
         action="store_true",
-        help="a piece is there when it was computed, not when its source had been heard (times vary between runs)",
+        help="a piece is available when it was computed, not when its source had been read (times vary between runs)",
     )
 
 
@@ -114,7 +114,7 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
         if not args.json:
             print(f"= {' '.join(show.words)}", flush=True)
     except NastError:
-        # What was said before the recording broke off is not lost.
+        # What was translated before the recording broke off is kept.
         if show.recorder is not None and show.recorder.has_source:
             show.speech(name)
         raise
@@ -127,7 +127,7 @@ class _Clock:
     Attributes:
         compute_ms: computing time so far.
         ready_ms: when the results of the last push were there, from the start of the source: measured in real time,
-            else as if the source came at the speed of speech and each push began when its piece had been heard and the
+            else as if the source came at the speed of speech and each push began when its piece had been read and the
             push before it had ended.
     """
 
@@ -135,7 +135,7 @@ class _Clock:
         self.real_time = real_time
         self.started = time.monotonic()
         self.compute_ms = 0.0
-        self.heard_ms = 0.0
+        self.source_ms = 0.0
         self.ready_ms = 0.0
 
     def __enter__(self) -> _Clock:
@@ -145,17 +145,17 @@ class _Clock:
     def __exit__(self, *error: object) -> None:
         cost = 1000 * (time.perf_counter() - self._entered)
         self.compute_ms += cost
-        self.ready_ms = self.elapsed_ms if self.real_time else max(self.ready_ms, self.heard_ms) + cost
+        self.ready_ms = self.elapsed_ms if self.real_time else max(self.ready_ms, self.source_ms) + cost
 
     @property
     def elapsed_ms(self) -> float:
         return 1000 * (time.monotonic() - self.started)
 
-    def wait_for(self, heard_ms: float) -> None:
-        """Take note that ``heard_ms`` of the source have been heard; in real time, sleep until they would have been."""
-        self.heard_ms = heard_ms
+    def wait_for(self, source_ms: float) -> None:
+        """Record that ``source_ms`` of the source have been read; in real time, sleep until they would have been."""
+        self.source_ms = source_ms
         if self.real_time:
-            time.sleep(max(0.0, (heard_ms - self.elapsed_ms) / 1000))
+            time.sleep(max(0.0, (source_ms - self.elapsed_ms) / 1000))
 
 
 class _Show:

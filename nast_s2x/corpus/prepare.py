@@ -106,7 +106,7 @@ def prepare(
     Args:
         manifest: table with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string)
             and ``unit_hash`` (names the centroids of the units, the same in all rows; written to the configuration).
-            Paths start where :mod:`nast_s2x.corpus.manifest` says, and have any form of
+            Paths start as in :mod:`nast_s2x.corpus.manifest`, and have any form of
             :class:`~nast_s2x.corpus.audio_ref.AudioRef`. The rows of splits named ``train...`` give the vocabulary and
             the CMVN statistics. A split named ``valid``, ``validation`` or ``val`` becomes ``dev``.
         output: the data folder.
@@ -256,7 +256,7 @@ class _Preparation:
         return accumulator.result(), train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
 
     def _unit_hash(self) -> str | None:
-        """The hash of the centroids that all units come from, None where nothing says so."""
+        """The hash of the centroids that all units come from, None if not known."""
         found = self.table.unit_hash()
         wanted = self.shared.unit_hash if self.shared is not None else None
         if found is not None and wanted is not None and found != wanted:

@@ -20,7 +20,7 @@ class Units:
     Attributes:
         codes: unit codes.
         durations: unit frames (20 ms) of each, None where they are not known.
-        hash: names the centroids that the codes are indices of, None where nothing says so.
+        hash: names the centroids that the codes are indices of, None if not known.
     """
 
     codes: tuple[int, ...]
@@ -51,7 +51,7 @@ class Utterance:
         id: name, unique in its table where a caller needs that.
         split: such as ``"train"``.
         audio: the source recording, or its features.
-        num_frames: feature frames (10 ms) of ``audio`` as the table says; see :meth:`length`.
+        num_frames: feature frames (10 ms) of ``audio`` as the table has them; see :meth:`length`.
         source_text, target_text: transcript and translation.
         target_audio: a recording of the translation.
         units: of the translation.
@@ -71,7 +71,7 @@ class Utterance:
     place: str = field(default="", compare=False)
 
     def length(self) -> int:
-        """Feature frames of ``audio``: what the table says, else from the header of the file.
+        """Feature frames of ``audio``: the number in the table, else that from the header of the file.
 
         Raises:
             AudioError: there is no recording, or its header cannot be read.

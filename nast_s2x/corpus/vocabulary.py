@@ -33,7 +33,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
         character_coverage: share of the characters that the pieces must cover; the rest becomes ``<unk>``.
 
     Raises:
-        ValueError: no text, or a size too small to hold each character; says the least size that works.
+        ValueError: no text, or a size too small to hold each character; names the smallest size that works.
     """
     sentences = [text for text in texts if text.strip()]
     if not sentences:

@@ -1,7 +1,7 @@
 """CTC collapse: from the labels of slots to tokens.
 
 A CTC model predicts one *label* per *slot*; merging runs of equal labels and dropping the blank gives the *tokens*
-(Graves et al., 2006, "Connectionist Temporal Classification"). Nothing here knows about chunks or networks.
+(Graves et al., 2006, "Connectionist Temporal Classification"). Chunks and networks play no part here.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     parts = [Path(folder).resolve().parts for folder in folders]
     names = [path[-1] for path in parts]
     if len(set(parts)) < len(parts):
-        parts = [path[-1:] for path in parts]  # the same folder twice: more of the path tells nothing
+        parts = [path[-1:] for path in parts]  # the same folder twice: more of the path does not help
     for depth in range(2, max(map(len, parts)) + 1):
         if len(set(names)) == len(names):
             break
@@ -136,9 +136,9 @@ def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]
     figures = {name: {"outputs": outputs, "references": references} for name in ("BLEU", "chrF")}
     if not any(text for texts in outputs for text in texts):
         figures = {}  # speech of logs that carry no text
-    heard = _transcripts(systems, chunk)
-    if heard is not None:
-        figures["ASR_BLEU"] = {"outputs": heard, "references": [normalise(text) for text in references]}
+    transcripts = _transcripts(systems, chunk)
+    if transcripts is not None:
+        figures["ASR_BLEU"] = {"outputs": transcripts, "references": [normalise(text) for text in references]}
     tests = {name: _paired(name, samples=samples, **texts) for name, texts in figures.items()}
     entries = []
     for number, system in enumerate(systems):

@@ -157,7 +157,7 @@ def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
     Returns:
         one array (n,) for each of ``delays``, 16 kHz; none for an empty output.
     Raises:
-        ValueError: not a speech output; a missing or unreadable sound file, or one of another length than the log says.
+        ValueError: not a speech output; a missing or unreadable sound file, or one of another length than in the log.
     """
     if utterance.durations is None:
         raise NastError(f"utterance {utterance.index} is text: it has no speech")

@@ -1,8 +1,8 @@
 """Scores of stored logs: quality, latency and cost of each chunk size and of each utterance.
 
-Empty outputs stay in: they count as nothing in quality, and ``empty`` says how many they are. They have no latency, so
+Empty outputs stay in: they count as nothing in quality, and ``empty`` is their number. They have no latency, so
 means of latency are over the others, and so for each figure that an utterance lacks (:func:`mean_latency`). A figure
-that cannot be known is ``None`` and ``notes`` says why; it is never 0.
+that cannot be known is ``None`` and ``notes`` gives the reason; it is never 0.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class TranscriptMissingError(ValueError):
 
 @dataclass(frozen=True)
 class StoredRecogniser:
-    """Stands for a recogniser of which only stored transcripts are at hand."""
+    """A recogniser of which only stored transcripts are available."""
 
     identity: str
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """Nothing can be heard.
+        """A recogniser that only has stored transcripts.
 
         Raises:
             TranscriptMissingError: always.
@@ -63,12 +63,12 @@ class StoredRecogniser:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Transcripts:
     """What a recogniser understood of the outputs of a chunk size.
 
     Attributes:
         speech: transcripts of the pieces joined without silence.
-        with_silence: transcripts of the sound as SimulEval wrote it, silences included.
+        with_silence: transcripts of the speech as it is played, silences included.
     """
 
     speech: list[Transcript]
@@ -83,8 +83,8 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
 
     Args:
         folder: of the evaluation.
-        recogniser: hears speech output. ``None``: stored transcripts of the recogniser of the scores before are used;
-            where there are none, the figures that need one are ``None``, and ``notes`` says so.
+        recogniser: transcribes speech output. ``None``: stored transcripts of the last scores' recogniser are used;
+            where there are none, the figures that need one are ``None``, and ``notes`` gives the reason.
         progress: show a bar on stderr while the recogniser works.
     Returns:
         the content of ``scores.json``.
@@ -98,7 +98,7 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
     logs, notes = _logs(folder, settings)
     is_speech = _is_speech(folder, logs, settings)
     if recogniser is not None and not is_speech:
-        raise NastError(f"{folder} holds text output: a recogniser has nothing to hear")
+        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
     if recogniser is None and is_speech:
         recogniser = _recogniser_before(folder)
         if recogniser is None:
@@ -107,11 +107,11 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
         notes.append("SimulEval's log does not tell the words of speech output: BLEU and chrF of them are not known")
     rows, tables = [], {}
     for place, utterances in logs.items():
-        heard = _heard(folder, place.name, utterances, recogniser, notes, progress)
-        row, table = _score_chunk(place.name, utterances, heard, has_text=not is_speech or settings is not None)
+        transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
+        row, table = _score_chunk(place.name, utterances, transcripts, has_text=not is_speech or settings is not None)
         rows.append(row)
         tables[place] = table
-        notes += _chunk_notes(row, utterances, heard)
+        notes += _chunk_notes(row, utterances, transcripts)
     scores = {
         "format": FORMAT,
         "target_type": "speech" if is_speech else "text",
@@ -181,7 +181,7 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[LoggedUtterance]], list[str]]:
-    """Folder of each chunk size -> its log, in order; and what is to be said about those that are missing."""
+    """Folder of each chunk size -> its log, in order; and a note about those that are missing."""
     if settings is not None:
         places = [folder / chunk for chunk in settings["chunks"]]
     elif (folder / LOG_NAME).is_file():
@@ -233,35 +233,35 @@ def _recogniser_before(folder: Path) -> StoredRecogniser | None:
     return StoredRecogniser(identity) if identity else None
 
 
-def _heard(
+def _transcripts(
     folder: Path,
     chunk: str,
     utterances: list[LoggedUtterance],
     recogniser: Recogniser | None,
     notes: list[str],
     progress: bool,
-) -> Heard | None:
+) -> Transcripts | None:
     """Transcripts of the outputs of a chunk size; ``None`` where there are none to have."""
     if recogniser is None:
         return None
     speech: list[NDArray[np.float32]] = [
         np.concatenate([np.zeros(0, np.float32), *read_output_pieces(utterance)]) for utterance in utterances
     ]
-    heard = speech + [read_output_with_gaps(utterance) for utterance in utterances]
+    waveforms = speech + [read_output_with_gaps(utterance) for utterance in utterances]
     try:
-        transcripts = TranscriptStore(folder / TRANSCRIPTS).transcribe(recogniser, heard, progress)
+        transcripts = TranscriptStore(folder / TRANSCRIPTS).transcribe(recogniser, waveforms, progress)
     except TranscriptMissingError as error:
         notes.append(f"{chunk}: {error} by {recogniser.identity}: give the recogniser again for ASR-BLEU")
         return None
-    return Heard(transcripts[: len(speech)], transcripts[len(speech) :])
+    return Transcripts(transcripts[: len(speech)], transcripts[len(speech) :])
 
 
 def _score_chunk(
-    chunk: str, utterances: list[LoggedUtterance], heard: Heard | None, has_text: bool
+    chunk: str, utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The row of a chunk size, and the line of each of its utterances."""
-    quality, signatures = _quality(utterances, heard, has_text)
-    latencies = [_latency(utterance, heard) for utterance in utterances]
+    quality, signatures = _quality(utterances, transcripts, has_text)
+    latencies = [_latency(utterance, transcripts) for utterance in utterances]
     row = {
         "chunk": chunk,
         "chunk_ms": _chunk_ms(chunk),
@@ -272,19 +272,23 @@ def _score_chunk(
         "latency": mean_latency(latencies),
         "cost": cost(utterances),
     }
-    return row, _utterance_lines(utterances, heard, latencies, has_text)
+    return row, _utterance_lines(utterances, transcripts, latencies, has_text)
 
 
 def _utterance_lines(
-    utterances: list[LoggedUtterance], heard: Heard | None, latencies: list[dict[str, float | None]], has_text: bool
+    utterances: list[LoggedUtterance],
+    transcripts: Transcripts | None,
+    latencies: list[dict[str, float | None]],
+    has_text: bool,
 ) -> list[dict[str, Any]]:
     references = [utterance.reference for utterance in utterances]
     unknown = [None] * len(utterances)
     bleus = sentence_bleu([utterance.text for utterance in utterances], references) if has_text else unknown
-    transcripts, silences, asr_bleus = unknown, unknown, unknown
-    if heard is not None:
-        transcripts, silences = ([made.text for made in texts] for texts in (heard.speech, heard.with_silence))
-        asr_bleus = sentence_asr_bleu(transcripts, references)
+    texts, silences, asr_bleus = unknown, unknown, unknown
+    if transcripts is not None:
+        texts = [made.text for made in transcripts.speech]
+        silences = [made.text for made in transcripts.with_silence]
+        asr_bleus = sentence_asr_bleu(texts, references)
     return [
         {
             "index": utterance.index,
@@ -292,7 +296,7 @@ def _utterance_lines(
             "source_ms": utterance.source_ms,
             "reference": utterance.reference,
             "text": utterance.text if has_text else None,
-            "transcript": transcripts[place],
+            "transcript": texts[place],
             "transcript_silence": silences[place],
             "BLEU": bleus[place],
             "ASR_BLEU": asr_bleus[place],
@@ -305,7 +309,7 @@ def _utterance_lines(
 
 
 def _quality(
-    utterances: list[LoggedUtterance], heard: Heard | None, has_text: bool
+    utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     references = [utterance.reference for utterance in utterances]
     scored = {}
@@ -316,24 +320,24 @@ def _quality(
     if None not in units and any(utterance.units for utterance in utterances):
         scored["unit_BLEU"] = unit_bleu([utterance.units for utterance in utterances], [row or () for row in units])
     figures: dict[str, float | None] = dict.fromkeys(QUALITY_FIGURES)
-    if heard is not None:
-        texts = [transcript.text for transcript in heard.speech]
+    if transcripts is not None:
+        texts = [transcript.text for transcript in transcripts.speech]
         scored["ASR_BLEU"] = asr_bleu(texts, references)
-        scored["ASR_BLEU_silence"] = asr_bleu([transcript.text for transcript in heard.with_silence], references)
+        scored["ASR_BLEU_silence"] = asr_bleu([transcript.text for transcript in transcripts.with_silence], references)
         figures["ASR_WER"] = word_error_rate(texts, references)
     figures |= {name: result.value for name, result in scored.items()}
     signatures = {name: result.signature for name, result in scored.items()}
-    if heard is not None:
+    if transcripts is not None:
         signatures |= {"ASR_WER": NORMALISATION, "ASR_normalisation": NORMALISATION}
     return figures, signatures
 
 
-def _latency(utterance: LoggedUtterance, heard: Heard | None) -> dict[str, float | None]:
+def _latency(utterance: LoggedUtterance, transcripts: Transcripts | None) -> dict[str, float | None]:
     length = len(utterance.reference.split())
     times = (utterance.delays, utterance.elapsed)
     if utterance.durations is None:
         return text_latency(*times, utterance.source_ms, length)
-    words = heard.speech[utterance.index].words if heard is not None else None
+    words = transcripts.speech[utterance.index].words if transcripts is not None else None
     ends_s = [word.end_s for word in words or ()]
     return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
 
@@ -344,7 +348,9 @@ def _gaps(utterance: LoggedUtterance) -> list[tuple[float, float]] | None:
     return playback_gaps(playback_intervals(utterance.delays, utterance.durations))
 
 
-def _chunk_notes(row: dict[str, Any], utterances: list[LoggedUtterance], heard: Heard | None) -> Iterable[str]:
+def _chunk_notes(
+    row: dict[str, Any], utterances: list[LoggedUtterance], transcripts: Transcripts | None
+) -> Iterable[str]:
     if row["empty"]:
         yield (
             f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as nothing in "
@@ -353,11 +359,11 @@ def _chunk_notes(row: dict[str, Any], utterances: list[LoggedUtterance], heard: 
     unmeasured = sum(not utterance.elapsed for utterance in utterances if not utterance.empty)
     if unmeasured:
         yield f"{row['chunk']}: computing time of {unmeasured} outputs is not in the log: not in _CA figures"
-    if heard is None:
+    if transcripts is None:
         return
-    spoken = [transcript for transcript, utterance in zip(heard.speech, utterances) if not utterance.empty]
+    spoken = [transcript for transcript, utterance in zip(transcripts.speech, utterances) if not utterance.empty]
     if any(transcript.words is None for transcript in spoken):
-        yield f"{row['chunk']}: the recogniser tells no times of words: latency of words is not known"
+        yield f"{row['chunk']}: the recogniser gives no times of words: latency of words is not known"
     elif wordless := sum(not transcript.words for transcript in spoken):
         yield f"{row['chunk']}: no word was recognised in {wordless} outputs: they are left out of latency of words"
 

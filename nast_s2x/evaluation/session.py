@@ -14,6 +14,7 @@ from nast_s2x.frontend.audio import write_wav
 from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SPEECH_RATE, Emission
+from nast_s2x.metrics.latency import playback_intervals
 
 
 class Stream(Protocol):
@@ -107,47 +108,46 @@ class SpeechSession(Session):
 
     Attributes:
         durations: of each piece.
-        intervals: (start, duration) of the playback of each piece: when it is available and the one before it has
-            ended.
-        sound: the pieces, and ``int(rate * gap / 1000)`` samples of silence before each that begins after a gap.
+        pieces: their samples.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.durations: list[float] = []
-        self.intervals: list[tuple[float, float]] = []
-        self.sound: list[NDArray[np.float32]] = []
+        self.pieces: list[NDArray[np.float32]] = []
 
     def _outputs(self, emissions: Sequence[Emission], delay_ms: float) -> int:
         waveforms = [item.waveform for item in emissions if item.waveform is not None and len(item.waveform)]
         if not waveforms:
             return 0
-        piece = np.concatenate(waveforms)
-        duration = 1000 * len(piece) / SPEECH_RATE
-        start = delay_ms
-        if self.intervals:
-            end = sum(self.intervals[-1])
-            start = max(end, delay_ms)
-            self.sound.append(np.zeros(int(SPEECH_RATE * (start - end) / 1000), np.float32))
-        self.sound.append(piece)
-        self.durations.append(duration)
-        self.intervals.append((start, duration))
+        self.pieces.append(np.concatenate(waveforms))
+        self.durations.append(1000 * len(self.pieces[-1]) / SPEECH_RATE)
         return 1
+
+    def sound(self) -> NDArray[np.float32]:
+        """The speech as it is played, (n,): with ``int(rate * gap / 1000)`` samples of silence in a gap."""
+        sound, end = [np.zeros(0, np.float32)], None
+        for (start, duration), piece in zip(playback_intervals(self.delays, self.durations), self.pieces, strict=True):
+            if end is not None:
+                sound.append(np.zeros(int(SPEECH_RATE * (start - end) / 1000), np.float32))
+            sound.append(piece)
+            end = start + duration
+        return np.concatenate(sound)
 
     def line(self, source_ms: float) -> dict[str, Any]:
         """As :meth:`Session.line`, without the name of the sound file."""
         speech = {
             "durations": self.durations,
-            "intervals": self.intervals,
-            "prediction_offset": self.intervals[0][0] if self.intervals else source_ms,
-            "prediction_length": sum(map(len, self.sound)) / SPEECH_RATE,
+            "intervals": playback_intervals(self.delays, self.durations),
+            "prediction_offset": self.delays[0] if self.delays else source_ms,
+            "prediction_length": len(self.sound()) / SPEECH_RATE,
         }
         return super().line(source_ms) | speech
 
     def write(self, path: Path) -> None:
         """Write the sound as a WAV file, if there is any."""
-        if self.sound:
-            write_wav(path, np.concatenate(self.sound), SPEECH_RATE)
+        if self.pieces:
+            write_wav(path, self.sound(), SPEECH_RATE)
 
 
 def run_session(

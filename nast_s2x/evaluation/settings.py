@@ -116,10 +116,10 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
         stored = read_settings(folder)
         differing = differences(stored, settings)
         if differing:
-            told = "; ".join(
+            text = "; ".join(
                 f"{name}: {_format_value(old)} then, {_format_value(new)} now" for name, old, new in differing
             )
-            raise NastError(f"{folder} holds an evaluation with other settings ({told}): name another folder")
+            raise NastError(f"{folder} holds an evaluation with other settings ({text}): name another folder")
         settings["chunks"] = sort_chunks([*stored["chunks"], *settings["chunks"]])
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NastError(f"{folder} holds other files and no evaluation ({SETTINGS} is missing): name another folder")

@@ -1,10 +1,9 @@
-"""Transcripts that were made once are kept, by the samples heard and by the recogniser."""
+"""Cache of transcripts, keyed by audio digest and recogniser."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import NastError
+from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
@@ -59,25 +59,22 @@ class TranscriptStore:
     def transcribe(
         self, recogniser: Recogniser, waveforms: Sequence[Waveform], progress: bool = False
     ) -> list[Transcript]:
-        """Transcripts of the waveforms, (n,) float32 at 16 kHz each; only what is not stored is heard, and stored.
+        """Transcripts of the waveforms, (n,) float32 at 16 kHz each; stored ones are not made again.
 
         A waveform without samples has an empty transcript, which needs no recogniser and is not stored. ``progress``
         shows a bar on stderr.
 
         Raises:
-            ValueError: a waveform that no recogniser takes (see :func:`checked_waveforms`); nothing is heard then.
+            ValueError: a waveform that no recogniser takes, see :func:`checked_waveforms`.
         """
-        from tqdm import tqdm
-
         samples = checked_waveforms(waveforms)
         keys = [(audio_hash(waveform), recogniser.identity) for waveform in samples]
         missing = {key: waveform for key, waveform in zip(keys, samples) if len(waveform) and key not in self._known}
-        names, unheard = list(missing), list(missing.values())
-        bar = tqdm(total=len(unheard), desc="hearing", unit="utt", file=sys.stderr, disable=None if progress else True)
-        with bar:
-            for group in by_length(unheard, GROUP):
-                heard = recogniser.transcribe([unheard[index] for index in group])
-                self._append(zip((names[index] for index in group), heard, strict=True))
+        names, waiting = list(missing), list(missing.values())
+        with progress_bar(len(waiting), "transcribing", show=progress) as bar:
+            for group in by_length(waiting, GROUP):
+                made = recogniser.transcribe([waiting[index] for index in group])
+                self._append(zip((names[index] for index in group), made, strict=True))
                 bar.update(len(group))
         return [self._known[key] if len(waveform) else NOTHING for key, waveform in zip(keys, samples)]
 

@@ -1,4 +1,4 @@
-"""A translation as a listener hears it: when each piece of sound starts, gaps between them, a stereo mix, captions."""
+"""Playback schedule of streamed speech: start times, gaps, stereo mix, captions."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Playback:
 
     @property
     def start_ms(self) -> float | None:
-        """When the first sound is heard; ``None`` before there is one."""
+        """Start of the first sound in ms; ``None`` before there is one."""
         return self._ms(self._placed[0][0]) if self._placed else None
 
     @property
@@ -122,7 +122,7 @@ class Playback:
         return np.concatenate([np.zeros(0, np.float32), *(piece for _, piece in self._placed)])
 
     def mix(self, sample_rate: int | None = None) -> NDArray[np.float32]:
-        """What is heard from the start of the source on: pieces at their times, silence elsewhere, (n,).
+        """The playback from the start of the source on: pieces at their times, silence elsewhere, (n,).
 
         Args:
             sample_rate: Hz; ``None`` = that of the pieces.

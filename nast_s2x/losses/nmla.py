@@ -159,16 +159,16 @@ class ExpectedBigrams(torch.autograd.Function):
         columns *= valid.t()[:, :, None]
         first, second = columns[:-1, :, :-2], columns[1:, :, 1:-1]  # p_{t-1}(x), p_t(y); (T - 1, B, L - 1)
         repeated = (targets[:, 1:] == targets[:, :-1]).to(probs.dtype)
-        said = linear_scan(columns[:-1, :, -1:], first)  # s_{t-1}(x)
-        weight = torch.addcmul(said, first, repeated, value=-1.0)
-        ctx.save_for_backward(columns, said, weight, valid, labels, repeated)
+        last = linear_scan(columns[:-1, :, -1:], first)  # s_{t-1}(x)
+        weight = torch.addcmul(last, first, repeated, value=-1.0)
+        ctx.save_for_backward(columns, last, weight, valid, labels, repeated)
         ctx.shape = probs.shape
         return (second * weight).sum(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        columns, said, weight, valid, labels, repeated = ctx.saved_tensors
+        columns, last, weight, valid, labels, repeated = ctx.saved_tensors
         result = torch.zeros_like(columns)
         torch.mul(weight, grad, out=result[1:, :, 1:-1])  # by p_t(y)
         by_weight = columns[1:, :, 1:-1] * grad
@@ -177,7 +177,7 @@ class ExpectedBigrams(torch.autograd.Function):
         later = columns[:-1, :, -1:].flip(0).roll(1, 0)
         adjoint = linear_scan(later, by_weight.flip(0)).flip(0)
         result[:-1, :, :-2] += adjoint.addcmul(by_weight, repeated, value=-1.0)  # by p_{t-1}(x)
-        result[1:-1, :, -1] = (adjoint[1:] * said[:-1]).sum(-1)  # by p_t(b)
+        result[1:-1, :, -1] = (adjoint[1:] * last[:-1]).sum(-1)  # by p_t(b)
         result *= valid.t()[:, :, None]
         full = result.new_zeros(ctx.shape)
         full.transpose(0, 1).scatter_add_(2, labels.expand(full.size(1), *labels.shape), result)

@@ -1,11 +1,11 @@
 """Latency of simultaneous translation, utterance by utterance: pure functions of plain sequences.
 
-All times are in ms from the start of the source. ``delays`` says how much source had been read when each word was
+All times are in ms from the start of the source. ``delays`` is the source that had been read when each word was
 written (text), or each piece of sound (speech). Computation-aware figures, ``_CA``, take ``elapsed`` instead: delays
 with the computing time so far added. Lengths follow SimulEval 1.1.4, so that values agree on the same log: AL and AP
 count the words of the reference, LAAL the longer of reference and output, DAL the output.
 
-Nothing can be said about the latency of an empty output: every metric raises ``ValueError`` for it, the tables of
+An empty output has no latency: every metric raises ``ValueError`` for it, the tables of
 figures hold ``None``, and :mod:`nast_s2x.evaluation.scoring` leaves such outputs out of the means and counts them.
 """
 
@@ -177,7 +177,7 @@ def num_chunks(times: Sequence[float], durations: Sequence[float] | None = None)
 
 
 def playback_intervals(times: Sequence[float], durations: Sequence[float]) -> list[tuple[float, float]]:
-    """When each piece of sound is heard: as soon as it is there and the one before it has ended.
+    """When each piece of sound is played: as soon as it is available and the one before it has ended.
 
     The rule of :class:`~nast_s2x.inference.playback.Playback`, without rounding to samples.
 
@@ -214,12 +214,12 @@ def playback_gaps(intervals: Sequence[tuple[float, float]]) -> list[tuple[float,
 
 
 def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float]) -> list[float]:
-    """When the end of each word is heard, in ms: places in the sound without gaps, put onto its playback.
+    """When the end of each word is played, in ms: places in the sound without gaps, put onto its playback.
 
     Args:
         intervals: (start, duration) of each piece in playback, in ms.
         ends_s: end of each word in the pieces joined without gaps, in seconds, in order. A word that ends with a piece
-            is heard when that piece ends. Beyond the last piece counts as its end; before the word before as its end.
+            is played when that piece ends. Beyond the last piece counts as its end; before the word before as its end.
     Returns:
         as many times as words.
     Raises:
@@ -230,16 +230,16 @@ def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float])
         [1400.0, 1500.0, 2050.0]
     """
     if ends_s and not intervals:
-        raise NastError(f"{len(ends_s)} words cannot be heard in no sound")
+        raise NastError(f"{len(ends_s)} words cannot lie in no sound")
     borders = list(accumulate(duration for _, duration in intervals))
-    heard, piece, last = [], 0, 0.0
+    ends, piece, last = [], 0, 0.0
     for end_s in ends_s:
         last = max(last, min(1000 * end_s, borders[-1]))
         while last > borders[piece] + _NOTHING_MS and piece + 1 < len(borders):
             piece += 1
         start, duration = intervals[piece]
-        heard.append(start + duration - (borders[piece] - last))
-    return heard
+        ends.append(start + duration - (borders[piece] - last))
+    return ends
 
 
 def text_latency(
@@ -278,7 +278,7 @@ def speech_latency(
 
     ``AL_chunks_vs_words`` is the published AL of speech output: :func:`average_lagging` with the delays of the pieces
     against the words of the reference; more pieces than words make it negative. ``AL_words`` and the like take words
-    as heard, each at its end in playback. ``GapMean`` is 0 without gaps.
+    as played, each at its end. ``GapMean`` is 0 without gaps.
 
     Args:
         delays, elapsed, source_ms, reference_length: as for :func:`text_latency`; of the pieces of sound.

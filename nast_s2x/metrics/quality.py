@@ -5,7 +5,7 @@ sacreBLEU is loaded by the functions that need it; it is part of the extra ``eva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from nast_s2x.metrics.text import normalise
 
 @dataclass(frozen=True)
 class Score:
-    """A figure, and the signature that says how it was computed.
+    """A figure, and the signature of its computation.
 
     Attributes:
         value: 0 to 100, higher is better.
@@ -54,7 +54,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
 
 
 def asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus BLEU of what a recogniser heard, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
+    """Corpus BLEU of transcripts of a recogniser, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
     return _corpus("ASR_BLEU", [*map(normalise, transcripts)], [*map(normalise, references)])
 
 
@@ -70,7 +70,7 @@ def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> list[
 
 
 def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> list[float]:
-    """:func:`sentence_bleu` of what a recogniser heard, both sides normalised."""
+    """:func:`sentence_bleu` of a transcript of a recogniser, both sides normalised."""
     return _sentence_bleu([*map(normalise, transcripts)], [*map(normalise, references)], "none")
 
 
@@ -122,3 +122,37 @@ def _check(name: str, hypotheses: Sequence[object], references: Sequence[object]
         raise NastError(f"{name}: {len(hypotheses)} hypotheses do not match {len(references)} references")
     if not hypotheses:
         raise NastError(f"{name}: there is nothing to compare")
+
+
+BLEU_ORDER = 4
+"""Longest n-gram of BLEU."""
+
+
+def bleu_counts(prefix: str, hypotheses: Sequence[str], references: Sequence[str], tokenize: str) -> dict[str, int]:
+    """n-gram counts of one batch, under names that begin with ``prefix``; zeros for an empty batch.
+
+    Args:
+        tokenize: sacrebleu's tokenizer: ``13a`` for text, ``none`` for strings of units.
+    """
+    from sacrebleu.metrics import BLEU
+
+    if not hypotheses:
+        return {f"{prefix}_{name}": 0 for name in _count_names()}
+    score = BLEU(tokenize=tokenize).corpus_score(list(hypotheses), [list(references)])
+    values = [score.sys_len, score.ref_len, *score.counts, *score.totals]
+    return {f"{prefix}_{name}": int(value) for name, value in zip(_count_names(), values, strict=True)}
+
+
+def bleu_of_counts(prefix: str, sums: Mapping[str, float]) -> float:
+    """Corpus BLEU (0 to 100) of counts added up over all batches; 0 where nothing matches or nothing was counted."""
+    from sacrebleu.metrics import BLEU
+
+    values = [int(sums.get(f"{prefix}_{name}", 0)) for name in _count_names()]
+    system, reference, counts, totals = values[0], values[1], values[2 : 2 + BLEU_ORDER], values[2 + BLEU_ORDER :]
+    score = BLEU.compute_bleu(counts, totals, system, reference, smooth_method="exp")
+    return float(score.score)
+
+
+def _count_names() -> list[str]:
+    orders = range(1, BLEU_ORDER + 1)
+    return ["sys", "ref", *(f"count{n}" for n in orders), *(f"total{n}" for n in orders)]

@@ -10,7 +10,7 @@ NORMALISATION = "NFKC, lower case, no punctuation"
 
 
 def normalise(text: str) -> str:
-    """Text as it is compared with what a recogniser heard: ASR-BLEU and word error rate.
+    """Text normalised for comparison with a transcript: ASR-BLEU and word error rate.
 
     Compatibility forms of Unicode are resolved (NFKC), letters are lower case, punctuation is dropped, apostrophes
     within words stay (as ``'``), words are joined by single blanks. Numbers stay as they are written.

@@ -18,7 +18,7 @@ Waveform = NDArray[np.float32]  # (n,) at 16 kHz, SAMPLE_RATE
 
 @dataclass(frozen=True)
 class RecognisedWord:
-    """A word and when it is heard, in seconds from the beginning of the waveform; ``start_s <= end_s``."""
+    """A word and its times in seconds from the beginning of the waveform; ``start_s <= end_s``."""
 
     text: str
     start_s: float
@@ -31,7 +31,7 @@ class Transcript:
 
     Attributes:
         text: the words, joined by one space; empty for silence.
-        words: the words of ``text`` with their times, in order; ``None`` where the recogniser tells no times.
+        words: the words of ``text`` with their times, in order; ``None`` where the recogniser gives no times.
     """
 
     text: str
@@ -43,7 +43,7 @@ NOTHING = Transcript("", ())
 
 
 class Recogniser(Protocol):
-    """Speech recognition for scores: it must not depend on what else is heard in the same call.
+    """Speech recognition for scores: a transcript must not depend on the other waveforms of the call.
 
     Attributes:
         identity: all that decides what is understood: kind, model, a digest of its weights, options. Transcripts are
@@ -53,7 +53,7 @@ class Recogniser(Protocol):
     identity: str
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """What each waveform, (n,) float32 at 16 kHz, n from 0, says; in order.
+        """Transcribe waveforms, (n,) float32 at 16 kHz, n from 0; in order.
 
         Raises:
             ValueError: a waveform of another shape, or with values that are not finite.
@@ -64,7 +64,7 @@ def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
     """The waveforms as contiguous float32.
 
     Raises:
-        ValueError: one is not (n,), or holds NaN or infinity; tells which.
+        ValueError: one is not (n,), or holds NaN or infinity; names it.
     """
     checked = []
     for number, waveform in enumerate(waveforms):

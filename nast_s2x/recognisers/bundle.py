@@ -1,4 +1,4 @@
-"""This project's own bundles as recognisers: speech-to-text whose target is the language that it hears."""
+"""This project's own bundles as recognisers: speech-to-text whose target is the language of the source."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BundleRecogniser:
 
         Raises:
             FileNotFoundError: no such folder, or a file of it missing.
-            ValueError: the bundle translates, hears another language than ``language``, or is damaged.
+            ValueError: the bundle translates, is for another language than ``language``, or is damaged.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -62,7 +62,7 @@ class BundleRecogniser:
             raise CheckpointError(f"{folder} translates from {source} to {target}: a recogniser is needed")
         if language is not None and language != source:
             raise CheckpointError(
-                f"{folder} hears {source}, what is spoken is {language}: another recogniser is needed"
+                f"{folder} recognises {source}, but the speech is {language}: another recogniser is needed"
             )
         names = (CONFIG, WEIGHTS, VOCABULARY, SENTENCEPIECE, *((CMVN,) if bundle.cmvn is not None else ()))
         digest = files_digest(folder / name for name in names)
@@ -78,8 +78,8 @@ class BundleRecogniser:
         batches = by_length(samples, BATCH)
         for batch in tqdm(batches, desc="hearing", unit="batch", file=sys.stderr, disable=None if progress else True):
             features = [fbank(samples[index]) for index in batch]
-            heard = translate_batch(self.bundle, features, policy, with_units=False)
-            for index, translation in zip(batch, heard, strict=True):
+            found = translate_batch(self.bundle, features, policy, with_units=False)
+            for index, translation in zip(batch, found, strict=True):
                 words = timed_words(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
                 transcripts[index] = Transcript(translation.text, words)
         return transcripts

@@ -19,8 +19,8 @@ def open_recogniser(spec: str, device: str = "cpu", language: str | None = None)
         spec: ``bundle:FOLDER`` or a bundle folder alone; ``faster-whisper:MODEL_OR_FOLDER``, options behind it
             as in ``faster-whisper:small,language=en,beam_size=5``; ``wav2vec2:FOLDER``.
         device: ``cpu``, ``cuda``, ``cuda:N``; ``gpu`` is accepted for ``cuda``.
-        language: what is spoken ("en"); a recogniser known to hear another language is refused, Whisper is told.
-            ``None``: nothing is checked, Whisper finds out by itself for each waveform.
+        language: of the speech ("en"); a recogniser of another language is refused, Whisper takes it as an option.
+            ``None``: nothing is checked, Whisper detects it for each waveform.
     Raises:
         ValueError: an unknown kind or option, a bundle that translates, another language, a damaged model.
         FileNotFoundError: no such folder, or a file of it missing.

@@ -51,7 +51,7 @@ class WhisperRecogniser:
         """Open a model.
 
         Args:
-            name: folder of a model in CTranslate2's format, or a name that faster-whisper knows ("small", "large-v3",
+            name: folder of a model in CTranslate2's format, or a name of faster-whisper ("small", "large-v3",
                 "Systran/faster-whisper-small"): fetched from the Hugging Face hub unless it is in its cache.
             device: ``cpu``, ``cuda``, ``cuda:N``.
             compute_type: CTranslate2's number type ("float32", "int8", "float16"); "default" keeps the model's, where
@@ -99,7 +99,7 @@ class WhisperRecogniser:
             condition_on_previous_text=False,
             word_timestamps=True,
         )
-        # Whisper hears windows of 30 s, filled up with silence: its times may lie behind the end of the sound.
+        # Whisper takes windows of 30 s, filled up with silence: its times may lie behind the end of the sound.
         seconds = len(waveform) / SAMPLE_RATE
         texts, words = [], []
         for segment in segments:  # a generator: this is where the work is done
@@ -146,7 +146,7 @@ def _model_folder(library: Any, name: str) -> Path:
 def _check_language(model: Any, language: str | None) -> None:
     known = model.supported_languages
     if language is not None and language not in known:
-        raise ConfigError(f"this Whisper model hears {', '.join(sorted(known))}, not {language!r}")
+        raise ConfigError(f"this Whisper model recognises {', '.join(sorted(known))}, not {language!r}")
 
 
 def _reason(error: Exception) -> str:

@@ -111,8 +111,8 @@ def _unit_target(row: Utterance, unit_labels: UnitLabels | None) -> Sequence[int
 def build_specaugment(text: str | None, config: DataFolder, transforms: Sequence[str]) -> SpecAugment | None:
     """SpecAugment from a flag such as ``1x27,1x100`` (masks x width, over frequency and over time) or ``off``.
 
-    Without a flag, what ``config`` says, if ``transforms`` ask for it. The masks of a flag may cover the whole sentence
-    at most (``time_p`` 1, as published).
+    Without a flag, the masks of ``config``, if ``transforms`` ask for it. The masks of a flag may cover the whole
+    sentence at most (``time_p`` 1, as published).
     """
     if text is None:
         return config.specaugment if "specaugment" in transforms else None
@@ -211,7 +211,7 @@ class NastDataset(FairseqDataset):
             features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
         if len(features) > self.frames[index] + 2:
             raise ConfigError(
-                f"example {row.id} has {len(features)} frames of features, but its manifest says {self.frames[index]}"
+                f"example {row.id} has {len(features)} frames of features, but its table has {self.frames[index]}"
             )
         return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}
 

@@ -29,7 +29,7 @@ from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.utterance import unit_string
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
-from nast_s2x.metrics.bleu import bleu_counts, bleu_of_counts
+from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
 from nast_s2x.network import NastOutput
 from nast_s2x.tasks.dataset import NastDataset
@@ -105,7 +105,7 @@ class NastTaskConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "SpecAugment: MASKSxWIDTH over frequency, MASKSxWIDTH over time, as 1x27,1x100 (published); off: "
-            "none; default: what config.yaml says"
+            "none; default: the masks of config.yaml"
         },
     )
     skip_bleu: bool = field(default=False, metadata={"help": "validate by losses only, without BLEU"})
@@ -202,7 +202,7 @@ class NastTask(FairseqTask):
         return model
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint says about its model in words of this project, under ``task_state``."""
+        """Description of the model, stored in checkpoints under ``task_state``."""
         return {"nast_s2x": self._description}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ class Mfcc(LogMel):
     """Mel-frequency cepstra of :class:`LogMel`'s energies, the loudness (coefficient 0) scaled down.
 
     Args:
-        coefficients: cepstral coefficients kept, from 0 on; with fewer, the timbre of a voice counts less.
+        coefficients: cepstral coefficients kept, from 0 on; with fewer, the timbre of a speaker counts less.
         loudness: weight of coefficient 0 among the others in the distance between frames.
     """
 

@@ -87,6 +87,6 @@ def shown(name: str, value: float | int | None) -> str:
     if value is None:
         return "–"
     text = f"{value:.{describe(name).digits}f}"
-    # A minus sign before zeros alone says nothing, and the typographic one is as wide as the digits.
+    # A minus sign before zeros alone has no meaning, and the typographic one is as wide as the digits.
     text = text.removeprefix("-") if not text.strip("-0.") else text
     return text.replace("-", "−")

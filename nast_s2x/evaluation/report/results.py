@@ -19,7 +19,7 @@ DEFAULT_CHUNK = "320"
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation's folder with what ``scores.json`` says of it.
+    """An evaluation's folder with its ``scores.json``.
 
     Attributes:
         folder: the evaluation's folder.

@@ -97,7 +97,7 @@ def settings(results: Results) -> list[tuple[str, str]]:
         ("Reference units", _file(values.get("units"))),
         ("Utterances", str(values.get("num_utterances", "?"))),
         ("Chunk sizes", ", ".join(map(chunk_name, results.chunks))),
-        ("Look-ahead", _ms(values.get("lookahead_ms"), "as long as the chunk, unless the model says otherwise")),
+        ("Look-ahead", _ms(values.get("lookahead_ms"), "as in training")),
         ("Chunks waited for", str(values.get("wait_chunks")) if values.get("wait_chunks") else "0"),
         ("Left context", _ms(values.get("left_ms"), "as in training")),
         ("Segment size", _ms(values.get("segment_ms"), "?") + " of source at a time"),

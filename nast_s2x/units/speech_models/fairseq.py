@@ -47,7 +47,7 @@ class FairseqHubertFeatures(TransformerFeatures):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], layer: int = 11, device: str = "cpu") -> FairseqHubertFeatures:
-        """Load a checkpoint, weights-only; samples are normalised if its task configuration says ``normalize``.
+        """Load a checkpoint, weights-only; samples are normalised if its task configuration has ``normalize``.
 
         Raises:
             FileNotFoundError: no such file.
