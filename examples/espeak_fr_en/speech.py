@@ -93,7 +93,7 @@ def voices(split: str) -> tuple[str, ...]:
 
 
 def check_voices(names: Collection[str], program: str) -> None:
-    """Raises for a voice that espeak-ng does not have: it would speak with another one and not say so."""
+    """Raises for a voice that espeak-ng does not have: espeak-ng itself silently takes another one."""
     listed = subprocess.run([program, "--voices=variant"], capture_output=True, text=True, check=True).stdout
     variants = set(re.findall(r"!v/(\S+)", listed))
     for name in sorted(names):

@@ -23,9 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "translate",
         help="translate recordings as streams, printing words as they come",
-        description="Play recordings into the translator piece by piece and print each emission with the source time "
-        "at which it was possible. With --speech also write NAME.wav (the translation), NAME.stereo.wav (left the "
-        "recording, right the translation at the times it was there) and NAME.srt (its text as captions).",
+        description="Translate recordings as streams, piece by piece, and print each emission and the amount of source "
+        "audio it required. With --speech also write NAME.wav (the translation), NAME.stereo.wav (left the recording, "
+        "right the translation at the times it was available) and NAME.srt (its text as captions).",
     )
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="audio file (wav, flac, ogg, mp3) of any sample rate")
     parser.add_argument("--offline", action="store_true", help="the same as --chunk-ms offline")

@@ -44,7 +44,7 @@ COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s",
 
 
 class TranscriptMissingError(ValueError):
-    """A sound has no stored transcript, and the recogniser itself is not at hand."""
+    """A waveform has no cached transcript and no recogniser is loaded."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Tokenizer(Protocol):
-    """What the detokenizer needs of :class:`nast_s2x.labels.TextTokenizer`."""
+    """What the detokenizer needs of :class:`nast_s2x.labels.TextLabels`."""
 
     def starts_word(self, token: int) -> bool:
         """True if the piece of ``token`` begins with SentencePiece's mark of a space."""

@@ -31,7 +31,7 @@ class WhisperRecogniser:
     Args:
         model: a ``faster_whisper.WhisperModel``.
         identity: names it in the store of transcripts.
-        language: what is spoken; ``None``: found out for each waveform.
+        language: of the speech; ``None``: detected for each waveform.
         beam_size: hypotheses of the search, from 1 on.
     """
 
