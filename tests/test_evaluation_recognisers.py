@@ -24,9 +24,9 @@ from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.system import System
 from nast_s2x.labels import UNK
 from nast_s2x.recognisers import NOTHING, RecognisedWord, Recogniser, Transcript, open_recogniser
-from nast_s2x.recognisers.bundle import BundleRecogniser, timed_words
+from nast_s2x.recognisers.bundle import BundleRecogniser, words_of_labels
 from nast_s2x.recognisers.wav2vec2 import Vocabulary, Wav2Vec2Recogniser, read_vocabulary
-from nast_s2x.recognisers.wav2vec2 import timed_words as label_words
+from nast_s2x.recognisers.wav2vec2 import words_of_characters as label_words
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcde'"]
 CONVOLUTIONS = {"conv_dim": [8] * 7, "conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
@@ -90,14 +90,14 @@ def test_words_of_a_bundle_lie_where_their_slots_are(bundle: System, monkeypatch
         monkeypatch.setattr(
             bundle.model, "config", replace(bundle.model.config, rates=SlotRates(text_upsample=upsample))
         )
-        words = timed_words(bundle, labels, seconds=100.0)
+        words = words_of_labels(bundle, labels, seconds=100.0)
         assert [word.text for word in words] == [text for text, _, _ in expected]
         times = [(word.start_s, word.end_s) for word in words]
         np.testing.assert_allclose(times, [(first * slot_s, end * slot_s) for _, first, end in expected])
     monkeypatch.undo()
     seconds = (len(labels) - 0.5) * 0.08  # the last slot reaches behind the end of the sound
-    assert timed_words(bundle, labels, seconds)[-1].end_s == seconds
-    assert timed_words(bundle, [blank] * 5, 0.4) == ()
+    assert words_of_labels(bundle, labels, seconds)[-1].end_s == seconds
+    assert words_of_labels(bundle, [blank] * 5, 0.4) == ()
 
 
 def test_the_identity_changes_with_weights_and_not_with_the_place(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.ctc import CtcCollapser
 from nast_s2x.errors import AudioError
 
 Waveform = NDArray[np.float32]  # (n,) at 16 kHz, SAMPLE_RATE
@@ -58,6 +59,32 @@ class Recogniser(Protocol):
         Raises:
             ValueError: a waveform of another shape, or with values that are not finite.
         """
+
+
+def timed_words(
+    spans: Iterable[tuple[str, int, int]], slot_s: float, seconds: float = float("inf")
+) -> tuple[RecognisedWord, ...]:
+    """Words with their times from the slots of their tokens; nothing ends after ``seconds``.
+
+    Args:
+        spans: text, first slot and slot behind the last one, in order. A text of several words gives each the same
+            times.
+        slot_s: seconds of a slot.
+    """
+    words: list[RecognisedWord] = []
+    for text, first, end in spans:
+        start_s, end_s = (min(seconds, slot * slot_s) for slot in (first, end))
+        words += [RecognisedWord(word, start_s, end_s) for word in text.split()]
+    return tuple(words)
+
+
+def token_spans(collapser: CtcCollapser, labels: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Each token of labels (one a slot), its first slot and the slot behind its last one."""
+    for token, first in collapser.push_with_slots(labels):
+        end = first
+        while end < len(labels) and labels[end] == token:
+            end += 1
+        yield token, first, end
 
 
 def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:

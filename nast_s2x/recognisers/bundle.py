@@ -21,6 +21,8 @@ from nast_s2x.recognisers.base import (
     by_length,
     checked_waveforms,
     files_digest,
+    timed_words,
+    token_spans,
 )
 
 BATCH = 16
@@ -80,28 +82,22 @@ class BundleRecogniser:
             features = [fbank(samples[index]) for index in batch]
             found = translate_batch(self.bundle, features, policy, with_units=False)
             for index, translation in zip(batch, found, strict=True):
-                words = timed_words(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
+                words = words_of_labels(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
                 transcripts[index] = Transcript(translation.text, words)
         return transcripts
 
 
-def timed_words(bundle: System, labels: Sequence[int], seconds: float) -> tuple[RecognisedWord, ...]:
+def words_of_labels(system: System, labels: Sequence[int], seconds: float) -> tuple[RecognisedWord, ...]:
     """The words of text labels, one label a slot, with their times; nothing ends after ``seconds``.
 
     Words that share their pieces (a piece may hold a space) share their times.
     """
-    spans: list[tuple[list[int], int, int]] = []  # tokens of a word, its first slot, the slot behind its last
-    for token, first in bundle.text.collapser().push_with_slots(labels):
-        end = first
-        while end < len(labels) and labels[end] == token:
-            end += 1
-        if spans and not bundle.text.starts_word(token):
-            tokens, begin, _ = spans[-1]
-            spans[-1] = ([*tokens, token], begin, end)
+    words: list[tuple[list[int], int, int]] = []
+    for token, first, end in token_spans(system.text.collapser(), labels):
+        if words and not system.text.starts_word(token):
+            tokens, begin, _ = words[-1]
+            words[-1] = ([*tokens, token], begin, end)
         else:
-            spans.append(([token], first, end))
-    words, slot_s = [], bundle.model.config.rates.step_ms("text") / 1000
-    for tokens, first, end in spans:
-        start_s, end_s = (min(seconds, slot * slot_s) for slot in (first, end))
-        words += [RecognisedWord(text, start_s, end_s) for text in bundle.text.decode(tokens).split()]
-    return tuple(words)
+            words.append(([token], first, end))
+    texts = ((system.text.decode(tokens), first, end) for tokens, first, end in words)
+    return timed_words(texts, system.model.config.rates.step_ms("text") / 1000, seconds)

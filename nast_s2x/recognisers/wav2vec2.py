@@ -24,6 +24,8 @@ from nast_s2x.recognisers.base import (
     Waveform,
     checked_waveforms,
     files_digest,
+    timed_words,
+    token_spans,
 )
 
 _TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer_config.json")
@@ -102,29 +104,26 @@ class Wav2Vec2Recogniser:
             return NOTHING
         samples = normalize_samples(waveform) if self.normalize else waveform
         logits = self.model(torch.from_numpy(samples)[None].to(self.model.device)).logits[0]  # (frames, labels)
-        words = timed_words(self.vocabulary, logits.argmax(-1).tolist(), self.stride / SAMPLE_RATE)
+        words = words_of_characters(self.vocabulary, logits.argmax(-1).tolist(), self.stride / SAMPLE_RATE)
         return Transcript(" ".join(word.text for word in words), words)
 
 
-def timed_words(vocabulary: Vocabulary, labels: Sequence[int], frame_s: float) -> tuple[RecognisedWord, ...]:
+def words_of_characters(vocabulary: Vocabulary, labels: Sequence[int], frame_s: float) -> tuple[RecognisedWord, ...]:
     """The words of the labels of frames, ``frame_s`` seconds each, with their times."""
-    words: list[RecognisedWord] = []
+    words: list[tuple[str, int, int]] = []
     inside = False  # of a word
-    for label, first in CtcCollapser(vocabulary.blank).push_with_slots(labels):
+    for label, first, end in token_spans(CtcCollapser(vocabulary.blank), labels):
         piece = vocabulary.pieces.get(label)
         if piece is None or piece == vocabulary.delimiter:
             inside = inside and piece is None
             continue
-        end = first
-        while end < len(labels) and labels[end] == label:
-            end += 1
         if inside:
-            word = words.pop()
-            words.append(RecognisedWord(word.text + piece, word.start_s, end * frame_s))
+            text, begin, _ = words[-1]
+            words[-1] = (text + piece, begin, end)
         else:
-            words.append(RecognisedWord(piece, first * frame_s, end * frame_s))
+            words.append((piece, first, end))
         inside = True
-    return tuple(words)
+    return timed_words(words, frame_s)
 
 
 def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
