@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},
     ),
     "evaluation": (
-        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking"},
+        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking", "vocoder"},
         BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (

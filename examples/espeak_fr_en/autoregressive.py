@@ -6,7 +6,7 @@ python examples/espeak_fr_en/autoregressive.py UNITS.tsv --checkpoint S2UT.pt --
 S2UT.pt is fairseq's speech-to-unit transformer, trained by configs/tiny_espeak_s2ut.yaml on S2UT_DATA
 (scripts/s2ut_data.py); UNITS.tsv the corpus manifest with the units of both. Both get the same features, one utterance
 at a time and in turn; seconds are from features to units. The units of both go through the bundle's vocoder and are
-heard by the example's recogniser.
+transcribed by the example's recogniser.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from espeak_fr_en import intelligibility  # noqa: E402
-from nast_s2x.benchmarks.autoregressive import autoregressive_units, one_pass_units  # noqa: E402
+from nast_s2x.benchmarks.autoregressive import autoregressive_units, one_pass_units
+from nast_s2x.cli.intelligibility import load_parts
+from nast_s2x.evaluation import intelligibility
+from nast_s2x.progress import progress_bar
 
 if TYPE_CHECKING:
     from nast_s2x.inference.system import System
 
+RECOGNISER = Path(__file__).resolve().parent / "recogniser"
 MAX_UNITS = 300
 """No sentence of the corpus has so many: a hypothesis that does not end is cut there."""
 Decoder = Callable[[Tensor], list[int]]  # features (1, F, bins), normalised, to unit codes
@@ -39,7 +40,7 @@ Decoder = Callable[[Tensor], list[int]]  # features (1, F, bins), normalised, to
 
 @dataclass(frozen=True)
 class Row:
-    """One way to units; figures as in :class:`intelligibility.Result`, ``seconds`` of computing an utterance."""
+    """One way to units; figures as of `nast-s2x intelligibility`, ``seconds`` of computing an utterance."""
 
     model: str
     unit_bleu: float
@@ -84,7 +85,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", default="test", help="rows to take (default test)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--recogniser", default=str(intelligibility.RECOGNISER), help="default: the committed bundle")
+    parser.add_argument("--recogniser", default=str(RECOGNISER), help="default: the committed bundle")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bars")
     return parser.parse_args(arguments)
@@ -130,18 +131,18 @@ def bundle_decoder(bundle: System) -> Decoder:
     return decode
 
 
-def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[Any], progress: Any) -> None:
+def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[Any], progress: bool) -> None:
     """Every system over every sentence, in turn."""
-    from nast_s2x.frontend.audio import load_audio
     from nast_s2x.frontend.fbank import fbank
 
-    with torch.inference_mode():
-        for place, sentence in enumerate(progress.steps(sentences, "translating")):
-            features = bundle.normalize(fbank(load_audio(sentence.audio)))[None]
+    with torch.inference_mode(), progress_bar(len(sentences), "translating", show=progress) as bar:
+        for place, sentence in enumerate(sentences):
+            features = bundle.normalize(fbank(sentence.audio.samples()))[None]
             for system in systems:
                 if not place:
                     system.decode(features)  # the first call sets up what later ones reuse
                 system.run(features)
+            bar.update()
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:
@@ -152,21 +153,21 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     torch.set_num_threads(arguments.threads)
     recogniser = open_recogniser(arguments.recogniser, language="en")
     sentences, unit_hash = intelligibility.read_sentences(arguments.manifest, arguments.split, arguments.limit)
-    progress = intelligibility.Progress(not arguments.no_progress)
+    progress = not arguments.no_progress
     speakers = argparse.Namespace(bundle=arguments.bundle, vocoder=None)
-    vocoder, bundle = intelligibility.load_speakers(speakers, unit_hash)
+    vocoder, bundle = load_parts(speakers, unit_hash)
     baseline = load_baseline(arguments.checkpoint, arguments.data)
     systems = [System("one pass (bundle)", bundle_decoder(bundle), _size(bundle.model))]
     for beam in map(int, arguments.beams.split(",")):
         systems.append(System(f"autoregressive, beam {beam}", baseline_decoder(baseline, beam), _size(baseline)))
     decode_all(systems, bundle, sentences, progress)
-    texts = intelligibility.speak(bundle, sentences, "offline", progress).texts
+    texts = intelligibility.translate_all(bundle, sentences, "offline", progress).texts
     rows = []
     for system in systems:
         waveforms = [synthesize(vocoder, [units])[0] for units in system.units]
-        heard = intelligibility.transcribe(recogniser, waveforms, progress)
+        transcripts = [transcript.text for transcript in recogniser.transcribe(waveforms, progress)]
         speech = intelligibility.Speech(system.name, waveforms, texts if not rows else [""] * len(texts), system.units)
-        result = intelligibility.score(speech, heard, sentences)
+        result = intelligibility.score_speech(speech, transcripts, sentences)
         rows.append(
             Row(
                 model=system.name,

@@ -30,6 +30,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("nast_s2x.cli.evaluate", "run a system over a test set at several chunk sizes and score it"),
     "score": ("nast_s2x.cli.score", "score the logs of an evaluation again"),
     "compare": ("nast_s2x.cli.compare", "set evaluations side by side, with significance"),
+    "intelligibility": ("nast_s2x.cli.intelligibility", "word errors of a vocoder's and a model's speech"),
     "benchmark": ("nast_s2x.cli.benchmark", "measure streaming, losses and alignment against the plain way"),
 }
 

@@ -1,9 +1,9 @@
-"""Intelligibility of the example: every kind of speech with small random systems."""
+"""Intelligibility: every kind of speech with small random systems."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from random_system import make_bundle, make_signal
 from random_vocoder import make_vocoder
 
 pytest.importorskip("sacrebleu")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "examples"))
 
-from espeak_fr_en import intelligibility  # noqa: E402
-
+from nast_s2x.cli.intelligibility import measure  # noqa: E402
+from nast_s2x.cli.main import build_parser, main  # noqa: E402
+from nast_s2x.corpus import Utterance  # noqa: E402
+from nast_s2x.evaluation import intelligibility  # noqa: E402
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle  # noqa: E402
 from nast_s2x.inference.loading import load_system  # noqa: E402
@@ -73,13 +73,14 @@ def read_table(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def parse(folder: Path, *arguments: object, manifest: str = "units.tsv"):
+def parse(folder: Path, *arguments: object, manifest: str = "units.tsv") -> argparse.Namespace:
     shared = [folder / manifest, "--recogniser", folder / "recogniser", "--no-progress"]
-    return intelligibility.parse_arguments([str(argument) for argument in [*shared, *arguments]])
+    words = ["intelligibility", *(str(argument) for argument in [*shared, *arguments])]
+    return build_parser("intelligibility").parse_args(words)
 
 
-def test_original_and_copies_are_heard(folder: Path) -> None:
-    results, columns = intelligibility.measure(parse(folder, "--vocoder", folder / "vocoder"))
+def test_original_and_copies_are_transcribed(folder: Path) -> None:
+    results, columns = measure(parse(folder, "--vocoder", folder / "vocoder"))
     assert [result.speech for result in results] == ["original", "copy", "copy, true durations"]
     original, copy, true = results
     assert original.seconds == pytest.approx(1.0 + 1.5 + 2.0)
@@ -92,11 +93,11 @@ def test_original_and_copies_are_heard(folder: Path) -> None:
     assert columns["reference"] == list(TEXTS)
 
 
-def test_the_model_is_heard_at_every_chunk_size(folder: Path) -> None:
+def test_the_model_is_transcribed_at_every_chunk_size(folder: Path) -> None:
     arguments = parse(
         folder, "--bundle", folder / "bundle", "--vocoder", folder / "vocoder", "--chunk-ms", "offline,320"
     )
-    results, columns = intelligibility.measure(arguments)
+    results, columns = measure(arguments)
     offline, streaming = results[-2:]
     assert (offline.speech, streaming.speech) == ("model, offline", "model, 320 ms")
     bundle = load_system(folder / "bundle")
@@ -116,7 +117,7 @@ def test_the_model_is_heard_at_every_chunk_size(folder: Path) -> None:
         assert result.own_wer is not None
 
 
-def test_recordings_of_other_programs_are_heard(folder: Path, tmp_path: Path) -> None:
+def test_recordings_of_other_programs_are_transcribed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "simuleval" / "wavs").mkdir(parents=True)
     (tmp_path / "translate").mkdir()
     for number in range(2):
@@ -124,27 +125,19 @@ def test_recordings_of_other_programs_are_heard(folder: Path, tmp_path: Path) ->
         soundfile.write(tmp_path / "simuleval" / "wavs" / f"{number}_pred.wav", samples, 16000)
         soundfile.write(tmp_path / "translate" / f"t{number}.wav", samples, 16000, subtype="FLOAT")
     wavs = ["--wavs", f"a={tmp_path / 'simuleval'}", "--wavs", f"b={tmp_path / 'translate'}"]
-    results, columns = intelligibility.measure(parse(folder, "--limit", 2, *wavs))
+    results, columns = measure(parse(folder, "--limit", 2, *wavs))
     assert [result.speech for result in results] == ["original", "a", "b"]
     assert columns["a"] == columns["b"] == columns["original"]
     with pytest.raises(FileNotFoundError, match="t2"):
-        intelligibility.measure(parse(folder, *wavs))
+        measure(parse(folder, *wavs))
 
 
 def test_the_command_writes_table_figures_and_transcripts(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["intelligibility.py", folder / "units.tsv", "--recogniser", folder / "recogniser", "--no-progress"]
-    command += [
-        "--vocoder",
-        folder / "vocoder",
-        "--json",
-        tmp_path / "new" / "f.json",
-        "--transcripts",
-        tmp_path / "t.tsv",
-    ]
-    monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    assert intelligibility.main() == 0
+    command = ["intelligibility", folder / "units.tsv", "--recogniser", folder / "recogniser", "--no-progress"]
+    command += ["--vocoder", folder / "vocoder", "--json", tmp_path / "new" / "f.json"]
+    assert main(list(map(str, [*command, "--transcripts", tmp_path / "t.tsv"]))) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| speech | WER | ASR-BLEU | seconds | silent |"
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| original", "| copy", "| copy, true durations"]
@@ -157,21 +150,20 @@ def test_the_command_writes_table_figures_and_transcripts(
 
 def test_silence_is_no_transcript_and_counted(folder: Path) -> None:
     recogniser = open_recogniser(str(folder / "recogniser"))
-    progress = intelligibility.Progress(shown=False)
     signal = make_signal(1.0, 3)
     short = [np.zeros(0, np.float32), signal, np.zeros(100, np.float32)]
-    heard = intelligibility.transcribe(recogniser, short, progress)
+    heard = [transcript.text for transcript in recogniser.transcribe(short)]
     assert heard[0] == heard[2] == "" and heard[1] == translate_samples(recogniser.bundle, signal).text != ""
-    sentences = [intelligibility.Sentence("a", text, None, None, None, None) for text in TEXTS]
-    result = intelligibility.score(intelligibility.Speech("x", short), ["", TEXTS[1], ""], sentences)
+    sentences = [Utterance("a", target_text=text) for text in TEXTS]
+    result = intelligibility.score_speech(intelligibility.Speech("x", short), ["", TEXTS[1], ""], sentences)
     assert result.silent == 1 and result.wer == pytest.approx(100 * 7 / 11)
 
 
 def test_a_perfect_recogniser_keeps_everything() -> None:
-    sentences = [intelligibility.Sentence("a", text, None, None, None, None) for text in TEXTS]
+    sentences = [Utterance("a", target_text=text) for text in TEXTS]
     said = ["the small house was red", "a big dog sleeps", "birds sing"]
     speech = intelligibility.Speech("model", [np.zeros(16000, np.float32)] * 3, said, [[], [], []])
-    result = intelligibility.score(speech, said, sentences)
+    result = intelligibility.score_speech(speech, said, sentences)
     assert (result.own_wer, result.kept, result.unit_bleu) == (0.0, 1.0, None)
     assert result.wer == pytest.approx(100 / 11)
 
@@ -203,19 +195,16 @@ def test_mistakes_are_explained(folder: Path, changes: dict[str, str], arguments
     write_table(folder / "changed.tsv", rows)
     given = [argument.format(folder=folder) for argument in arguments]
     with pytest.raises(ValueError, match=message):
-        intelligibility.measure(parse(folder, *given, manifest="changed.tsv"))
+        measure(parse(folder, *given, manifest="changed.tsv"))
 
 
 def test_a_manifest_without_english_recordings_needs_other_speech(folder: Path) -> None:
     rows = read_table(folder / "units.tsv")
     write_table(folder / "silent.tsv", [[cell for name, cell in zip(rows[0], r) if name != "tgt_speech"] for r in rows])
-    with pytest.raises(ValueError, match="nothing to hear"):
-        intelligibility.measure(parse(folder, manifest="silent.tsv"))
+    with pytest.raises(ValueError, match="nothing to score"):
+        measure(parse(folder, manifest="silent.tsv"))
 
 
-def test_a_missing_file_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["intelligibility.py", str(tmp_path), "--recogniser", str(tmp_path / "no")])
-    assert intelligibility.main() == 1
+def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["intelligibility", str(tmp_path), "--recogniser", str(tmp_path / "no")]) == 1
     assert "no: no such folder" in capsys.readouterr().err
