@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nast_s2x.ctc import CtcCollapser
 from nast_s2x.errors import AudioError
+
+if TYPE_CHECKING:
+    from nast_s2x.ctc import CtcCollapser  # scoring needs no torch
 
 Waveform = NDArray[np.float32]  # (n,) at 16 kHz, SAMPLE_RATE
 
