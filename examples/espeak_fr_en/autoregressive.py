@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets the example's model beside an autoregressive one: quality of the units and seconds an utterance, offline.
+"""Compares the example's model with an autoregressive one: quality of the units and seconds an utterance, offline.
 
 python examples/espeak_fr_en/autoregressive.py UNITS.tsv --checkpoint S2UT.pt --data S2UT_DATA --bundle BUNDLE
 
@@ -40,7 +40,7 @@ Decoder = Callable[[Tensor], list[int]]  # features (1, F, bins), normalised, to
 
 @dataclass(frozen=True)
 class Row:
-    """One way to units; figures as of `nast-s2x intelligibility`, ``seconds`` of computing an utterance."""
+    """One line of the table; figures as of `nast-s2x intelligibility`, ``seconds`` of computing an utterance."""
 
     model: str
     unit_bleu: float
@@ -52,12 +52,14 @@ class Row:
 
 
 @dataclass
-class System:
-    """A way from features to units, and what came of it.
+class Candidate:
+    """A model and decoding method under comparison, with its results.
 
     Attributes:
-        seconds: of computing, one an utterance.
-        units: of each utterance.
+        decode: features to unit codes.
+        parameters: of the model.
+        seconds: computing time of each utterance.
+        units: unit codes of each utterance.
     """
 
     name: str
@@ -67,7 +69,7 @@ class System:
     units: list[list[int]] = field(default_factory=list)
 
     def run(self, fbank: Tensor) -> None:
-        """Decode one utterance and keep what it cost."""
+        """Decode one utterance; keep its units and computing time."""
         begun = time.perf_counter()
         units = self.decode(fbank)
         self.seconds.append(time.perf_counter() - begun)
@@ -131,17 +133,17 @@ def bundle_decoder(bundle: System) -> Decoder:
     return decode
 
 
-def decode_all(systems: Sequence[System], bundle: System, sentences: Sequence[Any], progress: bool) -> None:
-    """Every system over every sentence, in turn."""
+def decode_all(candidates: Sequence[Candidate], bundle: System, sentences: Sequence[Any], progress: bool) -> None:
+    """Decode every sentence with every candidate, in turn."""
     from nast_s2x.frontend.fbank import fbank
 
     with torch.inference_mode(), progress_bar(len(sentences), "translating", show=progress) as bar:
         for place, sentence in enumerate(sentences):
             features = bundle.normalize(fbank(sentence.audio.samples()))[None]
-            for system in systems:
+            for candidate in candidates:
                 if not place:
-                    system.decode(features)  # the first call sets up what later ones reuse
-                system.run(features)
+                    candidate.decode(features)  # the first call sets up what later ones reuse
+                candidate.run(features)
             bar.update()
 
 
@@ -157,33 +159,35 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     speakers = argparse.Namespace(bundle=arguments.bundle, vocoder=None)
     vocoder, bundle = load_parts(speakers, unit_hash)
     baseline = load_baseline(arguments.checkpoint, arguments.data)
-    systems = [System("one pass (bundle)", bundle_decoder(bundle), _size(bundle.model))]
+    candidates = [Candidate("one pass (bundle)", bundle_decoder(bundle), _size(bundle.model))]
     for beam in map(int, arguments.beams.split(",")):
-        systems.append(System(f"autoregressive, beam {beam}", baseline_decoder(baseline, beam), _size(baseline)))
-    decode_all(systems, bundle, sentences, progress)
+        candidates.append(Candidate(f"autoregressive, beam {beam}", baseline_decoder(baseline, beam), _size(baseline)))
+    decode_all(candidates, bundle, sentences, progress)
     texts = intelligibility.translate_all(bundle, sentences, "offline", progress).texts
     rows = []
-    for system in systems:
-        waveforms = [synthesize(vocoder, [units])[0] for units in system.units]
+    for candidate in candidates:
+        waveforms = [synthesize(vocoder, [units])[0] for units in candidate.units]
         transcripts = [transcript.text for transcript in recogniser.transcribe(waveforms, progress)]
-        speech = intelligibility.Speech(system.name, waveforms, texts if not rows else [""] * len(texts), system.units)
+        speech = intelligibility.Speech(
+            candidate.name, waveforms, texts if not rows else [""] * len(texts), candidate.units
+        )
         result = intelligibility.score_speech(speech, transcripts, sentences)
         rows.append(
             Row(
-                model=system.name,
+                model=candidate.name,
                 unit_bleu=result.unit_bleu,
                 wer=result.wer,
                 asr_bleu=result.asr_bleu,
                 text_bleu=None if rows else result.text_bleu,
-                seconds=statistics.mean(system.seconds),
-                parameters=system.parameters,
+                seconds=statistics.mean(candidate.seconds),
+                parameters=candidate.parameters,
             )
         )
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown; speed-ups are over the line in question."""
+    """The rows in Markdown; the last column is the computing time as a multiple of that of the first row."""
     lines = [
         "| model | parameters | unit BLEU | WER | ASR-BLEU | text BLEU | seconds an utterance | one pass is faster |",
         "|---|---|---|---|---|---|---|---|",
