@@ -82,6 +82,13 @@ def test_sentences_without_slots_or_labels() -> None:
     assert mixed.item() == pytest.approx(alone.item(), rel=1e-6) and mixed.item() > 0
 
 
+def test_a_batch_without_slots() -> None:
+    logits = torch.zeros(2, 0, 5, requires_grad=True)
+    loss = ctc_loss(logits, torch.tensor([0, 0]), torch.tensor([[1, 2], [1, 1]]), torch.tensor([2, 0]), 4, 0.01)
+    loss.backward()
+    assert loss.item() == 0.0 and logits.grad.shape == (2, 0, 5)
+
+
 def test_padding_and_precision_do_not_matter() -> None:
     logits, lengths, targets, target_lengths = example(torch.float32)
     loss = ctc_loss(logits, lengths, targets, target_lengths, 3, 0.01)
@@ -99,7 +106,7 @@ def test_errors_name_the_argument_and_its_value() -> None:
         ctc_loss(logits, lengths, targets, target_lengths, 3, 1.5)
     with pytest.raises(ValueError, match="blank must be a label of the 4 in logits, got 4"):
         ctc_loss(logits, lengths, targets, target_lengths, 4)
-    with pytest.raises(ValueError, match=r"lengths \(5, 2\) do not belong to logits of shape \(3, 5, 4\)"):
+    with pytest.raises(ValueError, match=r"one per row and at most 5, got \(5, 2\) for logits of shape \(3, 5, 4\)"):
         ctc_loss(logits, lengths[:2], targets, target_lengths, 3)
 
 

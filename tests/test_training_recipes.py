@@ -188,11 +188,14 @@ def test_bundles_and_number_types_are_variables(data: Path, tmp_path: Path) -> N
         ("stages: {}", "at least one stage"),
         ("stage: {a: {}}", "no entry stage"),
         ("- 1", "must hold a table"),
-        ("a: [", "not valid YAML"),
+        ("a: [", "not a YAML file"),
         ("processes: two\nstages: {a: {}}", "processes must be a whole number"),
         ("stages: {a: {lr: [1]}}", "stages.a.lr must be a text, a number, true or false"),
         ("stages: {a: {--lr: 1}}", "is not the name of a flag"),
         ("extends: tiny_espeak\nstages: {four: }", "no stage four"),
+        ("stages: {1: {lr: 1}}", "1 cannot be the name of a stage"),
+        ("stages: {../a: {lr: 1}}", "cannot be the name of a stage"),
+        ("variables: {text: [a]}\nstages: {a: {}}", "variables.text must be a text, a number, true or false"),
         ("stages: {a: {target-code-size: '{num_units}'}}", "needs a value for num_units"),
         ("stages: {a: {start-from: '{nothing}'}}", "needs a value for nothing"),
     ],
@@ -202,6 +205,15 @@ def test_damaged_recipes(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match=message):
         list(launch.commands(read_recipe(tmp_path / "r.yaml"), launch.Run(tmp_path, tmp_path / "save")))
+
+
+def test_variables_of_an_extended_recipe_are_its_own_ones(tmp_path: Path) -> None:
+    """A truth value is true or false and no value is empty, whichever of the two recipes has it."""
+    (tmp_path / "base.yaml").write_text("variables: {bf16: true, start: }\nstages: {a: {lr: 1}}")
+    flags = "{autocast-bf16: '{bf16}', start-from: '{start}', fp16: '{half}'}"
+    (tmp_path / "r.yaml").write_text(f"extends: base\nvariables: {{half: false}}\nstages: {{a: {flags}}}")
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert recipe.stages[0].arguments(recipe.values(tmp_path, tmp_path, {})) == ["--autocast-bf16"]
 
 
 def fake_fairseq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -233,9 +245,38 @@ def test_if_one_rank_fails_all_end(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     script = "import sys, time\nif sys.argv[-1] == '1': sys.exit(3)\ntime.sleep(60)"
     fake_fairseq(tmp_path, monkeypatch, script)
     begun = time.monotonic()
-    with pytest.raises(NastError, match="ended with status 3"):
+    with pytest.raises(NastError, match=r"ended with status 3, see .*rank1\.log"):
         launch.run_recipe(recipe_of(tmp_path, processes=2), launch.Run(tmp_path, tmp_path / "save"), lambda line: None)
     assert time.monotonic() - begun < 30 and not (tmp_path / "save" / "one" / "finished").exists()
+
+
+def test_all_stages_are_checked_before_the_first_one_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_fairseq(tmp_path, monkeypatch, "")
+    (tmp_path / "r.yaml").write_text("stages: {one: {lr: 1}, two: {target-code-size: '{num_units}'}}")
+    (tmp_path / "config.yaml").write_text("{}")
+    run = launch.Run(tmp_path, tmp_path / "save")
+    with pytest.raises(ConfigError, match="needs a value for num_units"):
+        launch.run_recipe(read_recipe(tmp_path / "r.yaml"), run, lambda line: None)
+    assert not (tmp_path / "save" / "one").exists()
+
+
+@pytest.mark.timeout(60)
+def test_output_that_cannot_be_shown_does_not_stop_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no UTF-8, and a terminal that is gone: more output than fits into a pipe is read and logged."""
+    script = r"import sys; sys.stdout.buffer.write(b'\xff\n' + b'0123456789\n' * 20_000)"
+    fake_fairseq(tmp_path, monkeypatch, script)
+    reported: list[str] = []
+
+    def report(line: str) -> None:
+        reported.append(line)
+        if line.startswith("0"):
+            raise BrokenPipeError
+
+    launch.run_recipe(recipe_of(tmp_path), launch.Run(tmp_path, tmp_path / "save", ["one"]), report)
+    assert reported[-2:] == ["\ufffd", "0123456789"]
+    assert (tmp_path / "save" / "one" / "train.log").read_text().count("\n") == 20_001
 
 
 def test_two_runs_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

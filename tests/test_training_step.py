@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
-from nast_s2x.benchmarks.training import StepCounter, run_training, to_device
+from nast_s2x.benchmarks.timing import Setting, peak_bytes
+from nast_s2x.benchmarks.training import StepCounter, make_step, run_training, to_device
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.cli.main import main
 from nast_s2x.errors import ConfigError
@@ -41,6 +43,20 @@ def batch(labels: int = 6, missing: bool = True, frames: tuple[int, ...] = (160,
 
     speech = SpeechBatch(torch.randn(3, max(frames), 80, generator=generator), Lengths(frames))
     return TrainingBatch(speech, targets(TEXT, labels, 2), targets(TEXT, labels, None), targets(UNITS, 2 * labels, 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"text_loss": "CTC"}, "--text-loss must be ctc or nmla, got 'CTC'"),
+        ({"unit_loss": "mse"}, "--unit-loss must be ctc or nmla, got 'mse'"),
+        ({"asr_weight": -1.0}, "--asr-weight must be at least 0, got -1.0"),
+        ({"unit_weight": float("nan")}, "--unit-weight must be at least 0, got nan"),
+    ],
+)
+def test_objectives_that_cannot_be_used(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Objective(TEXT - 1, **values)
 
 
 def run_step(model: nn.Module, objective: Objective, data: TrainingBatch, policy: ChunkPolicy) -> StepCounter:
@@ -176,6 +192,26 @@ def test_benchmark_training(loss: str, dtype: str) -> None:
     json.dumps(result)
 
 
+def test_clipping_applies_to_gradients_without_the_loss_scale() -> None:
+    model = nn.Linear(1, 1, bias=False)
+
+    def objective(*_: object) -> tuple[Tensor]:
+        return (20 * model.weight.sum(),)
+
+    step = make_step(model, objective, batch(), ChunkPolicy(320), Setting(torch.device("cpu"), "fp16"))
+    step()
+    assert model.weight.grad.item() == pytest.approx(10.0)
+
+
+def test_peak_memory_on_systems_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert peak_bytes(cpu) > 10_000_000
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert peak_bytes(cpu) > 10_000_000
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_bytes(cpu) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -187,6 +223,7 @@ def test_benchmark_training(loss: str, dtype: str) -> None:
         (["nmla", "--device", "cuda:77"], "device cuda:77 is not available"),
         (["streaming", "--device", "cuda:77"], "device cuda:77 is not available"),
         (["voice", "--device", "cuda:77"], "device cuda:77 is not available"),
+        (["streaming", "--chunk-ms", "offline"], "streaming needs --chunk-ms in ms, but it is offline"),
         (["attention", "--seconds", "2,5"], "takes one --seconds, got 2,5"),
     ],
 )

@@ -14,7 +14,7 @@ def ctc_loss(
 ) -> Tensor:
     """CTC loss (Graves et al., 2006, eq. 14), negative log-likelihood per target label, mean over the batch.
 
-    Rows without a target take no part. A row whose target does not fit its slots has no likelihood; it counts as 0 in
+    Rows without a target are ignored. A row whose target does not fit its slots has no likelihood; it counts as 0 in
     the mean and its gradient is exactly zero. With smoothing e the result is ``(1 - e) * ctc + e * u``, where u is the
     mean over all valid slots of the batch of ``-mean_v log p(v)``: one mean for the batch, rows that do not fit
     included.
@@ -27,6 +27,8 @@ def ctc_loss(
         label_smoothing: e, in [0, 1).
     Returns:
         scalar, float32 or float64.
+    Raises:
+        ValueError: shapes, blank or smoothing that do not fit.
     """
     check_loss_inputs(logits, lengths, targets, blank)
     if not 0.0 <= label_smoothing < 1.0:
@@ -44,6 +46,8 @@ def ctc_loss(
 
 def _nll(log_probs: Tensor, lengths: Lengths, targets: TargetBatch, blank: int) -> Tensor:
     """(B,) negative log-likelihoods, 0 where infinite and without a target."""
+    if not log_probs.size(1):
+        return log_probs.sum((1, 2))  # torch's CTC refuses tensors without slots
     # Whether a target fits is decided on the host and kept out of the recursion, so that no infinity is ever
     # differentiated: a row that does not fit is computed against an empty target and then left out.
     sizes = [

@@ -1,4 +1,4 @@
-"""Glancing: the decoder is shown a part of an alignment of its target while it trains.
+"""Glancing: in training, the decoder is shown a part of the alignment of its target.
 
 Qian et al., 2021, "Glancing Transformer for Non-Autoregressive Neural Machine Translation", in the form for CTC: the
 target is aligned to the slots by the model itself, and the more slots disagree with that alignment, the more are shown.
@@ -35,15 +35,17 @@ def make_glancer(
     """Build the function that selects, from first-pass logits, the target labels shown in the second pass.
 
     Args:
-        targets: labels with ``<s>`` and ``</s>``; rows without a target are shown nothing.
+        targets: labels with ``<s>`` and ``</s>``; nothing is shown in rows without a target.
         blank: the blank label; it is shown like any other aligned label.
         ratio: in [0, 1]; 0 shows nothing.
         generator: source of randomness (of any device); None uses the global one.
         statistics: if given, each call adds the counts ``slots``, ``same`` (slots whose best label is the aligned one),
             ``glanced`` (slots shown), as tensors on the device, and ``infeasible`` (rows whose target does not fit:
-            none of their slots is shown, nor counted elsewhere).
+            none of their slots is shown or counted elsewhere).
     Returns:
         Glancer. Its labels are pad (1) past the end and in rows that do not fit, where its mask is False.
+    Raises:
+        ValueError: a ratio outside [0, 1].
     """
     if not 0.0 <= ratio <= 1.0:
         raise ValueError(f"glancing ratio must lie in [0, 1], got {ratio}")

@@ -39,15 +39,17 @@ def nmla_loss(
     Args:
         logits: (B, T, V) scores before the softmax (log-probabilities serve as well).
         lengths: valid slots of each row.
-        targets: labels with ``<s>`` and ``</s>``; rows without a target take no part. A target of fewer than two
+        targets: labels with ``<s>`` and ``</s>``; rows without a target are ignored. A target of fewer than two
             labels has no bigram and matches 0.
         blank: the blank label.
         order: 2 or 1.
         normalization: "batch", the published ratio of batch means with the padded target length L for S, or
             "sentence", the paper's definition: one ratio per sentence with its own S, then the mean.
-        pad: the padding label, which takes no part inside a target either.
+        pad: the padding label, ignored inside a target too.
     Returns:
         scalar, float32 or float64.
+    Raises:
+        ValueError: shapes or blank that do not fit; another order or normalization.
     """
     check_loss_inputs(logits, lengths, targets, blank)
     if order not in (1, 2):
@@ -132,7 +134,7 @@ def linear_scan(decay: Tensor, inputs: Tensor) -> Tensor:
     factors = decay.new_zeros(blocks * size, *decay.shape[1:])
     factors[:slots] = decay
     result, factors = result.unflatten(0, (blocks, size)), factors.unflatten(0, (blocks, size))  # (blocks, size, B, .)
-    # First every block for itself, all blocks at once; then from block to block what the one before it carries over.
+    # First the recurrence inside all blocks at once, then the value carried over from block to block.
     for step in range(1, size):
         result[:, step].addcmul_(factors[:, step], result[:, step - 1])
     carried = factors.cumprod(1)

@@ -1,6 +1,6 @@
-"""The definition of the order-2 NMLA loss written out over all pairs of slots: slow, large, for checking only.
+"""The definition of the order-2 NMLA loss, summed over all pairs of slots: slow, with large intermediate tensors.
 
-Test oracle and the other side of ``nast-s2x benchmark nmla``; use :func:`nast_s2x.losses.nmla.nmla_loss` elsewhere.
+Reference for tests and for ``nast-s2x benchmark nmla``; use :func:`nast_s2x.losses.nmla.nmla_loss` elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pairwise_bigrams(probs: Tensor, bigrams: Tensor, blank: int) -> Tensor:
 
 
 def distinct_bigrams(targets: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Distinct bigrams of each target, in order of appearance: (B, G, 2) labels and (B, G) counts, 0 = filled up."""
+    """Distinct bigrams of each target, in order of appearance: (B, G, 2) labels and (B, G) counts, 0 = padding."""
     tables: list[dict[tuple[int, int], int]] = []
     for labels in targets:
         table: dict[tuple[int, int], int] = {}

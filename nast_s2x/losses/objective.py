@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Objective:
         label_smoothing: of the CTC losses.
         autocast_bf16: compute the network's products in bfloat16 while it trains.
     Raises:
-        ConfigError: a value that cannot be used; names the flag of ``fairseq-train``.
+        ConfigError: an unknown loss or a value out of range; names the flag of ``fairseq-train``.
     """
 
     text_blank: int
@@ -49,11 +50,18 @@ class Objective:
     autocast_bf16: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("text", "unit"):
+            if getattr(self, f"{name}_loss") not in ("ctc", "nmla"):
+                raise ConfigError(f"--{name}-loss must be ctc or nmla, got {getattr(self, f'{name}_loss')!r}")
         if self.nmla_order not in (1, 2):
             raise ConfigError(f"--nmla-order must be 1 or 2, got {self.nmla_order}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"--label-smoothing must lie in [0, 1), got {self.label_smoothing}")
-        if max(self.asr_weight, self.text_weight, self.unit_weight) <= 0:
+        weights = {name: getattr(self, f"{name}_weight") for name in ("asr", "text", "unit")}
+        for name, weight in weights.items():
+            if not 0 <= weight < math.inf:
+                raise ConfigError(f"--{name}-weight must be at least 0, got {weight}")
+        if not any(weights.values()):
             raise ConfigError("one of --asr-weight, --text-weight and --unit-weight must be positive")
 
     def __call__(
@@ -73,6 +81,8 @@ class Objective:
             text_ratio, unit_ratio: glancing ratios; 0: no first pass.
         Returns:
             the loss (scalar), the losses by name, the counts of glancing (``text_slots`` ...), the network's output.
+        Raises:
+            ConfigError: no loss with a positive weight applies to the model.
         """
         glancers, statistics = self._glancers(batch, text_ratio, unit_ratio)
         speech, bf16 = batch.speech, self.autocast_bf16 and model.training
@@ -95,7 +105,7 @@ class Objective:
     def _glancers(
         self, batch: TrainingBatch, text_ratio: float, unit_ratio: float
     ) -> tuple[dict[str, Glancer], dict[str, Counts]]:
-        """Glancers as arguments of the model, and the dictionaries in which they count while the model runs."""
+        """Glancers as arguments of the model, and the counts that they add to while the model runs."""
         glancers: dict[str, Glancer] = {}
         counts: dict[str, Counts] = {}
         for name, targets, ratio, blank in (
@@ -111,7 +121,7 @@ class Objective:
         return glancers, counts
 
     def _loss(self, name: str, logits: Tensor, lengths: Lengths, targets: TargetBatch | None) -> Tensor:
-        """One loss over the rows that have a target; without any, zero that still reaches the parameters."""
+        """One loss over the rows that have a target; without any, 0 with a zero gradient for every parameter."""
         if targets is None or not targets.count:
             return 0.0 * logits.float().sum()
         blank = self.unit_blank if name == "unit" else self.text_blank

@@ -20,7 +20,7 @@ class GlancingSchedule:
     Args:
         text: "0.3" (constant) or e.g. "0.5:0.3@50k:0.1@100k"; ``k`` and ``M`` stand for thousand and million.
     Raises:
-        ValueError: for text of another form, ratios outside [0, 1], updates that do not increase.
+        ConfigError: text of another form, ratios outside [0, 1], updates that do not increase.
     """
 
     def __init__(self, text: str) -> None:

@@ -64,10 +64,11 @@ def commands(recipe: Recipe, run: Run) -> Iterator[tuple[Stage, list[str]]]:
 def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run: bool = False) -> None:
     """Run the stages of a recipe, one after the other.
 
-    A stage that has run to its end is passed over; one that was interrupted goes on from its last checkpoint.
+    A finished stage is skipped; an interrupted one continues from its last checkpoint. The flags of all stages are
+    checked before the first one runs.
 
     Args:
-        report: called with each line for the user.
+        report: called with each line for the user; after an ``OSError`` from it, output is only logged.
         dry_run: report the commands only.
     Raises:
         ConfigError: wrong arguments; a stage that continues a checkpoint which is not there; another run in the folder.
@@ -77,7 +78,7 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
     if processes < 1:
         raise ConfigError(f"--processes must be at least 1, got {processes}")
     with contextlib.nullcontext() if dry_run else locked(run.save):
-        for stage, command in commands(recipe, run):
+        for stage, command in list(commands(recipe, run)):
             folder = run.save / stage.name
             if (folder / FINISHED).is_file() and not dry_run:
                 report(f"== stage {stage.name} is finished; remove {folder / FINISHED} to train it further")
@@ -102,7 +103,7 @@ def _fairseq_train() -> str:
 
 
 def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
-    """Without this check, fairseq would train from scratch where the file of --continue-once is missing."""
+    """Refuse a missing file of --continue-once: fairseq would train from scratch."""
     if (folder / "checkpoint_last.pt").is_file():
         return
     for flag, value in zip(command, command[1:]):
@@ -111,57 +112,80 @@ def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
 
 
 def _run(folder: Path, command: list[str], processes: int, report: Callable[[str], None]) -> None:
-    """Run a command as ``processes`` ranks; rank 0 is shown and logged, the others logged. If one fails, all end."""
+    """Run a command as ``processes`` ranks. Each has a log; the output of rank 0 is reported too. If one fails, all are
+    ended."""
     environment = dict(os.environ)
-    parallel: list[str] = []
+    parallel = _parallel_flags(processes)
     if processes > 1:
-        # gloo and one process for each rank, because fairseq's own spawning does not work on CPUs.
-        port = _free_port()
-        parallel = [
-            "--distributed-world-size",
-            str(processes),
-            "--distributed-no-spawn",
-            "--distributed-backend",
-            "gloo",
-        ]
-        parallel += ["--distributed-init-method", f"tcp://127.0.0.1:{port}", "--ddp-backend", "legacy_ddp"]
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
+    names = ["train.log", *(f"rank{rank}.log" for rank in range(1, processes))]
     with contextlib.ExitStack() as stack:
         ranks = []
-        for rank in range(processes):
+        for rank, name in enumerate(names):
             words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
-            name = "train.log" if rank == 0 else f"rank{rank}.log"
             log = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
             output = subprocess.PIPE if rank == 0 else log
-            ranks.append(subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment, text=True))
-            stack.callback(_end, ranks[-1])
+            ranks.append(
+                subprocess.Popen(
+                    words,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    encoding="utf-8",
+                    errors="replace",
+                )
+            )
             if rank == 0:
                 shown = threading.Thread(target=_show, args=(ranks[0].stdout, log, report), daemon=True)
                 shown.start()
-        status = _wait(ranks)
-        shown.join(timeout=10)
+                stack.callback(shown.join, timeout=10)  # after the process has ended, before its log is closed
+            stack.callback(_end, ranks[-1])
+        failed, status = _wait(ranks)
     if status:
-        log_file = folder / "train.log"
         raise NastError(
-            f"fairseq-train ended with status {status}, see {log_file}; the same command goes on from there"
+            f"fairseq-train ended with status {status}, see {folder / names[failed]}; the same command continues from "
+            "the last checkpoint"
         )
 
 
+def _parallel_flags(processes: int) -> list[str]:
+    """Flags of data-parallel training on a CPU, without the rank; none for one process."""
+    if processes == 1:
+        return []
+    # gloo and one process for each rank, because fairseq's own spawning does not work on CPUs.
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    return [
+        *("--distributed-world-size", str(processes), "--distributed-no-spawn", "--distributed-backend", "gloo"),
+        *("--distributed-init-method", address, "--ddp-backend", "legacy_ddp"),
+    ]
+
+
 def _show(output: IO[str] | None, log: IO[str], report: Callable[[str], None]) -> None:
+    """Log and report each line. The output is read to its end whatever happens: a full pipe would stop the training."""
     assert output is not None
+    is_reported = True
     for line in output:
-        report(line.rstrip("\n"))
         log.write(line)
         log.flush()
+        if is_reported:
+            try:
+                report(line.rstrip("\n"))
+            except OSError:  # such as a closed pipe
+                is_reported = False
 
 
-def _wait(ranks: Sequence[subprocess.Popen[str]]) -> int:
-    """Wait until all have ended well, or one has not: the others would wait for it. Returns its status."""
+def _wait(ranks: Sequence[subprocess.Popen[str]]) -> tuple[int, int]:
+    """Wait until all ranks have ended with status 0 or one has failed; returns a rank and its status.
+
+    The others of a failed rank would wait for it without end.
+    """
     while True:
         states = [rank.poll() for rank in ranks]
-        failed = next((state for state in states if state), None)
-        if failed is not None or None not in states:
-            return failed or 0
+        for rank, state in enumerate(states):
+            if state:
+                return rank, state
+        if None not in states:
+            return 0, 0
         time.sleep(_POLL_SECONDS)
 
 
@@ -172,6 +196,7 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
 
 
 def _free_port() -> int:

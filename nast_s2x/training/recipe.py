@@ -26,15 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import read_yaml
 from nast_s2x.resources import config_names, config_path
 
 Flags = dict[str, str | bool]
 _KEYS = {"description", "processes", "variables", "extends", "flags", "stages"}
 _PLACEHOLDER = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
 _FLAG_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # also the name of a folder
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,10 @@ def _build(path: Path, table: Mapping[str, Any]) -> Recipe:
             raise ConfigError(f"{path}: extends: {name} extends another recipe itself, which is not supported")
         common |= _flags(base.get("flags"), path, "flags")
         base_stages = {key: _flags(flags, path, f"stages.{key}") for key, flags in _table(base, "stages", path).items()}
-        variables |= {key: str(value) for key, value in _table(base, "variables", path).items()}
+        variables |= _variables(base, path)
         processes = base.get("processes", 1)
     common |= _flags(table.get("flags"), path, "flags")
-    variables |= {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in _table(table, "variables", path).items()
-    }
+    variables |= _variables(table, path)
     processes = table.get("processes", processes)
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise ConfigError(f"{path}: processes must be a whole number of at least 1, but is {processes!r}")
@@ -169,7 +166,9 @@ def _build(path: Path, table: Mapping[str, Any]) -> Recipe:
     return Recipe(path, stages, processes, variables, str(table.get("description", "")))
 
 
-def _stage(name: str, flags: Any, base: Mapping[str, Flags], path: Path) -> Flags:
+def _stage(name: Any, flags: Any, base: Mapping[str, Flags], path: Path) -> Flags:
+    if not isinstance(name, str) or not _STAGE_NAME.fullmatch(name):
+        raise ConfigError(f"{path}: stages: {name!r} cannot be the name of a stage and its folder; put it in quotes")
     if flags is None:
         flags = {"like": name}
     own = _flags(flags, path, f"stages.{name}")
@@ -183,11 +182,9 @@ def _stage(name: str, flags: Any, base: Mapping[str, Flags], path: Path) -> Flag
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path} must hold a table with the entry stages")
+        table = read_yaml(path)
+    except NastError as error:
+        raise ConfigError(str(error)) from None
     unknown = next((key for key in table if key not in _KEYS and not str(key).startswith("x-")), None)
     if unknown is not None:
         raise ConfigError(f"{path}: a recipe has no entry {unknown}; it has {', '.join(sorted(_KEYS))}")
@@ -199,6 +196,17 @@ def _table(values: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {key} must be a table, but is {table!r}")
     return table
+
+
+def _variables(table: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """Default values of the variables as text: ``true`` or ``false`` for a truth value, empty for no value."""
+    variables = {}
+    for name, value in _table(table, "variables", path).items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise ConfigError(f"{path}: variables.{name} must be a text, a number, true or false, but is {value!r}")
+        text = "" if value is None else str(value)
+        variables[str(name)] = text.lower() if isinstance(value, bool) else text
+    return variables
 
 
 def _flags(values: Any, path: Path, entry: str) -> Flags:
@@ -231,8 +239,7 @@ def _fill(text: str, values: Mapping[str, str], entry: str) -> str:
 def _num_units(data: Path) -> str:
     """``num_units`` of a data folder, as text; empty where there is none."""
     try:
-        table = yaml.safe_load((data / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        units = read_yaml(data / "config.yaml").get("num_units")
+    except (OSError, NastError):
         return ""
-    units = table.get("num_units") if isinstance(table, dict) else None
     return "" if units is None else str(units)
