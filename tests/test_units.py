@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from safetensors.torch import save_file
 from unit_corpus import signal
 
-from nast_s2x.errors import CheckpointError
+from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.units import centroids as centroids_module
 from nast_s2x.units.centroids import Centroids, back_end_of, check_fits
@@ -93,7 +95,7 @@ def test_smoothing_prefers_to_stay_and_then_the_first() -> None:
 
 def test_nearest_of_nothing_and_of_another_width() -> None:
     assert Centroids(table(4, 3)).nearest(np.zeros((0, 3), np.float32)).shape == (0,)
-    with pytest.raises(ValueError, match="width 3: they are of another back end or layer"):
+    with pytest.raises(ValueError, match="width 3: they are of another kind, model or layer"):
         Centroids(table(4, 3)).nearest(table(5, 2))
 
 
@@ -124,6 +126,20 @@ def test_unusable_files_of_centroids(tmp_path: Path) -> None:
     (tmp_path / "many.npz").rename(tmp_path / "zip.npy")
     np.savez(tmp_path / "many.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
     (tmp_path / "empty.npz").touch(), (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "array.npy", np.zeros((2, 2)))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez(tmp_path / "cut.npz", centroids=np.ones((50, 20)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:2000])
+    np.savez_compressed(tmp_path / "bits.npz", centroids=table(50, 20))
+    content = bytearray((tmp_path / "bits.npz").read_bytes())
+    content[500:520] = bytes(20)
+    (tmp_path / "bits.npz").write_bytes(content)
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.save(tmp_path / "dates.npy", np.array([["2020-01-01"]], "datetime64[D]"))
+    with open(tmp_path / "huge.npy", "wb") as file:
+        shape = (10**9, 10**6)
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    save_file({"centroids": torch.ones(2, 2, dtype=torch.bfloat16)}, tmp_path / "bfloat16.safetensors")
     (tmp_path / "deep.safetensors").write_bytes(save({"c": table(2, 2)}, metadata={"features": "[" * 5000}))
     (tmp_path / "list.safetensors").write_bytes(save({"c": table(2, 2)}, metadata={"features": "[1]"}))
     (tmp_path / "c.safetensors").write_bytes(b"no")
@@ -133,11 +149,18 @@ def test_unusable_files_of_centroids(tmp_path: Path) -> None:
         "many.npz": "centroids are called centroids or cluster_centers_",
         "c.safetensors": "c.safetensors: ",
         "c.bin": "convert-kmeans --trust-pickle",
-        "zip.npy": "several arrays",
+        "zip.npy": "is an archive of arrays, not one array",
+        "array.npz": "is one array, not an archive of arrays",
+        "cut.npz": "cut.npz: ",
+        "bits.npz": "bits.npz: ",
+        "complex.npy": "must be real numbers, not of type complex128",
+        "dates.npy": "must be real numbers, not of type datetime64",
+        "huge.npy": "huge.npy: ",
+        "bfloat16.safetensors": "bfloat16",
         "empty.npz": "empty.npz: ",
         "empty.npy": "empty.npy: ",
         "deep.safetensors": "deep.safetensors: ",
-        "list.safetensors": "description of its features is not a table",
+        "list.safetensors": "description of its features must be a JSON object, not list",
     }
     for name, reason in reasons.items():
         with pytest.raises(CheckpointError, match=reason):
@@ -203,8 +226,14 @@ def test_windows_keep_order_count_and_bounds(length: int) -> None:
 
 
 def test_windows_must_hold_more_than_their_overlaps() -> None:
-    for window, overlap in ((1.0, 0.5), (0.02, 0.0), (3.0, 0.0), (3.0, -1.0), (-3.0, 0.5), (float("inf"), 0.5)):
-        with pytest.raises(ValueError, match="windows"):
+    for window, overlap, reason in (
+        (1.0, 0.5, "windows of 1.0 s leave nothing between overlaps of 25 frames"),
+        (-3.0, 0.5, "windows of -3.0 s leave nothing"),
+        (0.02, 0.0, "windows must overlap by at least one unit frame of 0.02 s, not by 0.0 s"),
+        (3.0, -1.0, "not by -1.0 s"),
+        (float("inf"), 0.5, "lengths of windows must be numbers"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
             Windows(window, overlap).compute(Counted(), signal(1.0))
 
 
@@ -238,10 +267,11 @@ def test_back_end_of_centroids() -> None:
     foreign = Centroids(table(4, 80))
     check_fits(foreign, back_end_of(foreign, "logmel").build())
     for wrong, arguments, reason in (
-        (foreign, {}, "name the features"),
+        (foreign, {}, "do not record the features .*: pass --features"),
         (known, {"name": "logmel"}, "of features mfcc, not logmel"),
         (foreign, {"name": "mhubert"}, "HubertModel folder"),
         (foreign, {"name": "logmel", "layer": 3}, "no model and no layer"),
+        (foreign, {"name": "logmel", "device": "tpu?"}, "a device is cpu, cuda or cuda:N, got 'tpu\\?'"),
         (Centroids(table(4, 80), {"features": "waves"}), {}, "not 'waves'"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -22,10 +22,11 @@ from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.files import locked
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.units import extract as extract_module
+from nast_s2x.units import fit as fit_module
 from nast_s2x.units.centroids import Centroids, back_end_of
 from nast_s2x.units.extract import extract, runs, sidecar
-from nast_s2x.units.features import Mfcc, Windows
-from nast_s2x.units.fit import cluster, sample_order
+from nast_s2x.units.features import BackEnd, Mfcc, Windows
+from nast_s2x.units.fit import cluster, fit, sample_order
 
 SECONDS = (0.5, 0.8, 0.3, 1.1, 0.6)
 
@@ -60,10 +61,10 @@ def test_fit_follows_the_seed_and_stops_at_max_frames(manifest: Path, tmp_path: 
 def test_fit_says_what_it_cannot_use(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "c.safetensors"
     add_row(manifest, "sound/missing.wav")
-    add_row(manifest, "")
     fitting = ("fit", manifest, "--features", "logmel", "--num-units", 4, "--jobs", 1, "--output", output)
     assert units(*fitting, "--strict") == 1 and not output.exists()
-    assert "2 bad rows" in capsys.readouterr().err
+    assert "1 bad rows" in capsys.readouterr().err
+    add_row(manifest, "")
     assert units(*fitting) == 0
     captured = capsys.readouterr()
     assert f"{manifest}:7: " in captured.err and "missing.wav: no such audio file" in captured.err
@@ -121,7 +122,7 @@ def test_smoothed_units(manifest: Path, centroids: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="made with another change_cost"):
         make(manifest, centroids, tmp_path / "smooth.tsv")
     for cost in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="cost of a change"):
+        with pytest.raises(ConfigError, match="cost of a change of unit must be finite and at least 0"):
             make(manifest, centroids, tmp_path / "x.tsv", change_cost=cost)
 
 
@@ -298,7 +299,7 @@ def test_unusable_settings(manifest: Path, centroids: Path, tmp_path: Path, caps
     np.save(wide, np.zeros((4, 80)))
     output = tmp_path / "u.tsv"
     for known, extra, reason in (
-        (tmp_path / "foreign.npy", (), "foreign.npy: these centroids do not record what they are clusters of"),
+        (tmp_path / "foreign.npy", (), "foreign.npy: these centroids do not record the features"),
         (centroids, ("--features", "logmel"), "the centroids are of features mfcc, not logmel"),
         (wide, ("--features", "mfcc"), "the centroids are 80 wide, the features 20"),
         (tmp_path / "gone.npy", (), "no such file of centroids"),
@@ -427,6 +428,18 @@ def test_fit_checks_its_settings_before_anything_is_read(
         (("--num-units", 0), "num_units must be at least 2, not 0"),
         (("--num-units", 9, "--max-frames", 8), "at least 1 for each of 9 units"),
         (("--num-units", 4, "--jobs", -2), "--jobs must be at least 1, got -2"),
+        (("--num-units", 4, "--seed", -1), "seed must be in 0..4294967295, not -1"),
+        (("--num-units", 4, "--seed", 1 << 32), "not 4294967296"),
     ):
         assert units("fit", manifest, "--features", "mfcc", *flags, "--output", tmp_path / "c.safetensors") == 1
         assert message in capsys.readouterr().err
+    add_row(manifest, "")
+    strict = ("--num-units", 4, "--strict", "--output", tmp_path / "c.safetensors")
+    assert units("fit", manifest, "--features", "mfcc", *strict) == 1
+    assert "1 bad rows, nothing was written" in capsys.readouterr().err
+
+
+def test_no_network_is_kept_after_a_run_in_this_process(manifest: Path, centroids: Path, tmp_path: Path) -> None:
+    make(manifest, centroids, tmp_path / "units.tsv", jobs=1)
+    fit(manifest, tmp_path / "new.safetensors", BackEnd("mfcc"), 4, jobs=1)
+    assert extract_module._worker is None and fit_module._worker is None

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from unit_corpus import read_rows, signal, units, write_corpus
 
+from nast_s2x.errors import ConfigError
 from nast_s2x.units.centroids import Centroids
 from nast_s2x.units.features import BackEnd, UnitFeatures, Windows
 
@@ -184,6 +185,8 @@ def test_unusable_hubert_folders(hubert: Any, tmp_path: Path) -> None:
     for layer in (0, 4):
         with pytest.raises(ValueError, match=f"layer must be in 1..3, not {layer}"):
             load(folder, layer)
+    with pytest.raises(ConfigError, match="device cuda:99 is not available"):
+        BackEnd("mhubert", str(folder), 2, "cuda:99").build()
 
 
 def test_units_of_hubert(hubert: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,1 @@
-"""Speech units: features of target speech, centroids, and the nearest centroid of every 20 ms."""
+"""Speech units: features of target speech, centroids, and the unit (nearest centroid) of every 20 ms."""

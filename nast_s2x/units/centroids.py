@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,17 +33,22 @@ class Centroids:
         centers: (K, D) float32.
         features: :meth:`~nast_s2x.units.features.UnitFeatures.describe` of the clustered features; empty for centroids
             of other programs.
+
+    Raises:
+        ConfigError: not a table (K, D) of finite real numbers.
     """
 
     centers: NDArray[np.float32]
     features: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if np.asarray(self.centers).dtype.kind not in "fiu":
+            raise ConfigError(f"centroids must be real numbers, not of type {np.asarray(self.centers).dtype}")
         centers = np.ascontiguousarray(self.centers, dtype=np.float32)
         if centers.ndim != 2 or not centers.size:
             raise ConfigError(f"centroids must be a table (units, features), not of shape {centers.shape}")
         if not np.isfinite(centers).all():
-            raise ConfigError("centroids hold values that are not finite")
+            raise ConfigError("centroids hold NaN or infinite values")
         object.__setattr__(self, "centers", centers)
 
     @property
@@ -51,15 +58,15 @@ class Centroids:
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the centres (little-endian float32, row by row): the name of the
-        set."""
+        """Name of the set of units: 16 hexadecimal digits of the SHA-256 of the centres (little-endian float32, row by
+        row)."""
         return hashlib.sha256(self.centers.astype("<f4").tobytes()).hexdigest()[:16]
 
     def nearest(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Index of the nearest centre (Euclidean, the lowest index of equals) of each vector: (n, D) -> (n,).
+        """Index of the centre nearest to each vector (Euclidean, the lowest index of equals): (n, D) -> (n,).
 
         Raises:
-            ValueError: vectors of another width.
+            ConfigError: vectors of another width.
         """
         parts = [distances.argmin(axis=1) for distances in self._distances(vectors)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
@@ -77,11 +84,15 @@ class Centroids:
 
         Returns:
             (n,) unit codes.
+
+        Raises:
+            ConfigError: vectors of another width; a cost that is negative or not finite.
         """
         check_change_cost(change_cost)
         if change_cost == 0 or len(vectors) < 2:
             return self.nearest(vectors)
-        # Of each frame: its cheapest unit before, and for which units staying is not dearer than coming from there.
+        # For each frame: the cheapest unit of the previous frame, and for each unit one bit, set if staying in it costs
+        # no more than changing to it from that cheapest unit.
         cheapest = np.empty(len(vectors), np.int64)
         stays: list[NDArray[np.uint8]] = []
         cost = np.zeros(self.num_units)
@@ -103,7 +114,7 @@ class Centroids:
         return units
 
     def _distances(self, vectors: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
-        """Squared distances to the centres less the squared length of the vector, block by block of (rows, K)."""
+        """Squared distances to the centres minus the squared length of the vector, in blocks of (rows, K)."""
         self._check_width(vectors)
         centers = self.centers.astype(np.float64)
         norms = (centers**2).sum(axis=1)
@@ -115,7 +126,7 @@ class Centroids:
         if vectors.ndim != 2 or vectors.shape[1] != self.centers.shape[1]:
             raise ConfigError(
                 f"features of shape {vectors.shape} do not fit centroids of width {self.centers.shape[1]}: they are of "
-                "another back end or layer"
+                "another kind, model or layer"
             )
 
     def save(self, path: str | Path) -> None:
@@ -125,23 +136,23 @@ class Centroids:
 
     @classmethod
     def load(cls, path: str | Path) -> Centroids:
-        """Read ``.safetensors``, ``.npz`` or ``.npy``; pickles are never opened here (`nast-s2x units convert-kmeans`).
+        """Read ``.safetensors``, ``.npz`` or ``.npy``; pickles are refused (see `nast-s2x units convert-kmeans`).
 
         Raises:
             FileNotFoundError: no such file.
-            CheckpointError: another kind of file, or one without a table of centroids.
+            CheckpointError: another kind of file, a damaged one, or one without a table of centroids.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of centroids")
         if path.suffix not in _READERS:
             raise CheckpointError(
-                f"{path}: centroids are read from {', '.join(_READERS)}; a scikit-learn pickle becomes one by "
+                f"{path}: centroids must be a file {', '.join(_READERS)}; convert a scikit-learn pickle with "
                 "`nast-s2x units convert-kmeans --trust-pickle`"
             )
         try:
             return _READERS[path.suffix](path)
-        except (ValueError, SafetensorError, OSError, EOFError, RecursionError) as error:
+        except _READ_ERRORS as error:
             raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -151,19 +162,24 @@ def _from_safetensors(path: Path) -> Centroids:
         metadata = file.metadata() or {}
         features = json.loads(metadata.get("features", "{}"))
         if not isinstance(features, dict):
-            raise CheckpointError("the description of its features is not a table")
+            raise CheckpointError(
+                f"the description of its features must be a JSON object, not {type(features).__name__}"
+            )
         return Centroids(file.get_tensor(name), features)
 
 
 def _from_npz(path: Path) -> Centroids:
-    with np.load(path, allow_pickle=False) as file:
+    archive = np.load(path, allow_pickle=False)
+    if isinstance(archive, np.ndarray):
+        raise CheckpointError("is one array, not an archive of arrays")
+    with archive as file:
         return Centroids(file[_pick(list(file.keys()))])
 
 
 def _from_npy(path: Path) -> Centroids:
     table = np.load(path, allow_pickle=False)
     if not isinstance(table, np.ndarray):
-        raise CheckpointError("holds several arrays")
+        raise CheckpointError("is an archive of arrays, not one array")
     return Centroids(table)
 
 
@@ -174,13 +190,18 @@ def _pick(names: list[str]) -> str:
     raise CheckpointError(f"holds {', '.join(names) or 'nothing'}; centroids are called {' or '.join(_KEYS)}")
 
 
+# TypeError: a number type that numpy does not have, such as bfloat16. MemoryError: a damaged header.
+_READ_ERRORS = (
+    *(ValueError, TypeError, OSError, EOFError, RecursionError, MemoryError, NotImplementedError),
+    *(SafetensorError, zipfile.BadZipFile, zlib.error),
+)
 _READERS = {".safetensors": _from_safetensors, ".npz": _from_npz, ".npy": _from_npy}
 
 
 def check_change_cost(change_cost: float) -> None:
-    """Raise :class:`ConfigError` unless the cost of a change of unit is a finite number from 0."""
+    """Raise :class:`ConfigError` unless the cost of a change of unit is finite and at least 0."""
     if not 0 <= change_cost < float("inf"):
-        raise ConfigError(f"the cost of a change must be a number from 0, got {change_cost}")
+        raise ConfigError(f"the cost of a change of unit must be finite and at least 0, not {change_cost}")
 
 
 def back_end_of(
@@ -192,12 +213,16 @@ def back_end_of(
 ) -> BackEnd:
     """The back end that centroids were made with. What is not recorded must be given; what is given must agree.
 
+    Args:
+        centroids: with or without a record of their features.
+        name, model, layer, device: as in :class:`~nast_s2x.units.features.BackEnd`; ``None`` = not given.
+
     Raises:
         ConfigError: names what is missing or contradicts the centroids.
     """
     recorded = dict(centroids.features)
     if not recorded and name is None:
-        raise ConfigError("these centroids do not record what they are clusters of: name the features (--features)")
+        raise ConfigError("these centroids do not record the features they were made with: pass --features")
     for key, given in (("features", name), ("layer", layer)):
         if recorded and given is not None and given != recorded.get(key):
             raise ConfigError(f"the centroids are of {key} {recorded.get(key)}, not {given}")
@@ -212,12 +237,10 @@ def back_end_of(
 
 
 def check_fits(centroids: Centroids, features: UnitFeatures) -> None:
-    """Raise :class:`ConfigError` unless features are those of the centroids: the same width, weights, layer, ..."""
+    """Raise :class:`ConfigError` unless the features are those of the centroids: the same width, weights, layer, ..."""
     width = centroids.centers.shape[1]
     if features.dim != width:
-        raise ConfigError(
-            f"the centroids are {width} wide, the features {features.dim}: another back end, model or layer"
-        )
+        raise ConfigError(f"the centroids are {width} wide, the features {features.dim}: another kind, model or layer")
     described = features.describe()
     for key, value in centroids.features.items():
         if described.get(key) != value:

@@ -1,4 +1,4 @@
-"""From a manifest of recordings to a manifest of units, in parallel and resumable.
+"""Extraction of units: from a manifest of recordings to a manifest of units, in parallel and resumable.
 
 The units of each recording are kept in a file beside the output until all are there. A result is stored under a digest
 of everything that it depends on (recording, centroids, features), so that results of different runs are never mixed.
@@ -76,7 +76,7 @@ def extract(
 
     Raises:
         ManifestError: bad rows under ``strict``, no usable row.
-        ConfigError: an unusable setting, a table made from something else, another process that writes it.
+        ConfigError: an unusable setting; an output that was made from something else, or that another process writes.
         FileNotFoundError, NastError: an unusable manifest, model or set of centroids.
     """
     manifest, output, windows = Path(manifest), Path(output), windows or Windows()
@@ -91,7 +91,7 @@ def extract(
         check_fits(centroids, features)
         windows.frames(features)
         record = _record(features, centroids, Path(centroids_file).name, audio_column, windows, change_cost)
-        del features  # the processes have their own
+        del features  # the processes build their own
         made_from = json.dumps([record.get(name) for name in ("features", "hash", "windows", "change_cost")])
         keys = [digest(made_from, _recording(row).stamp()) for row in table]
         record["made_from"] = digest(file_digest(manifest), *keys)
@@ -161,32 +161,34 @@ def _record(
         "audio_column": audio_column,
         "change_cost": float(change_cost),
     }
-    # Elsewhere windows change nothing.
+    # Features with limited context are the same for any windows.
     return record | ({"windows": asdict(windows)} if features.context_samples is None else {})
 
 
 def _earlier(output: Path, work: Path, record: dict[str, Any], overwrite: bool) -> ExtractReport | None:
-    """The report of an earlier run that has made exactly this; raises if something else is in the way."""
+    """The report of an earlier run that made the same table, ``None`` without one.
+
+    Raises:
+        ConfigError: ``output`` is something else, and is not to be overwritten.
+    """
     if not output.exists():
         return None
-    there = _read_record(sidecar(output))
-    same = all(there.get(name) == value for name, value in record.items() if name != "centroids")
-    if same and there.get("sha256") == file_digest(output):
-        return ExtractReport(**there["report"], already_complete=True)
-    # With results beside it, it is what an interrupted overwriting was about to replace.
+    found = _read_record(sidecar(output))
+    same = all(found.get(name) == value for name, value in record.items() if name != "centroids")
+    if same and found.get("sha256") == file_digest(output):
+        return ExtractReport(**found["report"], already_complete=True)
+    # The record of this run and unfinished results: a run that overwrites was stopped before it replaced the table.
     if overwrite or (same and work.exists()):
         return None
     settings = ("hash", "features", "audio_column", "windows", "change_cost")
-    changed = [name for name in settings if there.get(name) != record.get(name)]
-    reason = (
-        f"made with another {', '.join(changed)}" if there and changed else "made from other input, or changed since"
-    )
-    reason = reason if there else "not made by `nast-s2x units extract`"
+    changed = [name for name in settings if found.get(name) != record.get(name)]
+    reason = f"made with another {', '.join(changed)}" if changed else "made from other input, or changed since"
+    reason = reason if found else "not made by `nast-s2x units extract`"
     raise ConfigError(f"{output}: was {reason}; choose another output, or pass --overwrite")
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The content of ``NAME.units.json``; empty where there is none of an extraction."""
+    """The content of ``NAME.units.json``; empty where there is none, or none that :func:`extract` wrote."""
     try:
         values = read_json(path)
     except (OSError, NastError):
@@ -197,20 +199,17 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _compute(
-    table: Manifest, keys: Sequence[str], work: Path, arguments: tuple, jobs: int, progress: bool
+    table: Manifest, keys: Sequence[str], work: Path, arguments: tuple[Any, ...], jobs: int, progress: bool
 ) -> list[dict[str, str]]:
     """``units`` and ``durations``, or ``problem``, of every recording in order."""
-    with progress_bar(len(table), "units", show=progress) as bar, one_thread():
-        return resumable_map(
-            _units,
-            [_recording(row) for row in table],
-            keys,
-            ResultFile(work),
-            jobs,
-            _start,
-            arguments,
-            advance=lambda _: bar.update(1),
-        )
+    recordings = [_recording(row) for row in table]
+    try:
+        with progress_bar(len(table), "units", show=progress) as bar, one_thread():
+            return resumable_map(
+                _units, recordings, keys, ResultFile(work), jobs, _start, arguments, advance=lambda _: bar.update(1)
+            )
+    finally:
+        _stop()
 
 
 @dataclass
@@ -228,6 +227,12 @@ def _start(back_end: BackEnd, centroids: Centroids, windows: Windows, change_cos
     global _worker
     torch.set_num_threads(1)
     _worker = _Worker(back_end.build(), centroids, windows, change_cost)
+
+
+def _stop() -> None:
+    """Release the network of a run in this process."""
+    global _worker
+    _worker = None
 
 
 def _units(audio: AudioRef) -> dict[str, str]:
@@ -280,7 +285,7 @@ def _write(
 
 
 def _moved(rows: Sequence[Utterance], manifest: Path, output: Path) -> list[Utterance]:
-    """Rows whose column :data:`TARGET_AUDIO`, where it was not read as recordings, is relative to the new table."""
+    """Rows whose :data:`TARGET_AUDIO`, if not the column of the recordings, holds paths relative to the new table."""
     folders, folder = audio_folders(manifest), os.path.realpath(output.parent)
     moved = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Features that units are clusters of, 50 vectors a second: filterbanks, cepstra, layers of speech models."""
+"""Features for speech units, 50 vectors a second: filterbanks, cepstra, layers of speech models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.utterance import UNIT_SAMPLES
+from nast_s2x.device import find_device
 from nast_s2x.errors import AudioError, ConfigError
 from nast_s2x.frontend.fbank import NUM_BINS, fbank
 from nast_s2x.frontend.samples import SAMPLE_RATE
@@ -31,6 +32,9 @@ BACK_ENDS = (*_PLAIN, *_OF_MODELS)
 
 class UnitFeatures(Protocol):
     """Interface of every kind of features.
+
+    :class:`Windows` also uses three optional methods: ``normalized(samples)``, applied to a whole recording first;
+    ``frames(samples)``, applied to each window in place of a call; ``project(table)``, applied to the joined frames.
 
     Attributes:
         dim: width D of a feature vector.
@@ -118,6 +122,9 @@ class BackEnd:
         layer: of the network, from 1 on; :data:`DEFAULT_LAYER` if ``None``.
         device: of the network: ``cpu``, ``cuda``, ``cuda:1``, ...
         coefficients, loudness: of :class:`Mfcc`.
+
+    Raises:
+        ConfigError: an unknown name or device; a network without ``model``; a model or layer for other features.
     """
 
     name: str
@@ -135,6 +142,7 @@ class BackEnd:
             raise ConfigError(f"features {self.name} need a model (--model), a {what}")
         if self.name in _PLAIN and (self.model is not None or self.layer is not None):
             raise ConfigError(f"features {self.name} have no model and no layer")
+        find_device(self.device, must_exist=False)
 
     @property
     def has_network(self) -> bool:
@@ -145,18 +153,18 @@ class BackEnd:
         """Make the features, loading the network.
 
         Raises:
-            FileNotFoundError, NastError: a model that is missing or unusable.
+            FileNotFoundError, NastError: a model that is missing or unusable; a device that torch cannot use.
             ModuleNotFoundError: transformers or fairseq is not installed.
         """
         layer = DEFAULT_LAYER if self.layer is None else self.layer
         if self.name == "mhubert":
             from nast_s2x.units.speech_models.huggingface import HubertFeatures
 
-            return HubertFeatures.load(str(self.model), layer, self.device)
+            return HubertFeatures.load(str(self.model), layer, str(find_device(self.device)))
         if self.name == "fairseq":
             from nast_s2x.units.speech_models.fairseq import FairseqHubertFeatures
 
-            return FairseqHubertFeatures.load(str(self.model), layer, self.device)
+            return FairseqHubertFeatures.load(str(self.model), layer, str(find_device(self.device)))
         return LogMel() if self.name == "logmel" else Mfcc(self.coefficients, self.loudness)
 
 
@@ -164,10 +172,10 @@ class BackEnd:
 class Windows:
     """Windows in which features of long recordings are computed, so that memory is bounded.
 
-    A recording of up to a window is computed at once. A longer one is cut into windows of equal length; each includes
-    samples of its neighbours on both sides, and only the frames of its centre are kept. Where a frame depends on nearby
-    samples alone (``context_samples``) that gives exactly the features of the whole recording. Elsewhere (transformers)
-    it gives those of a window of this length, with at least the overlap on both sides of every frame.
+    A recording no longer than a window is computed at once. A longer one is cut into windows of equal length; each
+    includes samples of its neighbours on both sides, and only the frames of its centre are kept. Features with limited
+    context (``context_samples``) are exactly those of the whole recording. For other features (transformers) every
+    frame is computed with at least the overlap on both sides.
 
     Attributes:
         seconds: the longest piece that is computed at once, overlaps included.
@@ -181,7 +189,7 @@ class Windows:
         """Unit frames of a window's centre, and of the overlap on each side.
 
         Raises:
-            ConfigError: a window that holds nothing but its overlaps.
+            ConfigError: a window that holds nothing but its overlaps; an overlap below one unit frame.
         """
         if not (math.isfinite(self.seconds) and math.isfinite(self.overlap)):
             raise ConfigError(f"lengths of windows must be numbers of seconds, not {self.seconds} and {self.overlap}")
@@ -190,9 +198,11 @@ class Windows:
         else:
             overlap = -(-features.context_samples // UNIT_SAMPLES)
         step = round(self.seconds * SAMPLE_RATE / UNIT_SAMPLES) - 2 * overlap
-        if overlap < 1 or step < 1:
+        if overlap < 1:
+            raise ConfigError(f"windows must overlap by at least one unit frame of 0.02 s, not by {self.overlap} s")
+        if step < 1:
             raise ConfigError(
-                f"windows of {self.seconds} s leave nothing between overlaps of {overlap} frames of 20 ms (at least 1)"
+                f"windows of {self.seconds} s leave nothing between overlaps of {overlap} frames of 20 ms"
             )
         return step, overlap
 
@@ -200,12 +210,12 @@ class Windows:
         """Features of samples (n,) at 16 kHz of any length: (unit frames, D), as many as the whole recording gives.
 
         Raises:
-            ConfigError: a window that holds nothing but its overlaps.
+            ConfigError: as for :meth:`frames`.
         """
         cuts = _cuts(len(samples), *self.frames(features))
         local = getattr(features, "frames", features)
         project = getattr(features, "project", None)
-        # Zero mean and unit variance belong to the recording, not to a window.
+        # Over the recording, not over each window: the statistics are those of the recording.
         samples = features.normalized(samples) if hasattr(features, "normalized") else samples
         table = np.concatenate([local(samples[start:stop])[first:last] for start, stop, first, last in cuts])
         return table if project is None else project(table)
@@ -226,7 +236,8 @@ class Windows:
 
 
 def _cuts(num_samples: int, step: int, overlap: int) -> list[tuple[int, int | None, int, int | None]]:
-    """Windows of a recording: (first sample, last + 1, first frame kept, last + 1), ``None`` = to the end."""
+    """Windows of a recording: (first sample, end, first frame kept, end), frames from the window's start; an end of
+    ``None`` is that of the recording."""
     total = num_samples // UNIT_SAMPLES
     if total <= step + 2 * overlap:
         return [(0, None, 0, None)]
@@ -248,7 +259,7 @@ def model_path(model: str | os.PathLike[str] | None) -> str | None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute with one thread in this block: sums do not depend on the number of CPUs then."""
+    """Let torch compute with one thread in this block, so that sums do not depend on the number of CPUs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Centroids by k-means (scikit-learn's mini-batch form) on a random part of the recordings of a manifest."""
+"""Centroids by mini-batch k-means (scikit-learn) on a random part of the recordings of a manifest."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def fit(
         audio_column: column that names the recordings.
         split: only rows of this split, ``None`` = all.
         max_frames: unit frames to take; fewer if there are no more.
-        seed: of the order and of the clusters.
+        seed: of the order and of the clusters, 0 to 2**32 - 1.
         windows: of long recordings.
         jobs: processes.
-        strict: bad rows among those needed raise, and nothing is written.
+        strict: bad rows of the split, and unusable recordings among those needed, raise; nothing is written then.
 
     Raises:
         ManifestError: no usable recording; bad rows under ``strict``.
-        ConfigError: an unusable setting, another process that writes ``output``.
+        ConfigError: an unusable setting; another process that writes ``output``; fewer different vectors than units.
         FileNotFoundError: no such manifest or model.
         ModuleNotFoundError: scikit-learn is not installed.
     """
-    _check_settings(Path(output), num_units, max_frames)
-    import sklearn  # noqa: F401  # before hours of features, not after
+    _check_settings(Path(output), num_units, max_frames, seed)
+    import sklearn  # noqa: F401  # fails before hours of features, not after
 
     windows = windows or Windows()
     features = back_end.build()
@@ -81,6 +81,8 @@ def fit(
         table = read_manifest(
             manifest, split=split, required=(audio_column,), target_audio=audio_column, unique_ids=False, strict=False
         )
+        if strict and table.problems:
+            raise ManifestError(f"{len(table.problems)} bad rows, nothing was written", map(str, table.problems))
         audio = [row.target_audio for row in table if row.target_audio is not None]
         vectors, bad = sample_vectors(audio, back_end, max_frames, seed, windows, jobs, progress)
         found = [Problem(table.lines[index], reason, str(manifest)) for index, reason in bad.items()]
@@ -95,13 +97,19 @@ def fit(
     return FitReport(centroids, len(vectors), problems)
 
 
-def _check_settings(output: Path, num_units: int, max_frames: int) -> None:
+def _check_settings(output: Path, num_units: int, max_frames: int, seed: int) -> None:
     if output.suffix != ".safetensors":
         raise ConfigError(f"{output}: centroids are written as .safetensors")
-    if num_units < 2:
-        raise ConfigError(f"num_units must be at least 2, not {num_units}")
+    _check_num_units(num_units)
     if max_frames < num_units:
         raise ConfigError(f"max_frames must be at least 1 for each of {num_units} units, not {max_frames}")
+    if not 0 <= seed < 1 << 32:
+        raise ConfigError(f"seed must be in 0..{(1 << 32) - 1}, not {seed}")
+
+
+def _check_num_units(num_units: int) -> None:
+    if num_units < 2:
+        raise ConfigError(f"num_units must be at least 2, not {num_units}")
 
 
 def cluster(vectors: NDArray[np.float32], num_units: int, features: UnitFeatures, seed: int = 1) -> Centroids:
@@ -114,17 +122,16 @@ def cluster(vectors: NDArray[np.float32], num_units: int, features: UnitFeatures
         seed: of the initial centres and the batches.
 
     Raises:
-        ConfigError: fewer different vectors than units.
+        ConfigError: fewer than 2 units, or fewer different vectors than units.
     """
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    if num_units < 2:
-        raise ConfigError(f"num_units must be at least 2, not {num_units}")
+    _check_num_units(num_units)
     if len(np.unique(vectors[: 50 * num_units], axis=0)) < num_units and len(np.unique(vectors, axis=0)) < num_units:
         raise ConfigError(f"{len(vectors)} frames hold fewer than {num_units} different vectors: use more audio")
     clusters = MiniBatchKMeans(num_units, batch_size=BATCH_FRAMES, max_iter=100, n_init=3, random_state=seed)
-    with threadpool_limits(1):  # sums depend on the number of threads, and the hash with them
+    with threadpool_limits(1):  # sums, and so the hash, depend on the number of threads
         clusters.fit(vectors)
     return Centroids(clusters.cluster_centers_, features.describe())
 
@@ -175,8 +182,11 @@ def sample_vectors(
                     bar.update(min(len(result), max_frames - bar.n))
                     yield result
 
-    with one_thread(), contextlib.closing(tables()) as stream:
-        return take_frames(stream, max_frames), bad
+    try:
+        with one_thread(), contextlib.closing(tables()) as stream:
+            return take_frames(stream, max_frames), bad
+    finally:
+        _stop()
 
 
 @dataclass
@@ -192,6 +202,12 @@ def _start(back_end: BackEnd, windows: Windows) -> None:
     global _worker
     torch.set_num_threads(1)
     _worker = _Worker(back_end.build(), windows)
+
+
+def _stop() -> None:
+    """Release the network of a run in this process."""
+    global _worker
+    _worker = None
 
 
 def _vectors(audio: AudioRef) -> NDArray[np.float32] | str:

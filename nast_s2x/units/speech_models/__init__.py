@@ -1,1 +1,1 @@
-"""Self-supervised speech models whose layers become units."""
+"""Self-supervised speech models whose layers are features for units."""

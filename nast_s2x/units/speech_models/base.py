@@ -1,4 +1,4 @@
-"""Layers of self-supervised speech transformers (HuBERT; Hsu et al., 2021) as features of units."""
+"""Layers of self-supervised speech transformers (HuBERT; Hsu et al., 2021) as features for units."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TransformerFeatures:
     Args:
         model: the network, in evaluation mode, cut off after the layer.
         layers: its transformer layers.
-        layer: number of layers that the features have passed, from 1 on.
+        layer: number of the layer whose output is returned, from 1 on.
         convolutions: (kernel, stride) of each layer of the convolutional front end.
         dim: width of a layer.
-        normalize: samples are brought to zero mean and unit variance, over the whole recording.
-        digest: names the weights.
+        normalize: normalise the samples to zero mean and unit variance over the whole recording.
+        digest: :func:`weights_digest` of the network.
         device: of the network.
     """
 
@@ -51,7 +51,7 @@ class TransformerFeatures:
         self.model, self.layer, self.dim, self.normalize = model, layer, dim, normalize
         self.digest, self.device = digest, torch.device(device)
         self.min_samples, _ = frame_samples(convolutions)
-        # The layer's own output, whatever the library computes from it (a last norm, other forms of its results).
+        # A hook gives the output of the layer itself; the libraries differ in what they return (last norm, layout).
         layers[layer - 1].register_forward_hook(self._keep)
         self._output: Tensor | None = None
 
@@ -63,7 +63,7 @@ class TransformerFeatures:
         return {"features": self.name, "layer": self.layer, "weights": self.digest, "normalize": self.normalize}
 
     def normalized(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Samples (n,) as in the training of the network: at zero mean and unit variance if it was trained so."""
+        """Samples (n,) as in the training of the network: with zero mean and unit variance if it was trained so."""
         return normalize_samples(samples, self.variance_floor) if self.normalize else samples
 
     def frames(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,7 +85,7 @@ class TransformerFeatures:
         raise NotImplementedError
 
     def _table(self, output: Tensor) -> Tensor:
-        """(unit frames, D) of what the layer returned."""
+        """(unit frames, D) from the output of the layer."""
         return output[0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from nast_s2x.checkpoints.fairseq import load_checkpoint, settings
+from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.speech_models import FAIRSEQ_VARIANCE_FLOOR
 from nast_s2x.units.speech_models.base import TransformerFeatures, check_convolutions, check_layer, weights_digest
@@ -75,7 +76,7 @@ class FairseqHubertFeatures(TransformerFeatures):
     def frames(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`TransformerFeatures`."""
         # fairseq pads the frames to a multiple and removes the padding after the last layer.
-        return super().frames(samples)[: max(0, (len(samples) - self.min_samples) // 320 + 1)]
+        return super().frames(samples)[: max(0, (len(samples) - self.min_samples) // UNIT_SAMPLES + 1)]
 
     def _run(self, batch: Tensor) -> None:
         self.model.extract_features(batch, output_layer=self.layer)
@@ -85,7 +86,7 @@ class FairseqHubertFeatures(TransformerFeatures):
 
 
 def _convolutions(text: object, path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """(kernel, stride) of a text such as ``[(512,10,5)] + [(512,3,2)] * 4``, which fairseq would evaluate as Python."""
+    """(kernel, stride) from a text such as ``[(512,10,5)] + [(512,3,2)] * 4``, which fairseq evaluates as Python."""
     try:
         layers = _value(ast.parse(str(text).strip(), mode="eval").body)
         if not isinstance(layers, list) or not layers:
@@ -98,7 +99,7 @@ def _convolutions(text: object, path: str | os.PathLike[str]) -> list[tuple[int,
 
 
 def _value(node: ast.expr) -> Any:
-    """Lists and tuples of small whole numbers, joined by + and repeated by *: nothing else is evaluated."""
+    """Evaluate lists and tuples of small whole numbers, joined by + and repeated by *; nothing else is accepted."""
     if isinstance(node, ast.Constant) and type(node.value) is int and 0 < node.value < 1 << 16:
         return node.value
     if isinstance(node, ast.List) and len(node.elts) <= 64:
