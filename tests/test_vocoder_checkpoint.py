@@ -212,6 +212,16 @@ def test_weight_norm_in_both_spellings() -> None:
             fold_weight_norm(broken)
 
 
+@pytest.mark.parametrize(
+    ("part", "shape"), [("v", ()), ("v", (32,)), ("v", (32, 16, 7)), ("g", (7,)), ("g", (1, 1, 1))]
+)
+def test_weight_norm_of_shapes_that_do_not_fit(tmp_path: Path, part: str, shape: tuple[int, ...]) -> None:
+    path = released(tmp_path, make_vocoder())
+    torch.save({"generator": with_weight_norm(make_vocoder()) | {f"conv_pre.weight_{part}": torch.ones(shape)}}, path)
+    with pytest.raises(CheckpointError, match="weight norm: conv_pre.weight_v has shape .*, its magnitude"):
+        load_vocoder(path)
+
+
 def assert_folds_to(state: dict[str, Tensor], model: UnitVocoder) -> None:
     expected = model.state_dict()
     assert state.keys() == expected.keys()

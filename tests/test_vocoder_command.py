@@ -15,6 +15,7 @@ from random_vocoder import make_vocoder
 
 from nast_s2x.cli.main import main
 from nast_s2x.corpus.manifest import read_manifest
+from nast_s2x.errors import ConfigError
 from nast_s2x.files import locked
 from nast_s2x.vocoder.checkpoint import load_vocoder, save_vocoder
 from nast_s2x.vocoder.files import RESULTS, read_utterances, synthesize_files
@@ -194,6 +195,13 @@ def test_two_runs_at_once_and_folders_of_something_else_are_refused(
     assert run(folder, units, output) == 1
     assert "holds something other than a synthesis" in capsys.readouterr().err
     assert [path.name for path in output.iterdir()] == ["thesis.tex"]
+    (output / "downloads").mkdir()
+    (output / "downloads" / ".film.part").write_text("x")
+    (output / ".backup.part").mkdir()
+    assert run(folder, units, output) == 1
+    assert run(folder, units, output, "--overwrite") == run(folder, units, output) == 0
+    assert (output / ".backup.part").is_dir() and (output / "downloads" / ".film.part").is_file()
+    assert len(sounds(output)) == 4
 
 
 def test_files_of_several_runs_share_one_list(folder: Path, tmp_path: Path) -> None:
@@ -250,7 +258,7 @@ def test_units_of_other_centroids_are_refused(folder: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     "name, content, flags, message",
     [
-        ("u.txt", b"", [], "no units in it"),
+        ("u.txt", b"", [], "the file holds no units"),
         ("u.tsv", b"id\ttgt_audio\n", [], "there is no row"),
         ("u.tsv", b"id\tunits\na\t1\n", [], "no column tgt_audio"),
         ("u.tsv", b"id\ttgt_audio\na\t1\n", ["--durations"], "no column tgt_durations"),
@@ -299,6 +307,13 @@ def test_a_byte_order_mark_and_carriage_returns_mean_nothing(tmp_path: Path) -> 
     (tmp_path / "u.txt").write_bytes(b"\xef\xbb\xbf1 2\r\n3\r\n")
     found = read_utterances(tmp_path / "u.txt", 20)
     assert [row.units.codes for row in found.rows] == [(1, 2), (3,)] and not found.problems
+
+
+def test_a_batch_holds_an_utterance_or_more(folder: Path, tmp_path: Path) -> None:
+    for size in (0, -1):
+        with pytest.raises(ConfigError, match=f"batch_size must be at least 1, not {size}"):
+            synthesize_files(load_vocoder(folder), [], tmp_path / "out", batch_size=size)
+    assert not (tmp_path / "out").exists()
 
 
 def test_threads_are_set(folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def load_vocoder(path: str | Path, device: str | torch.device = "cpu") -> UnitVo
     Args:
         path: a vocoder folder, a bundle with a vocoder, a released folder (``config.json`` and one checkpoint such as
             ``g_00500000``), or one such checkpoint with ``config.json`` beside it.
-        device: where to put it.
+        device: of the weights.
 
     Raises:
         FileNotFoundError: a file is missing; names it.
@@ -94,6 +94,7 @@ def check_units_match(vocoder: UnitVocoder, num_units: int | None, unit_hash: st
     """Refuse a vocoder that cannot synthesize a model's units.
 
     Args:
+        vocoder: the vocoder in question.
         num_units: units of the model; ``None`` without a unit decoder.
         unit_hash: hash of the centroids of the model's units, where known.
 
@@ -111,7 +112,7 @@ def check_units_match(vocoder: UnitVocoder, num_units: int | None, unit_hash: st
     check_unit_hash(unit_hash, config.unit_hash, "the model's units")
     if config.dur_predictor_params is None:
         raise CheckpointError(
-            "the vocoder has no duration predictor (dur_predictor_params), and a model predicts units without durations"
+            "the vocoder has no duration predictor (dur_predictor_params); a model predicts units without durations"
         )
 
 
@@ -123,7 +124,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             ``parametrizations.weight.original0``/``original1`` are folded, everything else is kept.
 
     Raises:
-        CheckpointError: a magnitude without its direction, or the reverse.
+        CheckpointError: a magnitude without its direction, or the reverse; shapes that do not belong together.
     """
     folded: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -132,10 +133,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 module = name.removesuffix(direction)
                 if module + magnitude not in state:
                     raise CheckpointError(f"weight norm is incomplete: {name} has no {module + magnitude}")
-                # In float64, so that v / |v| adds no rounding of its own.
-                v, g = value.double(), state[module + magnitude].double()
-                norm = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
-                folded[module + "weight"] = (g * v / norm).to(value.dtype)
+                folded[module + "weight"] = _normed(value, state[module + magnitude], name)
                 break
             if name.endswith(f".{magnitude}"):
                 partner = name.removesuffix(magnitude) + direction
@@ -145,6 +143,19 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             folded[name] = value
     return folded
+
+
+def _normed(direction: Tensor, magnitude: Tensor, name: str) -> Tensor:
+    """``magnitude * direction / |direction|``, the norm over all dimensions but the first; ``name`` for messages."""
+    shape = (len(direction), *[1] * (direction.dim() - 1)) if direction.dim() else ()
+    if direction.dim() < 2 or magnitude.shape != shape:
+        raise CheckpointError(
+            f"weight norm: {name} has shape {tuple(direction.shape)}, its magnitude {tuple(magnitude.shape)}: the "
+            "magnitude must have one value for each first index"
+        )
+    # In float64, so that the division adds no rounding of its own.
+    v, g = direction.double(), magnitude.double()
+    return (g * v / v.flatten(1).norm(dim=1).view(shape)).to(direction.dtype)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:

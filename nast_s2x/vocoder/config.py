@@ -60,7 +60,7 @@ class DurationConfig:
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """Sizes of the generator; names are those of the released configuration files.
+    """Sizes of a unit vocoder; names are those of the released configuration files.
 
     Attributes:
         num_embeddings: number of units K.

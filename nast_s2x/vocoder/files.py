@@ -1,4 +1,4 @@
-"""Files of units to sound files: reading units in several formats, and resumable synthesis of many utterances."""
+"""Synthesis of files of units: reading units in several formats, and resumable synthesis of many utterances."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ LIST = "synthesis.tsv"
 RESULTS = ".synthesis.jsonl"
 """What has been synthesized into an output folder, for resuming: made_from and n_samples by id."""
 _GENERATED_LINE = re.compile(r"(T|H|D|Unit)-(\d+)\t")
-
-
-# (line number, the utterance or what is wrong with the line)
 _Lines = Iterable[tuple[int, Utterance | NastError]]
+"""Line numbers, each with the utterance or what is wrong with the line."""
 
 
 def read_utterances(
@@ -73,7 +71,7 @@ def read_utterances(
     if path.suffix == ".tsv" or "tgt_audio" in first.split("\t"):
         return _read_manifest(path, num_units, unit_hash, with_durations, split)
     if with_durations or split is not None:
-        raise ManifestError(f"{path} has neither durations nor splits: it is not a units manifest")
+        raise ManifestError(f"{path} is not a units manifest: it has neither durations nor splits")
     if first.lstrip().startswith("{"):
         return _collected(path, _each(lines, lambda _, line: _from_json(line, num_units), skip_blank=True))
     if _GENERATED_LINE.match(first):
@@ -114,7 +112,7 @@ def _collected(path: Path, lines: _Lines) -> Manifest:
         else:
             found.problems.append(Problem(number, str(content), str(path)))
     if not found.rows and not found.problems:
-        raise ManifestError(f"{path}: no units in it")
+        raise ManifestError(f"{path}: the file holds no units")
     return found
 
 
@@ -138,7 +136,9 @@ def _check_id(name: str) -> None:
     parts = PurePosixPath(name).parts
     has_bad_character = any(character in name for character in "\0\t\r\n")
     if has_bad_character or not name or name.startswith("/") or ".." in parts or "/".join(parts) != name:
-        raise ManifestError(f"id {name!r} cannot name a sound file")
+        raise ManifestError(
+            f"id {name!r} cannot name a sound file: it must be a relative path without '..', tabs and line breaks"
+        )
 
 
 def _from_json(line: str, num_units: int) -> Utterance:
@@ -147,12 +147,12 @@ def _from_json(line: str, num_units: int) -> Utterance:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"not valid JSON: {error}") from None
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-        raise ManifestError("a JSON object with an id was expected")
+        raise ManifestError(f"each line must be a JSON object with an id, not {line[:40]!r}")
     if "error" in entry:
         raise ManifestError(f"{entry['id']} was not translated: {entry['error']}")
     units = entry.get("units")
     if not isinstance(units, list) or not all(type(unit) is int for unit in units):
-        raise ManifestError(f"{entry['id']} has no list of units")
+        raise ManifestError(f"units of {entry['id']} must be a list of whole numbers, not {str(units)[:40]}")
     return _utterance(entry["id"], " ".join(map(str, units)), num_units)
 
 
@@ -195,18 +195,19 @@ def synthesize_files(
         utterances: with different ids.
         folder: made if needed; the list and other files of an earlier synthesis stay.
         batch_size: most utterances computed at once.
-        overwrite: replace sound files of these ids that were made from something else.
+        overwrite: replace sound files of these ids that were made from other units or by another vocoder.
         advance: called with the number of utterances done since the last call.
 
     Raises:
-        ConfigError: the folder holds something else, or one of the sound files exists and was made from something
-            else: nothing is written; or another process is at work in the folder.
+        ConfigError: ``batch_size`` below 1; another process is at work in the folder; without ``overwrite``, the folder
+            holds something else, or one of the sound files was made from other units or by another vocoder. Nothing is
+            written then.
         OSError: a file cannot be written.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
     folder = Path(folder)
     with locked(folder):
-        for partial in folder.rglob(".*.part"):  # of a run that was killed
-            partial.unlink()
         results = ResultFile(folder / RESULTS)
         vocoder_digest = _vocoder_digest(vocoder)
         digests = {utterance.id: _digest(utterance, vocoder_digest) for utterance in utterances}
@@ -214,12 +215,14 @@ def synthesize_files(
         missing = [utterance for utterance in utterances if utterance.id not in done]
         if not overwrite:
             _refuse_other_files(folder, missing)
+        if len(results):
+            _remove_partial_files(folder)
         report = SynthesisReport(kept=len(done))
         advance(len(done))
         for utterance, samples in _in_batches(vocoder, missing, batch_size):
             path = _path(folder, utterance.id)
             path.unlink(missing_ok=True)
-            # Stored before the file has its name: if the run ends between the two, the file is made again.
+            # Stored before the file is written: a run that ends between the two makes the file again.
             results.add(utterance.id, {"made_from": digests[utterance.id], "n_samples": len(samples)})
             write_wav(path, samples)
             report.written += 1
@@ -239,6 +242,13 @@ def _refuse_other_files(folder: Path, missing: Iterable[Utterance]) -> None:
             "--overwrite"
         )
     check_output_folder(folder, "synthesis", RESULTS, overwrite=True)
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Remove what a killed run has left of the sound files and the list that it was writing."""
+    for path in [*folder.rglob(".*.wav*.part"), *folder.glob(f".{LIST}*.part")]:
+        if path.is_file():
+            path.unlink()
 
 
 def _in_batches(

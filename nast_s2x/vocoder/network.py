@@ -1,4 +1,4 @@
-"""The generator of CodeHiFiGAN: unit embeddings, duration predictor, HiFi-GAN's upsampling convolutions.
+"""CodeHiFiGAN's generator: unit embeddings, duration predictor, HiFi-GAN's upsampling convolutions.
 
 HiFi-GAN: Kong et al., 2020 (structure of generator V1). Unit input and duration predictor: Polyak et al., 2021; Lee et
 al., 2022 (Direct speech-to-speech translation with discrete units). Parameter names are those of fairseq's
