@@ -178,6 +178,11 @@ def test_the_command_measures_every_combination(capsys, monkeypatch) -> None:
 def test_wrong_questions_are_refused(capsys, monkeypatch) -> None:
     assert main(["benchmark", "autoregressive", "--seconds", "0.01"]) == 1
     assert "at least 0.1" in capsys.readouterr().err
+    assert main(["benchmark", "autoregressive", "--seconds", "2,200"]) == 1
+    message = "--seconds times --units-per-second must be less than 4096, but is 5000"
+    assert message in capsys.readouterr().err
+    assert main(["benchmark", "autoregressive", "--device", "cuda:77"]) == 1
+    assert "device cuda:77 is not available" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["benchmark", "autoregressive", "--beams", "0"])
     monkeypatch.setitem(sys.modules, "fairseq", None)

@@ -1,4 +1,4 @@
-"""The streaming and attention benchmarks compare what they say, on sizes that take no time."""
+"""The streaming and attention benchmarks on small sizes: figures, and the comparison of labels."""
 
 import argparse
 
@@ -39,6 +39,9 @@ def test_attention_figures() -> None:
     for chunk in ("320", "offline"):
         result = benchmark.run_attention(arguments(chunk_ms=chunk))
         assert 0 <= result["max_abs_difference"] < 1e-4 and result["pairwise_relation_bytes"] > 0
+        half = benchmark.run_attention(arguments(chunk_ms=chunk, dtype="bf16"))
+        for name in ("relation_bytes", "pairwise_relation_bytes"):
+            assert half[name] == result[name] / 2
 
 
 def test_streaming_in_bf16() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark command on small sizes: what it prints, and that its two ways agree."""
+"""The parts nmla and alignment of the benchmark command on small sizes: output, equal results, refused sizes."""
 
 from __future__ import annotations
 

@@ -224,6 +224,7 @@ def test_peak_memory_on_systems_without_proc(monkeypatch: pytest.MonkeyPatch) ->
         (["streaming", "--device", "cuda:77"], "device cuda:77 is not available"),
         (["voice", "--device", "cuda:77"], "device cuda:77 is not available"),
         (["streaming", "--chunk-ms", "offline"], "streaming needs --chunk-ms in ms, but it is offline"),
+        (["attention", "--seconds", "0.001"], "--seconds must be at least 0.01 for attention, but is 0.001"),
         (["attention", "--seconds", "2,5"], "takes one --seconds, got 2,5"),
     ],
 )

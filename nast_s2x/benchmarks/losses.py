@@ -1,6 +1,6 @@
 """The parts ``nmla`` and ``alignment`` of ``nast-s2x benchmark``.
 
-Run as a module it is the child process whose peak memory is measured:
+Run as a module, this file is the child process whose peak memory is measured:
 ``python -m nast_s2x.benchmarks.losses recurrence|pairwise|inputs BATCH SLOTS VOCAB TARGETS DEVICE DTYPE THREADS``.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.batches import Lengths, TargetBatch
-from nast_s2x.benchmarks.timing import Setting, now, peak_bytes
+from nast_s2x.benchmarks.timing import Setting, peak_bytes, timed
 from nast_s2x.ctc import viterbi_align
 from nast_s2x.errors import ConfigError
 from nast_s2x.losses.nmla import nmla_loss
@@ -29,15 +29,18 @@ _LOSSES = {"recurrence": nmla_loss, "pairwise": nmla_loss_pairwise}
 
 
 def run_nmla(args: argparse.Namespace) -> dict[str, float | str]:
-    """NMLA of order 2, forward and backward, against the pairwise form written as one vectorised expression.
+    """NMLA of order 2, forward and backward, in linear time and as one vectorised expression over pairs of slots.
 
     Returns:
         seconds (best of 20 runs), pairwise_seconds (best of 2 runs), speedup; extra_bytes and
-        pairwise_extra_bytes (peak of a fresh process, above that of one that only builds the inputs), memory_ratio;
-        max_abs_difference of loss and gradient.
+        pairwise_extra_bytes (peak of a new process, above that of one that only builds the inputs), memory_ratio;
+        max_abs_difference of loss and gradient; device, dtype.
+    Raises:
+        ConfigError: a size, number type or device that cannot be measured.
+        RuntimeError: a process whose memory is measured failed; shows its error messages.
     """
     sizes = (args.batch or 4, args.slots or 600, args.vocab or 1005, args.targets or 250)
-    _check_sizes(*sizes)
+    _check_sizes(*sizes[1:])
     setting = Setting.of(args, "nmla")
     flags = (args.device, args.dtype, str(args.threads))
     base, extra, pairwise_extra = (_peak_of_child(what, sizes, flags) for what in ("inputs", *_LOSSES))
@@ -59,14 +62,16 @@ def run_nmla(args: argparse.Namespace) -> dict[str, float | str]:
 
 
 def run_alignment(args: argparse.Namespace) -> dict[str, float | bool | str]:
-    """Batched Viterbi alignment against one plain Python loop over sentences, slots and states (in float64).
+    """Batched Viterbi alignment, and a plain Python loop over slots and states in float64.
 
     Returns:
-        seconds (the whole batch, best of 10 runs), reference_seconds (one sentence, once, times the batch), speedup,
-        states_equal for that sentence.
+        seconds (the whole batch, best of 10 runs), reference_seconds (the loop for the first sentence, once, times the
+        batch size), speedup, states_equal (for the first sentence), device, dtype.
+    Raises:
+        ConfigError: a size, number type or device that cannot be measured.
     """
     sizes = (args.batch or 16, args.slots or 600, args.vocab or 1004, args.targets or 200)
-    _check_sizes(*sizes)
+    _check_sizes(*sizes[1:])
     setting = Setting.of(args, "alignment")
     logits, lengths, targets, blank = _inputs(*sizes, setting)
     log_probs = logits.detach().log_softmax(-1)
@@ -76,7 +81,7 @@ def run_alignment(args: argparse.Namespace) -> dict[str, float | bool | str]:
     begun = time.perf_counter()
     reference = viterbi_one(log_probs[0, : lengths.host[0]].float().tolist(), targets.labels[0].tolist(), blank)
     one = time.perf_counter() - begun
-    # Compared in the precision of Python's numbers, where sums in another order cannot decide a near-tie.
+    # In float64 as the reference: rounding could choose between paths of almost equal probability.
     one_length, one_target = Lengths(lengths.host[:1]), Lengths(targets.lengths.host[:1])
     first = viterbi_align(log_probs[:1].double(), one_length, targets.labels[:1], one_target, blank)
     return {
@@ -89,7 +94,14 @@ def run_alignment(args: argparse.Namespace) -> dict[str, float | bool | str]:
 
 
 def viterbi_one(log_probs: list[list[float]], target: list[int], blank: int) -> list[int]:
-    """Best alignment of one sentence in plain Python: log_probs [T][V] -> states [T], empty if there is none."""
+    """Best CTC alignment of one sentence in plain Python.
+
+    Args:
+        log_probs: [T][V], T at least 1.
+        target: labels without blanks.
+    Returns:
+        State of each slot (2 i + 1 is label i, even states are blanks), [T]; empty if the target does not fit.
+    """
     labels = [blank]
     for label in target:
         labels += [label, blank]
@@ -104,7 +116,7 @@ def viterbi_one(log_probs: list[list[float]], target: list[int], blank: int) -> 
                 options.append(state - 1)
             if state >= 2 and state % 2 == 1 and label != labels[state - 2]:
                 options.append(state - 2)
-            sources.append(max(options, key=scores.__getitem__))  # the first, nearest, of equal ones
+            sources.append(max(options, key=scores.__getitem__))  # of equal scores the nearest state
         scores = [scores[source] + row[labels[state]] for state, source in enumerate(sources)]
         table.append(sources)
     state = max(range(max(count - 2, 0), count), key=scores.__getitem__)
@@ -116,7 +128,7 @@ def viterbi_one(log_probs: list[list[float]], target: list[int], blank: int) -> 
     return path[::-1]
 
 
-def _check_sizes(batch: int, slots: int, vocab: int, targets: int) -> None:
+def _check_sizes(slots: int, vocab: int, targets: int) -> None:
     if vocab < 6:
         raise ConfigError(f"--vocab must be at least 6 (4 special labels, one of the target, the blank), got {vocab}")
     if targets < 2 or 2 * targets > slots:
@@ -126,7 +138,9 @@ def _check_sizes(batch: int, slots: int, vocab: int, targets: int) -> None:
 def _inputs(
     batch: int, slots: int, vocab: int, targets: int, setting: Setting
 ) -> tuple[Tensor, Lengths, TargetBatch, int]:
-    """Logits (B, T, V) that want a gradient, lengths of T and a little less, targets.
+    """Logits (B, T, V) that require a gradient, slots and targets of each sentence, and the blank label.
+
+    Sentence b has T - 3 b slots, and at least twice as many as its target has labels.
 
     The logits are random with a peak of about 0.8 at an evenly spread alignment of the target, so that its n-grams are
     expected to appear and the losses compared are far from 0.
@@ -150,19 +164,19 @@ def _loss_and_gradient(loss: Callable[..., Tensor], inputs: tuple) -> tuple[Tens
 
 
 def _best_time(device: torch.device, work: Callable[[], object], runs: int) -> float:
-    # The best and not the mean: what else the machine does can only add to a run.
-    times = []
-    for _ in range(runs):
-        begun = now(device)
-        work()
-        times.append(now(device) - begun)
-    return min(times)
+    # The minimum, since background load only adds to a run.
+    return min(timed(device, work) for _ in range(runs))
 
 
 def _peak_of_child(what: str, sizes: tuple[int, ...], flags: tuple[str, ...]) -> int:
-    """Peak bytes of a fresh process: of its GPU, or resident on a CPU. ``flags``: device, number type, threads."""
+    """Peak memory in bytes of a new process that runs :func:`_child`.
+
+    Args:
+        what: ``inputs``, or a loss of :data:`_LOSSES`.
+        flags: device, number type, threads.
+    """
     command = [sys.executable, "-m", "nast_s2x.benchmarks.losses", what, *map(str, sizes), *flags]
-    # The child finds this very package, wherever the command was started.
+    # The child imports this package from the same folder, whatever its working directory.
     path = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -178,7 +192,7 @@ def _child(arguments: list[str]) -> None:
     inputs = _inputs(batch, slots, vocab, targets, setting)
     if what != "inputs":
         _loss_and_gradient(_LOSSES[what], inputs)
-    print(torch.cuda.max_memory_allocated(setting.device) if setting.device.type == "cuda" else peak_bytes())
+    print(peak_bytes(setting.device))
 
 
 if __name__ == "__main__":

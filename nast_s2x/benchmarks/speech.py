@@ -1,8 +1,8 @@
 """The part ``voice`` of ``nast-s2x benchmark``: streaming speech to speech with random weights, stage by stage.
 
-Random weights do not give a speech-like number of units. The network's units are therefore computed, collapsed and left
-aside, and every chunk brings the vocoder the same number of units, of two frames each: one second of speech for one
-second of source.
+A network with random weights predicts too many or too few units. Its units are therefore computed and collapsed, but
+not synthesized: the vocoder receives the same number of units for every chunk, of two frames each, which makes one
+second of speech for one second of source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nast_s2x.benchmarks.streaming import one_policy, random_model
-from nast_s2x.benchmarks.timing import Setting, device_of, now
+from nast_s2x.benchmarks.timing import Setting, device_of, now, timed
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
 from nast_s2x.device import DTYPES
@@ -38,21 +38,25 @@ STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
 UNIT_FRAMES = 2
 """Duration of every unit."""
 OFFLINE_SECONDS = (0.7, 0.9, 1.1, 1.2, 1.2, 1.3, 1.4, 1.4, 1.6, 1.9)
-"""Speech of the utterances of the offline measurement."""
+"""Seconds of speech of each utterance of the offline measurement."""
 _WINDOW, _SHIFT = 400, 160  # samples of a feature frame, and between two
 
 
 def run_voice(args: argparse.Namespace) -> dict[str, Any]:
     """Streaming speech to speech from samples to samples, and offline synthesis batched and one by one.
 
-    Look-ahead of the network is one chunk. The published vocoder size; two threads by default.
+    Look-ahead of the network is one chunk; the vocoder has the published size. Figures are those of the stream with the
+    median total of three.
 
     Returns:
         real_time_factor (computing seconds per second of source); chunk_ms_p50, chunk_ms_p95, chunk_ms_first_third and
-        chunk_ms_last_third (medians) of the time that a chunk takes; stages (p50 and p95 of each); playback (its
-        gaps when every chunk is played as soon as it is computed, without and with a start delay of
-        ``--playback-buffer-ms``); offline_batched_seconds and offline_one_by_one_seconds for the same utterances; and
-        sizes. Of three streams the one with the median total.
+        chunk_ms_last_third (medians) of the computing time of a chunk; stages (p50 and p95 in ms of each); playback
+        (gaps when every chunk is played as soon as it is computed, without and with a start delay of
+        ``--playback-buffer-ms``); offline_batched_seconds and offline_one_by_one_seconds for the same utterances,
+        offline_speech_seconds; seconds, speech_seconds, chunks, chunk_ms, unit_frames_per_chunk, parameters,
+        vocoder_parameters, threads, device, dtype.
+    Raises:
+        ConfigError: not one chunk size that is a multiple of 20 ms, or a device that is not available.
     """
     return measure(args, VocoderConfig())
 
@@ -61,7 +65,7 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
     """:func:`run_voice` for a vocoder of any size."""
     policy = one_policy(args.chunk_ms)
     if policy.chunk_ms is None or policy.chunk_ms % 20:
-        raise ConfigError("voice needs a chunk size in ms, a multiple of 20 (a unit frame)")
+        raise ConfigError(f"--chunk-ms of voice must be a multiple of 20 (ms, a unit frame), but is {args.chunk_ms}")
     setting = Setting.of(args, "voice", tuple(DTYPES))
     model = setting.convert(random_model(args.preset, args.seconds))
     vocoder = random_vocoder(vocoder_config).to(setting.device)
@@ -106,14 +110,14 @@ def random_vocoder(config: VocoderConfig) -> UnitVocoder:
 
 @dataclass
 class Run:
-    """One stream.
+    """Measurements of one stream.
 
     Attributes:
         seconds: computing time of each push; a push completes one chunk, the last one ends the source.
-        source_ms: when each could begin.
-        sounds: samples that each gave.
+        source_ms: source audio that each push requires, in ms from the start.
+        sounds: samples synthesized in each push.
         stages: computing seconds of each stage in each push.
-        chunks: chunks emitted.
+        chunks: number of chunks emitted.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -124,7 +128,7 @@ class Run:
 
 
 class Stopwatch:
-    """Seconds by stage, summed until :meth:`take`."""
+    """Computing seconds of each stage since the last :meth:`take`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -138,7 +142,7 @@ class Stopwatch:
         self._seconds[stage] += now(self._device) - begun
 
     def watch(self, stage: str, module: nn.Module) -> None:
-        """Count every forward of ``module`` and, where it has one, its output layer ``logits``."""
+        """Time every forward of ``module`` and, where it has one, its output layer ``logits``."""
         begun: list[float] = []
         hooks = (
             module.register_forward_pre_hook(lambda *_: begun.append(now(self._device))),
@@ -156,12 +160,12 @@ class Stopwatch:
             self._undo.append(lambda: delattr(module, "logits"))
 
     def unwatch(self) -> None:
-        """Leave the modules as they were."""
+        """Remove all hooks: the modules are what they were."""
         while self._undo:
             self._undo.pop()()
 
     def take(self) -> dict[str, float]:
-        """What was counted since the last call."""
+        """Return the seconds of each stage since the last call, and start from 0."""
         taken, self._seconds = self._seconds, dict.fromkeys(STAGES, 0.0)
         return taken
 
@@ -170,20 +174,13 @@ class Stopwatch:
 
 
 def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, source: NDArray[np.float32]) -> Run:
-    """Samples in, samples out: features, network, collapse, vocoder, pushed as chunks become complete."""
+    """Run one stream from samples (n,) at 16 kHz to samples: features, network, collapse, vocoder, chunk by chunk."""
     device, dtype = device_of(model), model.encoder.layernorm_embedding.weight.dtype
     run, watch = Run(), Stopwatch(device)
-    for stage, module in (
-        ("encoder", model.encoder),
-        ("text_decoder", model.decoder),
-        ("unit_decoder", model.unit_decoder),
-    ):
+    for stage, module in zip(STAGES[1:4], (model.encoder, model.decoder, model.unit_decoder), strict=True):
         watch.watch(stage, module)
-    fbank, state, speech = (
-        StreamingFbank(),
-        model.init_state(geometry.policy),
-        VocoderStream(vocoder, SynthesisWindow()),
-    )
+    fbank, state = StreamingFbank(), model.init_state(geometry.policy)
+    speech = VocoderStream(vocoder, SynthesisWindow())
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):
@@ -208,7 +205,11 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
 
 
 def sample_pieces(num_samples: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
-    """Samples that arrive between two emissions: each piece completes a chunk, the last one ends the source."""
+    """Cut ``num_samples`` samples at 16 kHz at the emissions of a stream.
+
+    Returns:
+        (start, stop) of each piece; each completes a chunk, but the last piece ends the source.
+    """
     edges, chunk = [0], 0
     while (edge := (geometry.emission_frames(chunk) - 1) * _SHIFT + _WINDOW) < num_samples:
         edges.append(edge)
@@ -217,7 +218,7 @@ def sample_pieces(num_samples: int, geometry: ChunkGeometry) -> list[tuple[int, 
 
 
 def fixed_units(geometry: ChunkGeometry, vocoder: UnitVocoder) -> list[int]:
-    """Units of a chunk: as many as make its own duration."""
+    """Units that last as long as a chunk."""
     return [unit % vocoder.config.num_embeddings for unit in range(_units_per_chunk(geometry))]
 
 
@@ -226,7 +227,10 @@ def _units_per_chunk(geometry: ChunkGeometry) -> int:
 
 
 def playback(run: Run, buffer_ms: float) -> dict[str, Any]:
-    """Playback gaps: a chunk is available when it has been computed, and computing waits for the one before."""
+    """Playback statistics of a stream at the speed of speech.
+
+    A chunk is computed once its source has been read and the chunk before is done, and then available for playback.
+    """
     played, done = Playback(buffer_ms), 0.0
     for source_ms, seconds, sound in zip(run.source_ms, run.seconds, run.sounds):
         done = max(done, source_ms) + 1000 * seconds
@@ -235,21 +239,16 @@ def playback(run: Run, buffer_ms: float) -> dict[str, Any]:
 
 
 def offline_seconds(vocoder: UnitVocoder) -> dict[str, float]:
-    """Whole utterances, batched and one by one; each twice, in turn."""
+    """Seconds to synthesize whole utterances, batched and one by one; each the smaller of two times."""
     device = device_of(vocoder)
     rng = np.random.default_rng(0)
     frames = [round(seconds * SAMPLE_RATE / UNIT_SAMPLES) for seconds in OFFLINE_SECONDS]
     batch = [rng.integers(vocoder.config.num_embeddings, size=size // UNIT_FRAMES).tolist() for size in frames]
 
-    def seconds(work: Callable[[], object]) -> float:
-        begun = now(device)
-        work()
-        return now(device) - begun
-
     one_by_one, batched = [], []
     for _ in range(2):
-        batched.append(seconds(lambda: synthesize(vocoder, batch)))
-        one_by_one.append(seconds(lambda: [synthesize(vocoder, [units]) for units in batch]))
+        batched.append(timed(device, lambda: synthesize(vocoder, batch)))
+        one_by_one.append(timed(device, lambda: [synthesize(vocoder, [units]) for units in batch]))
     return {
         "offline_batched_seconds": min(batched),
         "offline_one_by_one_seconds": min(one_by_one),

@@ -1,4 +1,4 @@
-"""The parts ``streaming`` and ``attention`` of ``nast-s2x benchmark``: random weights, features to labels."""
+"""The parts ``streaming`` and ``attention`` of ``nast-s2x benchmark``, with random weights and random features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nast_s2x.benchmarks.timing import Setting, now
+from nast_s2x.benchmarks.timing import Setting, now, timed
 from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkGeometry, ChunkPolicy, SequenceLayout, SlotRates, attention_mask
 from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
@@ -25,20 +25,21 @@ TIE = 1e-3
 
 
 def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | str]:
-    """A stream with caches, against the same network's offline forward on every prefix.
+    """A stream with caches, and the offline forward of the same network on every prefix at which the stream emits.
 
-    Both emit the same chunks at the same moments; look-ahead is one chunk. Features exist beforehand, so the times are
-    the network's alone.
+    Look-ahead is one chunk. The times are those of the network alone: features are made beforehand.
 
     Returns:
         cached_seconds (total, median of three streams), recomputed_seconds (total), offline_seconds (one forward of the
-        whole), speedup, real_time_factor (cached seconds per second of source), chunk_ms_first_third and
-        chunk_ms_last_third (median time of a chunk in that stream), labels_equal (cached against the whole forward,
-        near-ties left out), tied_slots, and sizes.
+        whole source), speedup, real_time_factor (cached seconds per second of source), chunk_ms_first_third and
+        chunk_ms_last_third (median time of a chunk in that stream), labels_equal (of the stream and the offline
+        forward, without near-ties), tied_slots, chunks, seconds, chunk_ms, parameters, threads, device, dtype.
+    Raises:
+        ConfigError: not one chunk size in ms, or a device that is not available.
     """
     policy = one_policy(args.chunk_ms)
     if policy.is_offline:
-        raise ConfigError("streaming needs a chunk size in ms: offline there is no chunk to wait for")
+        raise ConfigError("streaming needs --chunk-ms in ms, but it is offline")
     setting = Setting.of(args, "streaming", tuple(DTYPES))
     model = setting.convert(random_model(args.preset, args.seconds))
     geometry = model.geometry(policy)
@@ -78,10 +79,10 @@ def run_streaming(args: argparse.Namespace) -> dict[str, float | int | bool | st
 
 
 def one_policy(chunk_ms: str) -> ChunkPolicy:
-    """The policy of ``--chunk-ms`` with a look-ahead of one chunk.
+    """Return the policy of ``--chunk-ms``, with a look-ahead of one chunk.
 
     Raises:
-        ConfigError: several chunk sizes, or one that is not a size.
+        ConfigError: several chunk sizes, or text that is not a chunk size.
     """
     policies = ChunkPolicy.parse(chunk_ms)
     if len(policies) != 1:
@@ -90,9 +91,12 @@ def one_policy(chunk_ms: str) -> ChunkPolicy:
 
 
 def random_model(name: str, seconds: float) -> NastModel:
-    """A speech-to-speech-unit network of a preset's size with random weights and labels that vary."""
+    """A speech-to-unit network of a preset's size for ``seconds`` of speech, with random weights.
+
+    Its label embeddings, which are also the output layers, are large enough for labels to vary between slots.
+    """
     torch.manual_seed(0)
-    # The published sizes unless the source is longer: tables grow with the longest source.
+    # At least as many positions as published; longer sources need larger tables.
     text, unit = positions_for_seconds(seconds, SlotRates())
     config = preset(
         name,
@@ -108,7 +112,11 @@ def random_model(name: str, seconds: float) -> NastModel:
 
 
 def pieces(frames: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
-    """Frames that arrive between two emissions: the first piece completes the first chunk, the last ends the source."""
+    """Cut ``frames`` feature frames at the emissions of a stream.
+
+    Returns:
+        (start, stop) of each piece; each completes a chunk, but the last piece ends the source.
+    """
     edges, chunk = [0], 0
     while geometry.emission_frames(chunk) < frames:
         edges.append(geometry.emission_frames(chunk))
@@ -117,7 +125,13 @@ def pieces(frames: int, geometry: ChunkGeometry) -> list[tuple[int, int]]:
 
 
 def stream(model: NastModel, fbank: Tensor, geometry: ChunkGeometry) -> tuple[Tensor, Tensor, list[float]]:
-    """Text and unit logits of a cached stream, and the seconds that each emission took."""
+    """Run a stream with caches.
+
+    Args:
+        fbank: (1, F, bins).
+    Returns:
+        text logits (1, N, V), unit logits (1, U, Vu), and the seconds of each piece.
+    """
     state, text, units, seconds = model.init_state(geometry.policy), [], [], []
     for start, stop in pieces(fbank.size(1), geometry):
         begun = now(fbank.device)
@@ -140,7 +154,12 @@ def recompute_prefixes(model: NastModel, fbank: Tensor, geometry: ChunkGeometry)
 
 
 def compare(*pairs: tuple[Tensor, Tensor]) -> tuple[bool, int]:
-    """Whether the best labels of each pair of logits (1, T, V) agree where they are not tied, and how many are."""
+    """Compare the best labels of pairs (output, reference) of logits (1, T, V).
+
+    Returns:
+        whether they are equal where the two best labels of the reference differ by at least :data:`TIE`, and the
+        number of the other slots; (False, 0) if shapes differ.
+    """
     equal, ties = True, 0
     for ours, reference in pairs:
         if ours.shape != reference.shape:
@@ -152,14 +171,16 @@ def compare(*pairs: tuple[Tensor, Tensor]) -> tuple[bool, int]:
     return equal, ties
 
 
-def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
-    """Relative self-attention by relation rows, against the textbook form with a (T, T, head size) tensor.
+def run_attention(args: argparse.Namespace) -> dict[str, float | int | str]:
+    """Relative self-attention of one layer, and the form that builds a (T, T, head size) tensor of relative embeddings.
 
     Forward and backward over the encoder frames of ``--seconds`` of source and their look-ahead copies.
 
     Returns:
         seconds and pairwise_seconds (medians), speedup, relation_bytes and pairwise_relation_bytes (the largest tensor
-        that relations need in either form), max_abs_difference of the outputs.
+        of relative positions in each form), max_abs_difference of the outputs, frames (T), threads, device, dtype.
+    Raises:
+        ConfigError: not one chunk size, or a number type or device that cannot be measured.
     """
     geometry = ChunkGeometry(SlotRates(), one_policy(args.chunk_ms))
     setting = Setting.of(args, "attention")
@@ -168,6 +189,8 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
     layer = RelativeSelfAttention(config.encoder_dim, config.encoder_heads, config.max_relative_position, 0.0)
     layer.to(setting.device, setting.dtype)
     frames = geometry.length("encoder", int(args.seconds * FRAMES_PER_SECOND))
+    if not frames:
+        raise ConfigError(f"--seconds must be at least 0.01 for attention, but is {args.seconds:g}")
     per_chunk = geometry.per_chunk("encoder")
     sequence = SequenceLayout.plain(0, frames, per_chunk, device=setting.device)
     if per_chunk is not None:
@@ -186,8 +209,8 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
         "seconds": seconds,
         "pairwise_seconds": pairwise,
         "speedup": pairwise / seconds,
-        "relation_bytes": 4 * x.size(0) * config.encoder_heads * size * (2 * layer.clip + 1),
-        "pairwise_relation_bytes": 4 * size * size * head,
+        "relation_bytes": x.element_size() * x.size(0) * config.encoder_heads * size * (2 * layer.clip + 1),
+        "pairwise_relation_bytes": x.element_size() * size * size * head,
         "max_abs_difference": difference,
         "frames": size,
         "threads": torch.get_num_threads(),
@@ -196,7 +219,16 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int]:
 
 
 def pairwise_attention(layer: RelativeSelfAttention, x: Tensor, relation: Tensor, mask: Tensor | None) -> Tensor:
-    """The definition (Shaw et al., 2018) with one relation vector for each pair: the oracle, never used otherwise."""
+    """Relative self-attention as defined by Shaw et al. (2018, equations 3 and 4), with one embedding for each pair.
+
+    Args:
+        layer: supplies the weights.
+        x: (B, T, D).
+        relation: row of the relative embeddings for each pair, (T, T).
+        mask: (T, T), True = may attend; ``None``: all.
+    Returns:
+        (B, T, D)
+    """
     query, key, value = (split_heads(part, layer.heads) for part in layer._project(x))
     query = query * query.size(-1) ** -0.5
     by_key, by_value = layer.relative_keys_embedding(relation), layer.relative_values_embedding(relation)
@@ -208,11 +240,6 @@ def pairwise_attention(layer: RelativeSelfAttention, x: Tensor, relation: Tensor
 
 
 def median_seconds(device: torch.device, work: Callable[[], object], runs: int = 5) -> float:
-    """Median time of ``runs`` calls after one that warms up."""
+    """Median time of ``runs`` calls, after one more call that is not timed."""
     work()
-    times = []
-    for _ in range(runs):
-        begun = now(device)
-        work()
-        times.append(now(device) - begun)
-    return statistics.median(times)
+    return statistics.median(timed(device, work) for _ in range(runs))

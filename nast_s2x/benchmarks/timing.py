@@ -1,10 +1,11 @@
-"""What the parts of the benchmark share: device and number type of the flags, times, memory."""
+"""Common functions of the benchmark's parts: device and number type of the flags, times, memory."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,8 @@ class Setting:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or the name of the card."""
-    return str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
+    """Name of a GPU as CUDA reports it; for other devices torch's name, such as ``cpu``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -73,21 +74,36 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, after the work of the device is done."""
+    """Seconds on a monotonic clock, read after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process since its program started."""
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds that one call of ``work`` takes, its work on the device included."""
+    begun = now(device)
+    work()
+    return now(device) - begun
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory: allocated on a GPU, else the largest resident memory of this process.
+
+    A GPU's peak is counted since the start of the process or :func:`torch.cuda.reset_peak_memory_stats`; the peak of
+    the process always since its start. 0 where the system reports none.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     # A process inherits ru_maxrss from the one that started it; Linux keeps the peak of this program alone in VmHWM.
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
-from nast_s2x.benchmarks.timing import Setting, now
+from nast_s2x.benchmarks.timing import Setting, peak_bytes, timed
 from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkPolicy
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import PAD
@@ -24,7 +21,7 @@ from nast_s2x.network import NastModel, positions_for_seconds, preset
 
 SENTENCE_FRAMES = 10 * FRAMES_PER_SECOND
 TEXT_LABELS, UNIT_LABELS = 42, 202
-"""Labels of a sentence of 10 s, ``<s>`` and ``</s>`` included."""
+"""Labels of a sentence of 10 s, including ``<s>`` and ``</s>``."""
 TEXT_VOCAB, UNIT_VOCAB = 10_000, 1005
 RATIO = 0.3
 """Glancing ratio."""
@@ -33,16 +30,16 @@ HOST_READS = frozenset(
     {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "unique_dim", "unique_consecutive"}
     | {"is_nonzero", "item", "equal", "bincount"}
 )
-"""Operations that wait for a value of the device."""
+"""Operations that wait for a value from the device."""
 
 
 class StepCounter(TorchDispatchMode):
-    """Counts the operations that run in its block, and those that read a value back from the device.
+    """Counts the operations that run in its block, and the host reads: those that read a value back from the device.
 
     Attributes:
-        launches: operations dispatched, views left out.
-        host_reads: operations of :data:`HOST_READS`, boolean indexing, and copies to the host of what is on a GPU.
-        reads: names of the latter.
+        launches: number of operations dispatched, without views.
+        reads: names of the host reads: operations of :data:`HOST_READS`, boolean indexing, copies from GPU to host.
+        host_reads: their number.
     """
 
     def __init__(self) -> None:
@@ -52,7 +49,7 @@ class StepCounter(TorchDispatchMode):
 
     @property
     def host_reads(self) -> int:
-        """Number of reads."""
+        """Number of host reads."""
         return len(self.reads)
 
     def __torch_dispatch__(
@@ -73,7 +70,11 @@ class StepCounter(TorchDispatchMode):
 
 
 def random_batch(frames: int, generator: torch.Generator) -> TrainingBatch:
-    """Sentences of 10 s, the last one shorter, with transcript, text and unit targets; ``frames`` in all."""
+    """Random sentences of 10 s with transcript, text and unit targets.
+
+    Args:
+        frames: feature frames of all sentences; what is left of the last 10 s makes a shorter sentence.
+    """
     sizes = [SENTENCE_FRAMES] * (frames // SENTENCE_FRAMES)
     if frames % SENTENCE_FRAMES:
         sizes.append(frames % SENTENCE_FRAMES)
@@ -90,17 +91,16 @@ def random_batch(frames: int, generator: torch.Generator) -> TrainingBatch:
 
 
 def to_device(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
-    """The batch on a device."""
+    """Copy a batch to a device."""
     speech = SpeechBatch(batch.speech.fbank.to(device), batch.speech.frames)
     targets = (None if item is None else item.to(device) for item in (batch.source, batch.text, batch.units))
     return TrainingBatch(speech, *targets)
 
 
 def build(args: argparse.Namespace, device: torch.device) -> tuple[NastModel, Objective]:
-    """The model of a preset and the objective with the published settings."""
+    """The model of a preset, for sources of up to 60 s, and the objective with the published settings."""
     torch.manual_seed(0)
-    seconds = max(60.0, args.frames / FRAMES_PER_SECOND if args.frames < SENTENCE_FRAMES else 10.0)
-    text, unit = positions_for_seconds(seconds, preset(args.preset, text_vocab=10).rates)
+    text, unit = positions_for_seconds(60.0, preset(args.preset, text_vocab=10).rates)
     sizes = {"text_vocab": TEXT_VOCAB, "unit_vocab": UNIT_VOCAB, "max_text_positions": text, "max_unit_positions": unit}
     model = NastModel(preset(args.preset, **sizes)).to(device).train()
     objective = Objective(TEXT_VOCAB - 1, UNIT_VOCAB - 1, args.loss, args.loss, autocast_bf16=args.dtype == "bf16")
@@ -111,16 +111,16 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     """One training step: forward with glancing on text and units, recognition loss, backward, Adam.
 
     The batch is random: sentences of 10 s, ``--frames`` feature frames in all. ``--dtype`` is fp32, or bf16 or fp16 for
-    the products (autocast; fp16 with loss scaling), with weights and losses in float32. Operations are counted in a
-    step of their own.
+    matrix products (autocast; fp16 with loss scaling), with weights and losses in float32. Operations are counted in a
+    step that is not timed.
 
     Returns:
-        step_ms (median), frames_per_second, peak_bytes (of the device; on a CPU the largest resident memory of the
-        process during the steps), launches (operations dispatched between the copy of the batch and the end of
-        the optimizer step), host_reads (of these, those that wait for a value of the device), sentences, frames,
-        parameters, device, dtype, loss.
+        step_ms (median), frames_per_second, peak_bytes (on a GPU allocated during the steps; on a CPU the largest
+        resident memory of the process since its start), launches (operations dispatched between the copy of the batch
+        and the end of the optimizer step), host_reads (those of them that wait for a value from the device), sentences,
+        frames, parameters, preset, loss, threads, device, dtype.
     Raises:
-        ConfigError: sizes or number types that cannot be measured.
+        ConfigError: fewer than 100 frames, a number type other than these, or a device that is not available.
     """
     setting = Setting.of(args, "training")
     if args.frames < 100:
@@ -128,21 +128,16 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     model, objective = build(args, setting.device)
     batch = to_device(random_batch(args.frames, torch.Generator().manual_seed(0)), setting.device)
     step = make_step(model, objective, batch, ChunkPolicy(320), setting)
-    with peak_memory(setting.device) as peak:
+    if setting.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(setting.device)
+    step()
+    with StepCounter() as counter:
         step()
-        counter = StepCounter()
-        with counter:
-            step()
-        seconds = []
-        for _ in range(RUNS):
-            begun = now(setting.device)
-            step()
-            seconds.append(now(setting.device) - begun)
-    median = statistics.median(seconds)
+    median = statistics.median(timed(setting.device, step) for _ in range(RUNS))
     return {
         "step_ms": 1000 * median,
         "frames_per_second": args.frames / median,
-        "peak_bytes": peak[0],
+        "peak_bytes": peak_bytes(setting.device),
         "launches": counter.launches,
         "host_reads": counter.host_reads,
         "sentences": len(batch.speech.frames),
@@ -158,7 +153,7 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
 def make_step(
     model: NastModel, objective: Objective, batch: TrainingBatch, policy: ChunkPolicy, setting: Setting
 ) -> Callable[[], None]:
-    """A function that runs one training step."""
+    """Return a function that runs one training step: forward, backward, clipping to norm 10, Adam."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
     half = setting.name == "fp16"
     scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
@@ -168,45 +163,9 @@ def make_step(
         with torch.autocast(setting.device.type, torch.float16, enabled=half):
             loss = objective(model, batch, policy, RATIO, RATIO)[0]
         scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)  # the limit of the norm is for gradients without the scale
         nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
-        if half:
-            scaler.step(optimizer)
-            scaler.update()
-        else:
-            optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """Largest memory in use during the block, in a list that is filled at its end: of a GPU, or of this process."""
-    peak = [0]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated(device)
-        return
-    highest, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            highest[0] = max(highest[0], _resident_bytes())
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        highest[0] = max(highest[0], _resident_bytes())
-        done.set()
-        thread.join()
-    peak[0] = highest[0]
-
-
-def _resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    except OSError:
-        return 0
