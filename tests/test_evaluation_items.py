@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ def test_lists_with_errors(tmp_path: Path) -> None:
     bad.write_bytes(b"one\n\xff\n")
     with pytest.raises(ValueError, match=r"bad: not UTF-8 text \(byte 4\)"):
         TestSet.from_lists(source, bad)
+
+
+def test_without_some_utterances(tmp_path: Path) -> None:
+    class Indices(list[int]):
+        read = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.read += 1
+            return super().__iter__()
+
+    sound(tmp_path / "a.wav")
+    rows = TestSet.from_lists(write(tmp_path / "s", *["a.wav"] * 4), write(tmp_path / "t", "0", "1", "2", "3"))
+    indices = Indices([2, 0])
+    rest = rows.without(indices)
+    assert [row.target_text for row in rest.utterances] == ["1", "3"] and rest.source == rows.source
+    assert indices.read == 1
 
 
 def test_manifest(tmp_path: Path) -> None:

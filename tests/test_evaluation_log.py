@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from nast_s2x.evaluation.log import LoggedEmission, read_log, read_output_pieces, read_output_with_gaps
+from nast_s2x.errors import NastError
+from nast_s2x.evaluation.log import (
+    LoggedEmission,
+    LoggedUtterance,
+    read_log,
+    read_output_pieces,
+    read_output_with_gaps,
+)
 
 
 def text_line(index: int = 0, **changes: Any) -> dict[str, Any]:
@@ -134,7 +141,10 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
         (text_line(1, reference=None), "reference must be a text, not None"),
         (text_line(1, units="7 x"), "units must be whole numbers, not '7 x'"),
         (text_line(1, emissions=[{"chunk": 0}]), "an emission lacks the key 'source_ms'"),
-        (text_line(1, emissions=[3]), "an emission cannot be 3"),
+        (text_line(1, emissions=[3]), "an emission must be an object .*, not 3"),
+        (text_line(1, emissions=7), "emissions must be a list, not 7"),
+        (text_line(True), "index must be a whole number from 0, not True"),
+        ("[" * 100000, "not JSON .nested too deeply."),
         (speech_line(1), "text and speech outputs in one log"),
     ],
 )
@@ -142,6 +152,19 @@ def test_broken_lines_are_named(line: Any, message: str, tmp_path: Path) -> None
     with pytest.raises(ValueError, match=message) as error:
         read_log(write(tmp_path, text_line(0), line))
     assert f"{tmp_path / 'instances.log'}, line 2: " in str(error.value)
+
+
+def test_a_log_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (write(tmp_path, text_line()) / "instances.log").write_bytes(b'{"id": "\xff"}\n')
+    with pytest.raises(NastError, match=r"instances\.log: not UTF-8 text \(byte 8\)"):
+        read_log(tmp_path)
+
+
+def test_reading_is_linear_in_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(LoggedUtterance, "is_speech", property(lambda self: asked.append(self.index) or False))
+    assert len(read_log(write(tmp_path, *map(text_line, range(30))))) == 30
+    assert len(asked) <= 2 * 30
 
 
 def test_wrong_durations_are_named(tmp_path: Path) -> None:
@@ -177,7 +200,7 @@ def test_pieces_that_follow_at_once_and_other_rates(tmp_path: Path) -> None:
 def test_a_sound_of_another_run_is_refused(tmp_path: Path) -> None:
     sound(tmp_path, np.zeros(5000))
     utterance = read_log(write(tmp_path, speech_line()))[0]
-    with pytest.raises(ValueError, match="0_pred.wav: 5000 samples, but .* make 5920"):
+    with pytest.raises(ValueError, match="0_pred.wav has 5000 samples, but .* make 5920"):
         read_output_pieces(utterance)
     (tmp_path / "wavs/0_pred.wav").unlink()
     with pytest.raises(ValueError, match="0_pred.wav: no such audio file"):

@@ -30,6 +30,7 @@ from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent  # noqa: E402
 from nast_s2x.cli.main import main  # noqa: E402
 from nast_s2x.corpus import AudioRef, Utterance  # noqa: E402
 from nast_s2x.errors import AudioError, NastError  # noqa: E402
+from nast_s2x.evaluation import run as run_module  # noqa: E402
 from nast_s2x.evaluation.items import TestSet, check_audio  # noqa: E402
 from nast_s2x.evaluation.log import LOG_NAME as LOG  # noqa: E402
 from nast_s2x.evaluation.run import UNFINISHED, UtteranceError, evaluate, too_long  # noqa: E402
@@ -207,6 +208,24 @@ def test_what_is_finished_is_not_run_again(
         evaluate(tmp_path, test_set.utterances, setup(corpus), ["320"], system=system)
 
 
+def test_a_run_leaves_nothing_behind(
+    corpus: Path, system: System, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the loaded system after the run, nor the file of unfinished results beside a complete log."""
+    loaded: list[RunSettings] = []
+    monkeypatch.setattr(run_module, "load_for", lambda settings: loaded.append(settings) or system)
+    evaluate(tmp_path, test_set.utterances[:1], setup(corpus), ["320", "offline"])
+    assert len(loaded) == 1  # once for both chunk sizes
+    assert run_module._work is None
+    (tmp_path / "320" / UNFINISHED).write_text("")
+    evaluate(tmp_path, test_set.utterances[:1], setup(corpus), ["320"])
+    assert not (tmp_path / "320" / UNFINISHED).exists() and len(loaded) == 1
+    breaking_at(monkeypatch, 0, Broken("a bug"))
+    with pytest.raises(Broken):
+        evaluate(tmp_path, test_set.utterances, setup(corpus), ["640"], system=system)
+    assert run_module._work is None
+
+
 def test_an_error_names_the_utterance(
     corpus: Path, system: System, test_set: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +256,7 @@ def test_damaged_results_are_not_used(corpus: Path, system: System, test_set: Te
     with pytest.raises(NastError, match=f"{UNFINISHED}:1: not a stored result; delete the file to start again"):
         evaluate(tmp_path, test_set.utterances, setup(corpus), ["320"], system=system)
     (tmp_path / "320" / LOG).write_text("[1]\n")
-    with pytest.raises(NastError, match="is damaged: a line is not an utterance's record"):
+    with pytest.raises(NastError, match="is damaged: a line is not the record of an utterance"):
         evaluate(tmp_path, test_set.utterances, setup(corpus), ["320"], system=system)
 
 
@@ -359,6 +378,7 @@ def test_the_command(
         (["--vocoder", "v"], "--vocoder needs --target-type speech"),
         (["--recogniser", "bundle:x"], "--recogniser needs --target-type speech"),
         (["--target-type", "speech", "--recogniser", "bundle:missing"], "missing"),
+        (["--target-type", "speech", "--synthesis-lookahead", "-1"], "lookahead_frames cannot be negative, but is -1"),
         (["--split", "test"], "--split needs --manifest"),
         (["--manifest", "m.tsv"], "--manifest replaces --source"),
         (["--target", "nowhere"], "nowhere: no such list"),

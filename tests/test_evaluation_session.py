@@ -20,6 +20,7 @@ from nast_s2x.errors import ConfigError
 from nast_s2x.evaluation import session as session_module
 from nast_s2x.evaluation.session import SpeechSession, TextSession, run_session
 from nast_s2x.inference.segments import Segments
+from nast_s2x.inference.streaming import Emission
 
 POLICY = ChunkPolicy(320)
 SESSIONS = {"text": TextSession, "speech": SpeechSession}
@@ -140,6 +141,25 @@ def test_a_line_of_speech(tmp_path: Path, clock: None) -> None:
     assert rate == 16000 and (sound[:3200] == 0.25).all() and not sound[3200:8000].any() and len(sound) == 11200
     assert [entry["samples"] for entry in line["emissions"]] == [1600] * 4
     assert [entry["text"] for entry in line["emissions"]] == ["s16000", "s16000", "s24000", "s24000"]
+
+
+def test_the_speech_is_joined_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined, sound = [], SpeechSession.sound
+    monkeypatch.setattr(SpeechSession, "sound", lambda self: joined.append(self) or sound(self))
+    run(24000, ChunkTranslator(POLICY, sound=1600), Segments(500), "speech", tmp_path / "x.wav")
+    assert len(joined) == 1
+
+
+def test_a_push_does_not_add_up_all_pushes_before_it() -> None:
+    class Times(list[float]):
+        def __iter__(self) -> Iterator[float]:
+            raise AssertionError("the times of all pushes are read")
+
+    session = TextSession()
+    session.push_ms = Times()
+    for delay in (40.0, 80.0, 120.0):
+        session.add([Emission(0, delay, "word", [], [])], delay, 2.0)
+    assert session.elapsed == [42.0, 84.0, 126.0]
 
 
 @pytest.mark.parametrize("target_type", ["text", "speech"])

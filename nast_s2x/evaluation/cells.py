@@ -9,7 +9,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_cell(value: Value) -> Value | str:
-    """The value; a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """Return the value; text that a spreadsheet would read as a formula gets an apostrophe in front.
 
     Example:
         >>> csv_cell("=1+1"), csv_cell(-1.5), csv_cell("320")

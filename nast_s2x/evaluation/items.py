@@ -1,4 +1,4 @@
-"""What is evaluated: recordings, references and reference units, checked before anything runs."""
+"""Test sets: recordings, references and reference units, checked before the run starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from nast_s2x.progress import progress_bar
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set and where it was read from; the paths are all the manifest's when it came from one.
+    """A test set and the files it was read from.
 
     Attributes:
         utterances: the utterances, in order, each with a recording and a reference (``target_text``).
-        source, target, units: files of the recordings, the references and the units (``None`` without units).
+        source, target, units: files of the recordings, the references and the units (``None`` without units); all
+            are the manifest if the test set was read from one.
     """
 
-    __test__ = False  # not a test of pytest's
+    __test__ = False  # pytest takes classes named Test... for tests
 
     utterances: tuple[Utterance, ...]
     source: Path
@@ -50,13 +51,13 @@ class TestSet:
 
     @classmethod
     def from_manifest(cls, manifest: str | os.PathLike[str], split: str | None = None) -> TestSet:
-        """Read the rows of a split of a table with the columns ``audio``, ``tgt_text`` and, if there, ``tgt_audio``.
+        """Read a table with the columns ``audio``, ``tgt_text`` and, optionally, ``tgt_audio`` (units).
 
         Args:
             split: only rows of this split; ``None`` takes all.
         Raises:
-            FileNotFoundError, ManifestError: see :func:`~nast_s2x.corpus.manifest.read_manifest`; only some of the rows
-                have units.
+            FileNotFoundError, ManifestError: see :func:`~nast_s2x.corpus.manifest.read_manifest`.
+            ManifestError: only some of the rows have units.
         """
         required = ["audio", "tgt_text"] + ([] if split is None else ["split"])
         rows = read_manifest(manifest, required=required, split=split, unique_ids=False, check_files=True).rows
@@ -70,17 +71,18 @@ class TestSet:
         return len(self.utterances)
 
     def without(self, indices: Sequence[int]) -> TestSet:
-        """The test set without some of its utterances."""
-        kept = tuple(row for index, row in enumerate(self.utterances) if index not in set(indices))
+        """Return the test set without the utterances at ``indices`` (from 0)."""
+        removed = set(indices)
+        kept = tuple(row for index, row in enumerate(self.utterances) if index not in removed)
         return TestSet(kept, self.source, self.target, self.units)
 
 
 @dataclass(frozen=True)
 class CheckedAudio:
-    """What the check of a recording gives.
+    """Properties of a decoded recording.
 
     Attributes:
-        digest: SHA-256 of its rate and mono float32 samples, hexadecimal.
+        digest: SHA-256 of the sample rate and the mono float32 samples, hexadecimal.
         num_frames: feature frames (10 ms).
     """
 
@@ -89,13 +91,13 @@ class CheckedAudio:
 
 
 def recording(row: Utterance) -> AudioRef:
-    """The recording of an utterance of a test set, which always has one."""
-    assert row.audio is not None
+    """Return the recording of an utterance."""
+    assert row.audio is not None, "rows of a test set have recordings"
     return row.audio
 
 
 def check_audio(rows: Sequence[Utterance], progress: bool = False) -> list[CheckedAudio]:
-    """Decode all recordings once.
+    """Decode every recording once and return its digest and length.
 
     Raises:
         AudioError: a recording that is unreadable, without samples or not finite; names file and line.

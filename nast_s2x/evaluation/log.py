@@ -1,14 +1,14 @@
-"""Logs of evaluations: one JSON line an utterance, as SimulEval 1.1.4 writes them, with more keys where we ran it.
+"""Logs of evaluations in the format of SimulEval 1.1.4: one JSON object per line and utterance.
 
 SimulEval writes ``index``, ``prediction`` (text, or path of a sound file), ``delays``, ``elapsed``, ``reference``,
 ``source``, ``source_length``, and ``durations`` for speech. ``nast-s2x evaluate`` adds ``id``, ``audio``, ``units``,
-``emissions``, ``push_ms``, ``chunk_ms``, and ``elapsed`` for speech, which SimulEval leaves empty.
+``emissions``, ``push_ms``, ``chunk_ms``, and for speech the values of ``elapsed``, which SimulEval leaves empty.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -31,12 +31,12 @@ WAVS = "wavs"
 
 @dataclass(frozen=True)
 class LoggedEmission:
-    """What one chunk added to the output.
+    """Output of one chunk.
 
     Attributes:
-        chunk: its number, from 0.
-        source_ms: source that the chunk needs, in ms, by the geometry.
-        written_ms: source that had been read when it was written, in ms.
+        chunk: index of the chunk, from 0.
+        source_ms: length of the source that the chunk requires, in ms.
+        written_ms: length of the source read when the output was written, in ms.
         text: words; may be empty.
         units: speech units; may be empty.
         samples: number of samples of speech, 16 kHz.
@@ -55,20 +55,21 @@ class LoggedUtterance:
     """One line of a log.
 
     Attributes:
-        index: place in the test set, from 0.
-        id: name; the name of the source file in logs of SimulEval alone.
-        audio: source file.
-        reference: translation to compare with.
-        reference_units: speech units to compare with, ``None`` where there are none.
-        source_ms: length of the source.
-        delays: source read, in ms, when each word (text) or piece of sound (speech) was written.
-        elapsed: ``delays`` with the computing time so far added, in ms; empty where it was not measured.
-        durations: speech: ms of each piece; ``None`` for text.
-        wav: speech: sound file of the output; ``None`` for text and for an empty output.
-        words: text: one for each of ``delays``; empty for speech.
-        emissions: of each chunk that added something; empty in logs of SimulEval alone.
-        push_ms: computing ms of each push.
-        chunk_ms: computing ms of each push that completed at least one chunk, with those since the one before.
+        index: position in the test set, from 0.
+        id: name; the name of the source file in logs written by SimulEval.
+        audio: source recording.
+        reference: reference translation.
+        reference_units: reference speech units; ``None`` without.
+        source_ms: length of the source in ms.
+        delays: length of the source read, in ms, when each word (text) or piece of speech was written.
+        elapsed: ``delays`` plus the total computing time until then, in ms; empty where it was not measured.
+        durations: length of each piece of speech in ms; ``None`` for text.
+        wav: sound file of the speech; ``None`` for text and for an empty output.
+        words: one word for each of ``delays``; empty for speech.
+        emissions: one for each chunk with output; empty in logs written by SimulEval.
+        push_ms: computing time of each push in ms.
+        chunk_ms: computing time of each chunk in ms: of the push that completed it and the pushes since the previous
+            one.
     """
 
     index: int
@@ -98,66 +99,79 @@ class LoggedUtterance:
 
     @property
     def text(self) -> str:
-        """The words; of a speech system, those that its emissions carry ("" where the log has no emissions)."""
+        """The words of the output; for speech those of the emissions, "" if the log has none."""
         if self.is_speech:
             return " ".join(emission.text for emission in self.emissions if emission.text)
         return " ".join(self.words)
 
     @property
     def units(self) -> tuple[int, ...]:
-        """All units, in order."""
+        """Units of all emissions, in order."""
         return tuple(unit for emission in self.emissions for unit in emission.units)
 
 
 def read_log(folder: Path) -> list[LoggedUtterance]:
-    """Read ``instances.log`` of a folder, of ``nast-s2x evaluate`` or of SimulEval 1.1.4 alone.
+    """Read ``instances.log`` of a folder, written by ``nast-s2x evaluate`` or by SimulEval 1.1.4.
 
     Returns:
         utterances in order of index.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: names file and line of broken JSON, missing or wrong keys, text among speech, doubled indices; an
-            index from 0 to the largest that is missing; a log without lines.
+        ValueError: the log is not UTF-8, has no lines, a line that is not JSON, a missing or wrong entry, both text
+            and speech, an index that appears twice or is missing; names the file and, if there is one, the line.
     """
     path = Path(folder) / LOG_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such log; is {folder} the folder of an evaluation?")
     utterances: dict[int, LoggedUtterance] = {}
-    # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
+    is_speech: bool | None = None
+    for number, line in read_lines(path):
         try:
             utterance = _utterance(json.loads(line), path.parent)
             if utterance.index in utterances:
                 raise NastError(f"index {utterance.index} appears twice")
-            if any(utterance.is_speech != other.is_speech for other in utterances.values()):
+            if is_speech is not None and utterance.is_speech != is_speech:
                 raise NastError("text and speech outputs in one log")
-        except json.JSONDecodeError as error:
-            raise NastError(f"{path}, line {number}: not JSON ({error.msg})") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+            raise NastError(f"{path}, line {number}: not JSON ({reason})") from None
         except ValueError as error:
             raise NastError(f"{path}, line {number}: {error}") from None
-        utterances[utterance.index] = utterance
+        utterances[utterance.index], is_speech = utterance, utterance.is_speech
     if not utterances:
         raise NastError(f"{path}: the log holds no utterance")
     count, largest = len(utterances), max(utterances)
     if largest >= count:
-        # The first gap lies within as many numbers as there are lines: a huge index costs nothing.
+        # One of the first `count` indices is missing, so the search is short however large an index is.
         first = next(index for index in range(count) if index not in utterances)
         raise NastError(f"{path}: index {first} is missing ({largest + 1 - count} of {largest + 1} in all)")
     return [utterances[index] for index in sorted(utterances)]
 
 
-def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
-    """The pieces of sound as the system wrote them, without the silence inserted where one was late.
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number (from 1) and text of each line of a UTF-8 file that is not blank.
 
-    The file begins with the first piece; before a piece that was not available when the one before had ended, it
-    holds ``int(rate * silence_ms / 1000)`` samples of silence.
+    Raises:
+        NastError: the file is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NastError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
+    yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+
+
+def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
+    """Read the pieces of speech without the silence between them.
+
+    The sound file begins with the first piece. Where a piece was not available when the previous one had ended, the
+    file holds ``int(rate * silence_ms / 1000)`` samples of silence before it.
 
     Returns:
-        one array (n,) for each of ``delays``, 16 kHz; none for an empty output.
+        one array (n,) at 16 kHz for each of ``delays``; none for an empty output.
     Raises:
-        ValueError: not a speech output; a missing or unreadable sound file, or one of another length than in the log.
+        ValueError: a text output; a sound file that is missing, unreadable, or of another length than in the log.
     """
     if utterance.durations is None:
         raise NastError(f"utterance {utterance.index} is text: it has no speech")
@@ -173,14 +187,14 @@ def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
         position, end_ms = position + size, start_ms + duration_ms
     if position != len(samples):
         raise NastError(
-            f"{utterance.wav}: {len(samples)} samples, but the log's durations and delays make {position}: "
-            "the sound is of another run"
+            f"{utterance.wav} has {len(samples)} samples, but durations and delays in the log make {position}: the "
+            "file belongs to another run"
         )
     return [StreamResampler(rate, SAMPLE_RATE).push(piece, final=True) for piece in pieces]
 
 
 def read_output_with_gaps(utterance: LoggedUtterance) -> NDArray[np.float32]:
-    """The speech as it is played, from the first piece on, with the silences between pieces: (n,), 16 kHz.
+    """Read the speech as it is played, from the first piece on, with the silence between pieces: (n,) at 16 kHz.
 
     Raises:
         ValueError: as :func:`read_output_pieces`.
@@ -199,7 +213,7 @@ def _utterance(line: Any, folder: Path) -> LoggedUtterance:
     for key in ("index", "prediction", "delays", "elapsed", "reference", "source_length"):
         if key not in line:
             raise NastError(f"the key {key!r} is missing")
-    if not isinstance(line["index"], int) or line["index"] < 0:
+    if isinstance(line["index"], bool) or not isinstance(line["index"], int) or line["index"] < 0:
         raise NastError(f"index must be a whole number from 0, not {line['index']!r}")
     delays, elapsed = _times(line, "delays"), _times(line, "elapsed")
     if any(later < earlier for earlier, later in zip(delays, delays[1:])):
@@ -220,7 +234,7 @@ def _utterance(line: Any, folder: Path) -> LoggedUtterance:
         durations=_durations(line, delays) if is_speech else None,
         wav=_wav(_string(line, "prediction"), folder) if is_speech and delays else None,
         words=() if is_speech else _words(_string(line, "prediction"), delays),
-        emissions=tuple(map(_emission, line.get("emissions") or ())),
+        emissions=_emissions(line.get("emissions") or []),
         push_ms=_times(line, "push_ms"),
         chunk_ms=_times(line, "chunk_ms"),
     )
@@ -258,16 +272,22 @@ def _durations(line: dict[str, Any], delays: tuple[float, ...]) -> tuple[float, 
 def _words(prediction: str, delays: tuple[float, ...]) -> tuple[str, ...]:
     words = tuple(prediction.split())
     if len(words) != len(delays):
-        raise NastError(f"{len(words)} words do not match {len(delays)} delays: there must be one delay for each word")
+        raise NastError(f"{len(words)} words do not match {len(delays)} delays: each word must have one delay")
     return words
 
 
 def _units(units: Any) -> tuple[int, ...]:
-    """Units written as a string, or as a list of numbers."""
+    """Units from a string, or from a list of numbers."""
     try:
         return tuple(int(unit) for unit in (units.split() if isinstance(units, str) else units))
     except (TypeError, ValueError):
         raise NastError(f"units must be whole numbers, not {units!r}") from None
+
+
+def _emissions(emissions: Any) -> tuple[LoggedEmission, ...]:
+    if not isinstance(emissions, list):
+        raise NastError(f"emissions must be a list, not {emissions!r}")
+    return tuple(map(_emission, emissions))
 
 
 def _emission(emission: Any) -> LoggedEmission:
@@ -283,15 +303,15 @@ def _emission(emission: Any) -> LoggedEmission:
     except KeyError as error:
         raise NastError(f"an emission lacks the key {error}") from None
     except TypeError:
-        raise NastError(f"an emission cannot be {emission!r}") from None
+        raise NastError(f"an emission must be an object of numbers and text, not {emission!r}") from None
 
 
 def _source(source: Any) -> str:
-    """SimulEval writes a path (speech output), or lines about the sound file, the first of which is its path (text)."""
+    """Path of the source: SimulEval writes it alone (speech output), or as the first entry of a list (text output)."""
     return source[0] if isinstance(source, list) and source else source
 
 
 def _wav(prediction: str, folder: Path) -> Path:
-    """SimulEval writes absolute paths: a folder that was moved since still holds its ``wavs``."""
+    """Path of a sound file. SimulEval writes absolute paths: if the folder was moved, the file is in its ``wavs``."""
     path = folder / prediction
     return path if path.is_file() or not Path(prediction).is_absolute() else folder / WAVS / path.name

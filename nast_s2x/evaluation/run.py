@@ -26,7 +26,7 @@ from nast_s2x.inference.system import System
 from nast_s2x.progress import progress_bar
 
 UNFINISHED = "unfinished.jsonl"
-"""Results of a chunk size whose log is not complete yet."""
+"""File with the results of a chunk size until all are there and the log is written."""
 TARGET_TYPES = ("text", "speech")
 
 
@@ -40,7 +40,7 @@ class Job:
 
     Attributes:
         index: position in the test set, from 0.
-        home: folder of the chunk size, which is its name: milliseconds, or ``offline``.
+        home: folder of the chunk size; its name is the chunk size: milliseconds, or ``offline``.
     """
 
     index: int
@@ -52,11 +52,13 @@ def load_for(settings: RunSettings) -> System:
     """Load the system of ``settings``, for speech with its vocoder.
 
     Raises:
-        FileNotFoundError, NastError: it is missing or damaged, or has no vocoder where speech is asked for.
+        FileNotFoundError, NastError: the system is missing or damaged, or has no vocoder for speech output.
+        ConfigError: an unknown target type, segments below 1 ms, a negative synthesis look-ahead.
     """
     if settings.target_type not in TARGET_TYPES:
-        raise ConfigError(f"the target type is {' or '.join(TARGET_TYPES)}, got {settings.target_type!r}")
+        raise ConfigError(f"`target_type` must be {' or '.join(TARGET_TYPES)}, got {settings.target_type!r}")
     segments_of(settings)
+    synthesis_window(settings)
     system = load_system(settings.model, settings.data, settings.device, parse_dtype(settings.dtype))
     if settings.target_type == "speech":
         if settings.vocoder is not None:
@@ -66,27 +68,31 @@ def load_for(settings: RunSettings) -> System:
 
 
 def segments_of(settings: RunSettings) -> Segments:
-    """The segments in which recordings are given to the stream."""
+    """Return the lengths of the segments in which recordings are given to the stream."""
     return Segments(settings.segment_ms, settings.first_segment_ms)
 
 
-def policy_of(system: System, settings: RunSettings, chunk: str) -> ChunkPolicy:
-    """The chunk policy of a chunk size.
+def synthesis_window(settings: RunSettings) -> SynthesisWindow:
+    """Return the vocoder's look-ahead and context."""
+    lookahead = settings.synthesis_lookahead
+    return SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
+
+
+def chunk_policy(system: System, settings: RunSettings, chunk: str) -> ChunkPolicy:
+    """Return the policy of a chunk size (``chunk``: milliseconds, or ``offline``).
 
     Raises:
-        ConfigError: a policy that the model cannot have.
+        ConfigError: a policy that does not fit the model.
     """
     return system.policy(chunk, settings.lookahead_ms, settings.wait_chunks, settings.left_ms)
 
 
 def make_stream(system: System, settings: RunSettings, chunk: str) -> TranslationStream:
-    """A stream of a system at a chunk size, for text or speech."""
-    policy = policy_of(system, settings, chunk)
+    """Return a new stream of a system at a chunk size, for text or speech."""
+    policy = chunk_policy(system, settings, chunk)
     if settings.target_type == "text":
         return system.stream(policy, with_units=False)
-    lookahead = settings.synthesis_lookahead
-    synthesis = SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
-    return system.stream(policy, with_speech=True, synthesis=synthesis)
+    return system.stream(policy, with_speech=True, synthesis=synthesis_window(settings))
 
 
 def too_long(
@@ -96,8 +102,8 @@ def too_long(
     rows: Sequence[Utterance],
     checked: Sequence[CheckedAudio],
 ) -> dict[int, str]:
-    """Index and reason of each recording that is longer than the model allows at one of the chunk sizes."""
-    geometries = [system.model.geometry(policy_of(system, settings, chunk)) for chunk in chunks]
+    """Return index and reason for each recording that is longer than the model allows at one of the chunk sizes."""
+    geometries = [system.model.geometry(chunk_policy(system, settings, chunk)) for chunk in chunks]
     found: dict[int, str] = {}
     for index, (row, audio) in enumerate(zip(rows, checked, strict=True)):
         try:
@@ -109,10 +115,10 @@ def too_long(
 
 
 def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]:
-    """Play one recording and return its line of the log; speech is written to the folder ``wavs``.
+    """Translate one recording and return its line of the log; speech is written to the folder ``wavs``.
 
     Raises:
-        UtteranceError: the recording cannot be read or translated; names it.
+        UtteranceError: the recording cannot be read or translated; names the recording.
     """
     row, audio, chunk = job.utterance, recording(job.utterance), job.home.name
     place = f"{row.place}: {row.id} ({audio}), chunk size {chunk}"
@@ -135,7 +141,7 @@ def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]
     return {"index": job.index, "reference": row.target_text, **names, **line}
 
 
-# The system of a worker process, or of this process while it works alone.
+# The system of a worker process, or of this process during a run with one worker.
 _work: tuple[System, RunSettings] | None = None
 
 
@@ -162,23 +168,28 @@ def evaluate(
     """Run the chunk sizes that ``folder`` does not have yet; finished utterances of an earlier run are kept.
 
     Args:
-        folder: home of the evaluation. The caller holds its lock and has checked its settings, see
+        folder: folder of the evaluation. The caller holds its lock and has checked its settings, see
             :func:`~nast_s2x.evaluation.settings.take_folder`.
-        chunks: chunk sizes in ms, ``offline`` included, as the folders are called.
-        workers: processes; with 1 the work is done in this one.
-        system: the system, if it has been loaded already (used with one worker).
+        chunks: chunk sizes, which name the folders: milliseconds, or ``offline``.
+        workers: processes; with 1 the work is done in this process.
+        progress: show a progress bar on stderr.
+        system: the system, if it has been loaded already; used with one worker.
     Raises:
-        UtteranceError: an utterance could not be translated. What was finished before is kept.
+        UtteranceError: an utterance could not be translated. Utterances finished before are kept.
         OSError: a worker process has died.
     """
+    global _work
     threads = torch.get_num_threads()
     with progress_bar(len(rows) * len(chunks), "translating", show=progress) as bar:
         try:
             for chunk in chunks:
                 home = folder / chunk
                 if is_complete(home, len(rows)):
+                    (home / UNFINISHED).unlink(missing_ok=True)  # the run ended after the log was written
                     bar.update(len(rows))
                     continue
+                if workers == 1 and system is None:
+                    system = load_for(settings)  # once for all chunk sizes
                 results = ResultFile(home / UNFINISHED)
                 resumable_map(
                     _translate,
@@ -192,17 +203,18 @@ def evaluate(
                 )
                 _write_log(home, results, len(rows))
         finally:
+            _work = None
             torch.set_num_threads(threads)
 
 
 def _write_log(home: Path, results: ResultFile, count: int) -> None:
     lines = [json.dumps(results[str(index)], ensure_ascii=False) + "\n" for index in range(count)]
     write_atomic(home / LOG_NAME, "".join(lines))
-    results.path.unlink()
+    results.path.unlink(missing_ok=True)
 
 
 def is_complete(home: Path, num_utterances: int) -> bool:
-    """True when a chunk size has its log.
+    """Return True when the folder of a chunk size holds a complete log.
 
     Raises:
         NastError: the log does not have one line for each utterance.
@@ -222,5 +234,5 @@ def _index(line: bytes, path: Path) -> int:
     except (ValueError, KeyError, TypeError, RecursionError):
         shown = line[:60].decode("utf-8", "replace")
         raise NastError(
-            f"{path} is damaged: a line is not an utterance's record ({shown}); without {path.parent} it is run again"
+            f"{path} is damaged: a line is not the record of an utterance ({shown}): delete {path.parent} to repeat it"
         ) from None

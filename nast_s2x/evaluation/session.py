@@ -1,38 +1,31 @@
-"""Play one recording to a translation stream and record what is returned, and when."""
+"""Give one recording to a translation stream, segment by segment, and record its output with times."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.segments import Segments
-from nast_s2x.inference.streaming import SPEECH_RATE, Emission
+from nast_s2x.inference.streaming import SPEECH_RATE, Emission, Stream
 from nast_s2x.metrics.latency import playback_intervals
 
 
-class Stream(Protocol):
-    """The part of :class:`~nast_s2x.inference.streaming.TranslationStream` that is used here."""
-
-    def push(self, samples: ArrayLike, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
-        """Take the next piece of the source; ``final`` ends it."""
-
-
 class Session:
-    """Output of one recording with its times, in milliseconds; the base of text and speech output.
+    """Output of one recording with times in milliseconds; base class of text and speech output.
 
     Attributes:
-        delays: source that had been given when each word, or piece of speech, was returned.
-        elapsed: the same with the computing time so far added.
+        delays: for each word or piece of speech, the length of the source given before it was returned.
+        elapsed: ``delays`` plus the total computing time until then.
         push_ms: computing time of each push.
-        chunk_ms: computing time of each push that completed a chunk, those since the one before it included.
-        emissions: what the emissions that are not empty contained.
+        chunk_ms: computing time of each chunk: of the push that completed it and the pushes since the previous one.
+        emissions: contents of the emissions that are not empty.
     """
 
     def __init__(self) -> None:
@@ -41,11 +34,13 @@ class Session:
         self.push_ms: list[float] = []
         self.chunk_ms: list[float] = []
         self.emissions: list[dict[str, Any]] = []
+        self._computed = 0.0
         self._since_chunk = 0.0
 
     def add(self, emissions: Sequence[Emission], delay_ms: float, push_ms: float) -> None:
         """Record the emissions of a push that took ``push_ms``, after ``delay_ms`` of source."""
         self.push_ms.append(push_ms)
+        self._computed += push_ms
         self._since_chunk += push_ms
         if emissions:
             self.chunk_ms.append(self._since_chunk)
@@ -53,14 +48,17 @@ class Session:
         self.emissions += [entry for item in emissions if (entry := _entry(item, delay_ms))]
         outputs = self._outputs(emissions, delay_ms)
         self.delays += [delay_ms] * outputs
-        self.elapsed += [delay_ms + sum(self.push_ms)] * outputs
+        self.elapsed += [delay_ms + self._computed] * outputs
 
     def _outputs(self, emissions: Sequence[Emission], delay_ms: float) -> int:
-        """Keep the words or samples of ``emissions``; returns the number of words, or pieces of speech."""
+        """Store the words or samples of ``emissions``; returns the number of words, or pieces of speech."""
         raise NotImplementedError
 
     def line(self, source_ms: float) -> dict[str, Any]:
-        """The entries of the log, by SimulEval's names and ours, but for those that name the recording."""
+        """Return the entries of the log line, without those that name the recording.
+
+        The keys are SimulEval's and, for ``emissions``, ``push_ms`` and ``chunk_ms``, this project's.
+        """
         return {
             "delays": self.delays,
             "elapsed": self.elapsed,
@@ -86,7 +84,11 @@ def _entry(emission: Emission, delay_ms: float) -> dict[str, Any] | None:
 
 
 class TextSession(Session):
-    """Output as words."""
+    """Output as words.
+
+    Attributes:
+        words: the words, in order.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,8 +109,8 @@ class SpeechSession(Session):
     """Output as pieces of speech, which are played one after the other.
 
     Attributes:
-        durations: of each piece.
-        pieces: their samples.
+        durations: length of each piece in ms.
+        pieces: samples of each piece, (n,) at 16 kHz.
     """
 
     def __init__(self) -> None:
@@ -125,27 +127,31 @@ class SpeechSession(Session):
         return 1
 
     def sound(self) -> NDArray[np.float32]:
-        """The speech as it is played, (n,): with ``int(rate * gap / 1000)`` samples of silence in a gap."""
-        sound, end = [np.zeros(0, np.float32)], None
-        for (start, duration), piece in zip(playback_intervals(self.delays, self.durations), self.pieces, strict=True):
-            if end is not None:
-                sound.append(np.zeros(int(SPEECH_RATE * (start - end) / 1000), np.float32))
-            sound.append(piece)
-            end = start + duration
+        """Return the speech as it is played, (n,) at 16 kHz, from the first piece on, gaps included."""
+        sound = [np.zeros(0, np.float32)]
+        for silence, piece in zip(self._silences(), self.pieces, strict=True):
+            sound += [np.zeros(silence, np.float32), piece]
         return np.concatenate(sound)
+
+    def _silences(self) -> list[int]:
+        """Return the samples of silence before each piece: ``int(rate * gap / 1000)``, as in SimulEval's files."""
+        intervals = playback_intervals(self.delays, self.durations)
+        gaps = [after - (start + duration) for (start, duration), (after, _) in zip(intervals, intervals[1:])]
+        return [int(SPEECH_RATE * gap / 1000) for gap in [0.0, *gaps][: len(intervals)]]
 
     def line(self, source_ms: float) -> dict[str, Any]:
         """As :meth:`Session.line`, without the name of the sound file."""
+        samples = sum(self._silences()) + sum(map(len, self.pieces))
         speech = {
             "durations": self.durations,
             "intervals": playback_intervals(self.delays, self.durations),
             "prediction_offset": self.delays[0] if self.delays else source_ms,
-            "prediction_length": len(self.sound()) / SPEECH_RATE,
+            "prediction_length": samples / SPEECH_RATE,
         }
         return super().line(source_ms) | speech
 
     def write(self, path: Path) -> None:
-        """Write the sound as a WAV file, if there is any."""
+        """Write :meth:`sound` as a WAV file; nothing is written for an empty output."""
         if self.pieces:
             write_wav(path, self.sound(), SPEECH_RATE)
 
@@ -156,14 +162,18 @@ def run_session(
     """Give ``stream`` a whole recording, segment by segment; returns :meth:`Session.line`.
 
     Args:
-        samples: (n,) at ``sample_rate``, n from 1. Each segment is a copy, so that a stream cannot reach what follows.
+        session: records the output.
+        samples: (n,) at ``sample_rate``, n from 1. The stream receives copies, so that it has no access to later
+            samples.
+        sample_rate: Hz.
+        segments: lengths of the segments.
     """
     for start, stop in segments.cut(len(samples), sample_rate):
         segment = np.array(samples[start:stop], np.float32)
         begun = time.perf_counter()
         emissions = stream.push(segment, sample_rate)
         if stop == len(samples):
-            # A push of its own, as for hosts that learn of the end of the source after its last samples.
+            # A separate push, as by programs that detect the end of the source after its last samples.
             emissions = [*emissions, *stream.push(np.zeros(0, np.float32), final=True)]
         push_ms = 1000 * (time.perf_counter() - begun)
         session.add(emissions, 1000 * stop / sample_rate, push_ms)

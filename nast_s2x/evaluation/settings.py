@@ -1,4 +1,4 @@
-"""The record of an evaluation: what was run on what. A folder takes results of one set of settings only."""
+"""Settings of an evaluation, and their record in its folder: a folder holds results of one set of settings only."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 SETTINGS = "settings.json"
 FORMAT = 1
-#: Parts of the record that may differ: where files lie, the chunk sizes, which can be added to, and the version of
-#: SimulEval, which ran evaluations before this program had a loop of its own.
 _FREE = {"path", "chunks", "simuleval"}
+"""Entries of the record that may differ: paths of files, chunk sizes, and the version of SimulEval in old records."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a system is run; see the flags of ``nast-s2x evaluate``.
+    """Settings of a run; see the flags of ``nast-s2x evaluate``.
 
     Attributes:
         model: bundle folder or checkpoint file.
-        data: data folder of a checkpoint; ``None``: its own.
+        data: data folder of a checkpoint; ``None``: the folder that holds the checkpoint.
         target_type: ``text`` or ``speech``.
-        lookahead_ms, wait_chunks, left_ms: ``None``: as trained.
+        lookahead_ms, wait_chunks, left_ms: see :class:`~nast_s2x.chunking.ChunkPolicy`; ``None``: as in training.
         segment_ms, first_segment_ms: see :class:`~nast_s2x.inference.segments.Segments`.
-        device, dtype: where and in which number type (``fp32``, ``fp16``, ``bf16``) the network computes.
+        device, dtype: device and number type of the network, see :data:`~nast_s2x.device.DTYPES`.
         threads: CPU threads of each process.
-        vocoder: unit vocoder instead of the bundle's.
-        synthesis_lookahead: right context of the vocoder in unit frames of 20 ms; unused for text.
+        vocoder: folder or checkpoint of a unit vocoder that replaces the bundle's; ``None``: the bundle's.
+        synthesis_lookahead: right context of the vocoder in unit frames of 20 ms; ``None``: the default of
+            :class:`~nast_s2x.vocoder.streaming.SynthesisWindow`; unused for text.
     """
 
     model: str
@@ -59,12 +59,14 @@ class RunSettings:
 def record(
     run: RunSettings, system: System, test_set: TestSet, audio: Sequence[CheckedAudio], chunks: Sequence[str]
 ) -> dict[str, Any]:
-    """The record of an evaluation, as ``settings.json`` holds it.
+    """Return the record of an evaluation, the content of ``settings.json``.
 
     Args:
+        run: the settings.
         system: the system that ``run`` names.
-        audio: of each recording, see :func:`~nast_s2x.evaluation.items.check_audio`.
-        chunks: chunk sizes, as the folders are called.
+        test_set: the test set.
+        audio: result of :func:`~nast_s2x.evaluation.items.check_audio` for its recordings.
+        chunks: chunk sizes: milliseconds, or ``offline``.
     """
     rows = test_set.utterances
     sources = [f"{checked.digest} {row.id}" for checked, row in zip(audio, rows, strict=True)]
@@ -100,14 +102,12 @@ def record(
 
 
 def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make ``folder`` the home of an evaluation with ``settings``, or go on with the one that is there.
-
-    Chunk sizes are added to those that it has.
+    """Write ``settings`` into the folder of an evaluation; chunk sizes are added to those of an earlier run.
 
     Returns:
         the record that is now in the folder.
     Raises:
-        ValueError: it holds something else, or an evaluation with other settings; names what differs.
+        ValueError: the folder holds something else, or an evaluation with other settings; names what differs.
     """
     folder = Path(folder)
     path = folder / SETTINGS
@@ -129,25 +129,29 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
 
 
 def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The record in the folder of an evaluation.
+    """Read the record in the folder of an evaluation.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is damaged, or of another format.
+        FileNotFoundError: the folder has no record.
+        ValueError: the record is damaged, or of another format.
     """
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {SETTINGS} is missing")
     values = read_json(path)
     if not isinstance(values.get("chunks"), list):
-        raise NastError(f"{path} does not describe an evaluation: it must be an object with a list 'chunks'")
+        raise NastError(f"{path} must be the record of an evaluation: an object with a list 'chunks'")
     if values.get("format") != FORMAT:
         raise NastError(f"{path} has format {values.get('format')!r}, this program reads format {FORMAT}")
     return values
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """(name, stored value, wanted value) of everything that differs, save paths and chunk sizes."""
+    """Return (name, stored value, wanted value) of every entry that differs, except those that may differ.
+
+    Args:
+        prefix: put before the names; used for nested entries.
+    """
     found: list[tuple[str, Any, Any]] = []
     for name in [*wanted, *(name for name in stored if name not in wanted)]:
         old, new = stored.get(name), wanted.get(name)
@@ -161,12 +165,16 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 
 def sort_chunks(chunks: Iterable[str]) -> list[str]:
-    """Chunk sizes from small to large, ``offline`` last, each once."""
+    """Return the chunk sizes from small to large, ``offline`` last, each once."""
     return sorted(set(chunks), key=lambda chunk: (chunk == "offline", 0 if chunk == "offline" else int(chunk)))
 
 
 def system_files(model: str | os.PathLike[str], data: str | os.PathLike[str] | None = None) -> list[tuple[str, Path]]:
-    """(name, path) of the files that decide what a system does: all of a bundle but its card and SimulEval's flags."""
+    """Return (name, path) of the files that determine a system's output.
+
+    Of a bundle: all files except its card and the YAML files with SimulEval's flags. Of a checkpoint: the checkpoint
+    and the files of its data folder that the model uses.
+    """
     from nast_s2x.inference.bundle import CARD  # here: scoring needs no torch
 
     model = Path(model)
@@ -186,7 +194,7 @@ def system_files(model: str | os.PathLike[str], data: str | os.PathLike[str] | N
 
 
 def hash_files(files: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 over names and contents, hexadecimal."""
+    """Return the SHA-256 of names and contents, hexadecimal."""
     total = hashlib.sha256()
     for name, path in files:
         total.update(f"{name}\n{file_digest(path)}\n".encode())
@@ -198,7 +206,7 @@ def _source(path: Path, lines: Iterable[str]) -> dict[str, str]:
 
 
 def _vocoder(path: str | None) -> dict[str, str] | None:
-    """The vocoder that replaces the bundle's own; ``None`` without one."""
+    """Return the record of the vocoder that replaces the bundle's; ``None`` without one."""
     if path is None:
         return None
     chosen = Path(path)
