@@ -27,6 +27,8 @@ EXTRAS = {
     "whisper": ["faster-whisper>=1.0"],
     # Units of target speech: scikit-learn for `nast-s2x units fit`, transformers for (m)HuBERT models.
     "units": ["scikit-learn>=1.3", "transformers>=4.45"],
+    # `nast-s2x convert parquet` (pyarrow), and `nast-s2x download` (huggingface_hub).
+    "data": ["pyarrow>=15", "huggingface_hub>=0.30"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
     # one that a CUDA build of torch requires, and is not pinned.
     "dev": [

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then where stderr is piped or a file."""
+"""Progress of long work: a bar on a terminal, a line every 30 s where stderr is a pipe or a file."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class _Lines(tqdm):  # type: ignore[misc]  # tqdm has no types
         super().close()
 
 
-def progress_bar(total: int, what: str, unit: str = "utt", show: bool = True, initial: int = 0) -> tqdm:
+def progress_bar(total: int | None, what: str, unit: str = "utt", show: bool = True, initial: int = 0) -> tqdm:
     """A tqdm bar on stderr: ``update(n)``, a context manager.
 
     Args:
-        total: number of units of work, ``initial`` of them done before.
+        total: number of units of work, ``initial`` of them done before; None if not known.
         what: name of the work, shown in front.
         show: False shows nothing.
     """

@@ -6,6 +6,7 @@
 #   bash scripts/install.sh evaluate        + sacrebleu, matplotlib and Jinja2, for nast-s2x evaluate, score and compare
 #   bash scripts/install.sh simuleval       + SimulEval, for the agents
 #   bash scripts/install.sh units           + scikit-learn and transformers, for units of speech
+#   bash scripts/install.sh data            + pyarrow and huggingface_hub, for parquet corpora and released models
 #   bash scripts/install.sh whisper         + faster-whisper, a recogniser for nast-s2x evaluate
 #   bash scripts/install.sh dev             + the tools of scripts/test.sh
 #   bash scripts/install.sh all             all of these but whisper
@@ -32,10 +33,10 @@ fail() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
 extras=""
 for extra in $(printf '%s ' "$@" | tr ',' ' '); do
     case $extra in
-        train | evaluate | simuleval | units | whisper | dev) extras="$extras $extra" ;;
-        all) extras="$extras train simuleval evaluate units dev" ;;
+        train | evaluate | simuleval | units | data | whisper | dev) extras="$extras $extra" ;;
+        all) extras="$extras train simuleval evaluate units data dev" ;;
         -h | --help) sed -n '2,/^set -euo/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) fail "unknown extra '$extra': choose from train, evaluate, simuleval, units, whisper, dev, all" ;;
+        *) fail "unknown extra '$extra': choose from train, evaluate, simuleval, units, data, whisper, dev, all" ;;
     esac
 done
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from nast_s2x.files import cpu_count
 
-PARTS = ("inference", "train", "simuleval", "evaluate", "units", "dev")
+PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "dev")
 """Parts of the project, named as the extras of scripts/install.sh; together they are ``all``."""
 
 SEPARATE_PARTS = ("whisper",)
@@ -39,6 +39,8 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "jinja2": (("Jinja2",), ("evaluate",)),
     "sklearn": (("scikit-learn",), ("units",)),
     "transformers": (("transformers",), ("units",)),
+    "pyarrow": (("pyarrow",), ("data",)),
+    "huggingface_hub": (("huggingface_hub",), ("data",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "ruff": (("ruff",), ("dev",)),

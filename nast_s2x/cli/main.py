@@ -19,6 +19,8 @@ from nast_s2x.errors import NastError
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "user-dir": ("nast_s2x.cli.user_dir", "print the folder to give to fairseq's and SimulEval's --user-dir"),
     "doctor": ("nast_s2x.cli.doctor", "report the version and state of every dependency"),
+    "convert": ("nast_s2x.cli.convert", "write a manifest from a published corpus"),
+    "export-manifest": ("nast_s2x.cli.export_manifest", "write a manifest as lhotse's JSONL"),
     "prepare": ("nast_s2x.cli.prepare", "turn a manifest of recordings and texts into a data folder for training"),
     "units": ("nast_s2x.cli.units", "make units of recordings: fit centroids, extract units, convert k-means models"),
     "vocoder": ("nast_s2x.cli.vocoder", "turn units into sound files, or train a vocoder"),

@@ -24,6 +24,7 @@ _NPY_MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 4096  # enough for the header of a .npy file
 # Lists of segments are rounded: an end this far behind the end of the file is the end of the file.
 _SEGMENT_TOLERANCE = 0.1  # seconds
+_MOST_FRAMES = 1 << 48  # of a feature file; more cannot be meant
 AnyPath = str | os.PathLike[str]
 
 
@@ -74,7 +75,7 @@ class AudioRef:
         Raises:
             AudioError: the text is no reference.
         """
-        name, segment = _split(text)
+        name, segment = split_segment(text)
         may_be_file = segment is not None and not name.endswith(".zip")
         found: AudioRef | None = None
         for folder in folders or ("",):
@@ -110,14 +111,14 @@ class AudioRef:
         return f"{self}\t{file_stamp(self.path)}"
 
     def problem(self) -> str | None:
-        """Why there is no such file, or None; the file is not opened."""
+        """Why the file cannot be used, or None; it is not opened."""
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
             return f"{self.path}: no such audio file"
         except (OSError, ValueError) as error:
             return f"{self.path}: {getattr(error, 'strerror', None) or error}"
-        # The type bits of the mode: named pipes and devices would be waited for without end.
+        # The type bits of the mode: reading a named pipe or a device may never end.
         return None if status.st_mode & 0o170000 == 0o100000 else f"{self.path}: not a file"
 
     def recording(self) -> tuple[NDArray[np.float32], int]:
@@ -149,7 +150,7 @@ class AudioRef:
         Raises:
             AudioError: as for :meth:`samples`; features of another shape or not finite.
         """
-        if not self._has_features():
+        if not self.has_features():
             from nast_s2x.frontend.fbank import fbank  # here: it imports torch, which reading tables does not need
 
             return fbank(self.samples()).numpy()
@@ -164,7 +165,7 @@ class AudioRef:
         Raises:
             AudioError: missing or unreadable.
         """
-        if self._has_features():
+        if self.has_features():
             return _npy_header(io.BytesIO(self._bytes(_HEADER_BYTES)), str(self))[0][0]
         samples, rate = self.header()
         from nast_s2x.frontend.fbank import num_frames  # here: it imports torch
@@ -190,7 +191,8 @@ class AudioRef:
             raise AudioError(f"{self}: the segment ends at sample {end}, the file has {samples}")
         return min(end, samples) - self.start, rate
 
-    def _has_features(self) -> bool:
+    def has_features(self) -> bool:
+        """True for stored features; reads the first bytes of a part of a zip."""
         if self.is_packed:
             return self._bytes(len(_NPY_MAGIC)) == _NPY_MAGIC
         return self.path.suffix == ".npy"
@@ -209,10 +211,10 @@ class AudioRef:
             return file.read(self.count if limit is None else min(limit, self.count))
 
 
-def _split(text: str) -> tuple[str, tuple[int, int] | None]:
+def split_segment(text: str) -> tuple[str, tuple[int, int] | None]:
     """``path:first:second`` as the path and its two numbers; None if the text has no such ending."""
     path, *numbers = text.rsplit(":", 2)
-    if len(numbers) == 2 and all(number.isascii() and number.isdecimal() for number in numbers):
+    if len(numbers) == 2 and all(word.isascii() and word.isdecimal() and len(word) < 19 for word in numbers):
         return path, (int(numbers[0]), int(numbers[1]))
     return text, None
 
@@ -238,7 +240,7 @@ def _npy_header(file: io.BytesIO, name: str) -> tuple[tuple[int, int], np.dtype[
         raise AudioError(f"{name}: not a numpy array ({error})") from None
     if dtype.kind not in "fiu":
         raise AudioError(f"{name}: not a numpy array of numbers, but of type {dtype}")
-    if len(shape) != 2 or shape[1] != NUM_BINS:
+    if len(shape) != 2 or shape[1] != NUM_BINS or not 0 <= shape[0] <= _MOST_FRAMES:
         raise AudioError(f"{name}: features must have shape (frames, {NUM_BINS}), not {shape}")
     return shape, dtype, fortran
 

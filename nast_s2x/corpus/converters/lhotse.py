@@ -1,0 +1,131 @@
+"""lhotse's JSONL, for exchange with other toolkits: cuts, or supervisions with recordings.
+
+Files: ``cuts*.jsonl``, or ``supervisions*.jsonl`` with ``recordings*.jsonl`` (names may have a prefix and a suffix,
+such as ``fr_supervisions_dev.jsonl.gz``; ``.gz`` is read). lhotse has no field for a translation: it is read from
+``custom.tgt_text`` of the supervision, or ``--column tgt_text=custom.NAME``. The split is ``custom.split``, else the
+end of the file's name.
+
+Only recordings of type "file" are read: "command" runs a program. Cuts made of several recordings and transformed
+recordings (speed, resampling) are refused by name. Relative paths start in the working directory, as in lhotse.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nast_s2x.corpus.audio_ref import AudioRef
+from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, clean, file_header
+from nast_s2x.corpus.utterance import Units, Utterance
+from nast_s2x.errors import AudioError, ConfigError, ManifestError
+
+_DEFAULT = {"tgt_text": "custom.tgt_text", "tgt_speech": "custom.tgt_speech", "split": "custom.split"}
+
+
+def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
+    """Rows of all files, one for each supervision."""
+    unknown = sorted(options.columns.keys() - _DEFAULT.keys())
+    if unknown:
+        raise ConfigError(f"lhotse: --column {unknown[0]} is not one of {', '.join(_DEFAULT)}")
+    fields = _DEFAULT | dict(options.columns)
+    paths = [path for folder in folders for path in (sorted(folder.iterdir()) if folder.is_dir() else [folder])]
+    paths = [path for path in paths if path.name.endswith((".jsonl", ".jsonl.gz"))]
+    recordings: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        if "recordings" in path.name:
+            recordings.update((str(values.get("id")), values) for _, values in json_lines(path))
+    tables = [path for path in paths if "recordings" not in path.name]
+    if not tables:
+        raise FileNotFoundError(f"{', '.join(map(str, folders))}: no cuts*.jsonl or supervisions*.jsonl")
+    for path in tables:
+        split = path.name.split(".jsonl")[0].rpartition("_")[2]
+        for place, values in json_lines(path):
+            for supervision, start, recording in _supervisions(values, recordings):
+                yield _row(supervision, start, recording, fields, split, place)
+
+
+def _supervisions(values: dict[str, Any], recordings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], float, Any]]:
+    """Supervisions of a line, with their start in the recording (seconds), and the recording or what is wrong."""
+    kind = values.get("type")
+    if "recording_id" in values:
+        recording = recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']}")
+        yield values, float(values.get("start", 0)), recording
+    elif kind not in ("MonoCut", "MultiCut") or not values.get("supervisions"):
+        yield {}, 0.0, f"{kind or 'line'} {values.get('id')}: only MonoCut with a supervision is supported"
+    else:
+        for supervision in values["supervisions"]:
+            start = float(values.get("start", 0)) + float(supervision.get("start", 0))
+            yield supervision, start, values.get("recording") or f"cut {values.get('id')} has no recording"
+
+
+def _row(values: dict[str, Any], start: float, recording: Any, fields: dict[str, str], split: str, place: str) -> Found:
+    """One supervision as a row."""
+    custom = values.get("custom") or {}
+    target = clean(str(_field(values, fields["tgt_text"]) or ""))
+    source = clean(str(values.get("text") or ""))
+    try:
+        audio = _audio(recording, start, float(values.get("duration", 0)))
+        units = Units.parse(str(custom["tgt_audio"])) if custom.get("tgt_audio") else None
+        speech = _field(values, fields["tgt_speech"])
+        target_audio = AudioRef.parse(str(speech)) if speech else None
+    except (AudioError, ManifestError, TypeError, ValueError) as error:
+        return LeftOut("bad row", place, str(error))
+    if not (source and target):
+        return LeftOut("empty text", place)
+    return Utterance(
+        id=str(values.get("id")),
+        split=str(_field(values, fields["split"]) or split),
+        audio=audio,
+        source_text=source,
+        target_text=target,
+        target_audio=target_audio,
+        units=units,
+        extra={"speaker": str(values.get("speaker") or "")},
+        place=place,
+    )
+
+
+def _audio(recording: Any, start: float, seconds: float) -> AudioRef:
+    """The recording, or the part of it; raises :class:`AudioError`."""
+    if isinstance(recording, str):
+        raise AudioError(recording)
+    sources = recording.get("sources") or [{}]
+    kind = sources[0].get("type")
+    if len(sources) != 1 or kind != "file":
+        raise AudioError(f"recording {recording.get('id')}: one source of type file is supported, not {kind}")
+    if recording.get("transforms"):
+        raise AudioError(f"recording {recording.get('id')}: transforms are not supported: save the transformed audio")
+    path = Path(sources[0]["source"]).absolute()
+    samples, rate = file_header(path)
+    first, count = round(start * rate), round(seconds * rate)
+    return AudioRef(path) if first == 0 and abs(count - samples) <= 1 else AudioRef(path, first, count)
+
+
+def _field(values: dict[str, Any], name: str) -> Any:
+    """A value by its path, such as ``custom.tgt_text``."""
+    value: Any = values
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(``FILE:LINE``, object) of each line.
+
+    Raises:
+        ManifestError: a line is not a JSON object, or the compressed file is damaged.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    values = json.loads(line)
+                    if not isinstance(values, dict):
+                        raise ValueError("not an object")
+                    yield f"{path}:{number}", values
+        except (ValueError, EOFError, gzip.BadGzipFile) as error:
+            raise ManifestError(f"{path}: not JSON lines: {error}") from None
