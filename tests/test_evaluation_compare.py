@@ -71,6 +71,26 @@ def test_settings_that_differ_are_told(tmp_path: Path) -> None:
     settings = json.loads((folders[1] / "scores.json").read_text())["settings"]
     edit(folders[1], settings=settings | {"segment_ms": 320})
     assert compare(folders, samples=10)["notes"] == ["segment_ms differs (good: 40, worse: 320)"]
+    edit(folders[1], settings=settings | {"left_ms": 5120, "synthesis_lookahead": 0})
+    assert compare(folders, samples=10)["notes"] == [
+        "left_ms differs (good: not set, worse: 5120)",
+        "synthesis_lookahead differs (good: not set, worse: 0)",
+    ]
+
+
+def test_text_that_is_not_known_is_not_compared(tmp_path: Path) -> None:
+    """Logs of speech written by SimulEval hold no words: no BLEU of 0, and no significance of it."""
+    good, other = pair(tmp_path, "speech")
+    log = other / "320" / "instances.log"
+    lines = [json.loads(line) | {"emissions": []} for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = json.loads((other / "scores.json").read_text())["rows"]
+    for row in rows:
+        row["quality"] |= {"BLEU": None, "chrF": None}
+    edit(other, rows=rows)
+    result = compare([good, other], samples=10)
+    assert [set(entry["significance"]) for entry in result["rows"][0]["systems"]] == [{"ASR_BLEU"}] * 2
+    assert [line["BLEU"] for line in table(result)] == [23.2, None]
 
 
 def test_files_and_table(tmp_path: Path) -> None:
@@ -86,7 +106,7 @@ def test_files_and_table(tmp_path: Path) -> None:
     assert files[2].read_bytes().startswith(b"\x89PNG") and table(result)[1]["AL"] == 480
     head, good, worse, *rest = format_table(result).splitlines()
     assert head.split()[:4] == ["chunk", "system", "BLEU", "chrF"] and "p=" not in good and f"p={p_value:.3f}" in worse
-    assert "paired bootstrap of 50 resamples against good" in rest[0]
+    assert "paired bootstrap with 50 resamples against good" in rest[0]
 
 
 def test_names_with_special_characters(tmp_path: Path) -> None:
@@ -109,9 +129,9 @@ def test_names(tmp_path: Path) -> None:
 
 def test_refused(tmp_path: Path) -> None:
     good, worse = pair(tmp_path)
-    with pytest.raises(ValueError, match="two evaluations or more, got 1"):
+    with pytest.raises(ValueError, match="at least two evaluations, got 1"):
         compare([good])
-    with pytest.raises(ValueError, match="1 resample or more, got 0"):
+    with pytest.raises(ValueError, match="at least 1 resample, got 0"):
         compare([good, worse], samples=0)
     with pytest.raises(FileNotFoundError, match="scores.json is missing"):
         compare([good, tmp_path])
@@ -143,6 +163,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "resamples against good" in printed and str(tmp_path / "out" / "compare.png") in printed
     assert main(["compare", folders[0]]) == 1
-    assert "nast-s2x compare: error: a comparison needs two evaluations" in capsys.readouterr().err
+    assert "nast-s2x compare: error: a comparison needs at least two evaluations" in capsys.readouterr().err
     assert main(["compare", folders[0], str(tmp_path)]) == 1
     assert "scores.json is missing" in capsys.readouterr().err

@@ -15,7 +15,9 @@ import pytest
 import soundfile
 
 from nast_s2x.cli.main import main
+from nast_s2x.errors import ConfigError
 from nast_s2x.evaluation.scoring import score, table
+from nast_s2x.files import locked
 from nast_s2x.metrics import latency
 from nast_s2x.metrics.quality import bleu, chrf, unit_bleu
 from nast_s2x.recognisers import RecognisedWord, Transcript
@@ -147,6 +149,28 @@ def test_cost(text: Path) -> None:
     assert cost == pytest.approx(
         {"chunk_ms_p50": 20, "chunk_ms_p95": 29, "real_time_factor": 90 / 6000, "compute_s": 0.09, "audio_s": 6}
     )
+
+
+def test_sources_of_no_length_have_no_real_time_factor(tmp_path: Path) -> None:
+    settings(tmp_path, "text", ["320"], num_utterances=1)
+    write_log(tmp_path / "320", [line(0, [], prediction="", source_length=0.0)])
+    cost = score(tmp_path)["rows"][0]["cost"]
+    assert cost["real_time_factor"] is None and cost["audio_s"] == 0 and cost["compute_s"] == 0.01
+
+
+def test_an_utterance_that_cannot_be_scored_is_named(tmp_path: Path) -> None:
+    settings(tmp_path, "text", ["320"], num_utterances=1)
+    write_log(tmp_path / "320", [line(0, [2000.0], prediction="word", reference="")])
+    with pytest.raises(ValueError, match=r"320: utterance 0 \(utt0\): .* 2000.0 ms and 0 words"):
+        score(tmp_path)
+
+
+def test_one_process_scores_a_folder(speech: Path) -> None:
+    """Two would write to the same file of transcripts."""
+    with locked(speech / "scores.json"), pytest.raises(ConfigError, match=r"is at work in .*scores\.json"):
+        score(speech, Ear())
+    assert not (speech / "transcripts.jsonl").exists()
+    assert score(speech, Ear())["recogniser"] == "ear 1"
 
 
 def test_all_outputs_empty(tmp_path: Path) -> None:
@@ -316,8 +340,8 @@ def test_speech_logs_of_simuleval_alone(tmp_path: Path) -> None:
     row = scores["rows"][0]
     assert row["quality"]["BLEU"] is None and row["quality"]["unit_BLEU"] is None and row["quality"]["ASR_BLEU"] > 0
     assert row["latency"]["AL_words"] is not None and row["latency"]["AL_words_CA"] is None
-    assert any("computing time of 2 outputs is not in the log" in note for note in scores["notes"])
-    assert any("BLEU and chrF of them are not known" in note for note in scores["notes"])
+    assert any("the log lacks the computing time of 2 outputs" in note for note in scores["notes"])
+    assert any("BLEU and chrF are not known" in note for note in scores["notes"])
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

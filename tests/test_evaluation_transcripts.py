@@ -107,7 +107,8 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, lost: int) -> None:
 @pytest.mark.parametrize(
     "line",
     [b"{", b"[]", b'{"audio": "a", "recogniser": "b", "text": "c"}', b"\xff", b""]
-    + [b'{"audio": "a", "recogniser": "b", "text": "c", "words": [["c", 1]]}'],
+    + [b'{"audio": "a", "recogniser": "b", "text": "c", "words": [["c", 1]]}']
+    + [b'{"audio": [], "recogniser": "b", "text": "c", "words": null}', b"[" * 100000],
 )
 def test_a_broken_line_is_an_error_and_nothing_is_lost(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "t"

@@ -1,6 +1,6 @@
-"""Evaluations side by side, with the significance of their differences.
+"""Comparison of evaluations, with the significance of their differences in quality.
 
-Significance is sacrebleu's paired bootstrap (Koehn, "Statistical Significance Tests for Machine Translation
+Significance is tested by sacreBLEU's paired bootstrap (Koehn, "Statistical Significance Tests for Machine Translation
 Evaluation", EMNLP 2004) against the first evaluation.
 """
 
@@ -25,8 +25,11 @@ from nast_s2x.metrics.text import normalise
 
 FORMAT = 1
 SAMPLES = 1000
-#: settings that change what latency or quality means; reported where evaluations differ in one
-_MATTERING = ("source", "lookahead_ms", "wait_chunks", "segment_ms", "first_segment_ms", "device", "dtype", "threads")
+_COMPARED_SETTINGS = (
+    *("source", "lookahead_ms", "wait_chunks", "left_ms", "segment_ms", "first_segment_ms", "synthesis_lookahead"),
+    *("device", "dtype", "threads"),
+)
+"""Settings that influence latency or quality besides the model; differences in them are noted."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,24 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
     """Compare scored evaluations of the same references.
 
     Args:
-        folders: two or more evaluations; the others are tested against the first.
-        samples: resamples of the bootstrap.
+        folders: folders of two or more evaluations; the others are tested against the first.
+        samples: number of resamples of the bootstrap.
     Returns:
         ``{"format", "target_type", "baseline", "samples", "systems": [{"name", "folder", "model", "recogniser"}],
         "notes": [...], "rows": [...]}`` with one row for each chunk size that all have: ``{"chunk", "signatures":
         {figure: ...}, "systems": [{"name", "utterances", "empty", "significance": {figure: {"score", "mean", "ci",
-        "p_value"}}, "quality", "latency", "cost"}]}``. ``mean`` and ``ci`` (half the width of the 95 % interval) are
-        the bootstrap's; ``p_value`` is null for the first evaluation and for outputs equal to its outputs.
+        "p_value"}}, "quality", "latency", "cost"}]}``. ``mean`` and ``ci`` (half the width of the 95 % interval) come
+        from the bootstrap; ``p_value`` is None for the first evaluation and for outputs equal to its outputs. A figure
+        of quality that some evaluation lacks is not tested.
     Raises:
         FileNotFoundError: not a scored evaluation.
-        ValueError: fewer than two folders, fewer than 1 resample, different kinds of target, no common chunk size,
+        ValueError: fewer than two folders, fewer than 1 resample, different target types, no common chunk size,
             different references.
     """
     if len(folders) < 2:
-        raise NastError(f"a comparison needs two evaluations or more, got {len(folders)}")
+        raise NastError(f"a comparison needs at least two evaluations, got {len(folders)}")
     if samples < 1:
-        raise NastError(f"the bootstrap needs 1 resample or more, got {samples}")
+        raise NastError(f"the bootstrap needs at least 1 resample, got {samples}")
     loaded = [load_results(Path(folder)) for folder in folders]
     systems = [_System(name, results) for name, results in zip(unique_names(folders), loaded)]
     first = systems[0]
@@ -80,7 +84,7 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
-    """Names of folders; where two are equal, with as much of the path as it takes, or a number.
+    """Return a unique name for each folder: its name; if that is not unique, also its parents, or a number.
 
     Example:
         >>> unique_names([Path("a/test"), Path("b/test"), Path("dev")])
@@ -89,7 +93,7 @@ def unique_names(folders: Sequence[Path]) -> list[str]:
     parts = [Path(folder).resolve().parts for folder in folders]
     names = [path[-1] for path in parts]
     if len(set(parts)) < len(parts):
-        parts = [path[-1:] for path in parts]  # the same folder twice: more of the path does not help
+        parts = [path[-1:] for path in parts]  # the same folder twice: parents do not make the names unique
     for depth in range(2, max(map(len, parts)) + 1):
         if len(set(names)) == len(names):
             break
@@ -108,9 +112,9 @@ def _described(system: _System) -> dict[str, Any]:
 
 
 def _notes(systems: Sequence[_System]) -> list[str]:
-    """Differences of settings under which figures mean different things."""
+    """Return a note for each setting in which the evaluations differ."""
     notes = []
-    for name in _MATTERING:
+    for name in _COMPARED_SETTINGS:
         values = [system.results.settings.get(name) for system in systems]
         values = [value.get("sha256") if isinstance(value, dict) else value for value in values]
         if any(value != values[0] for value in values):
@@ -124,18 +128,20 @@ def _notes(systems: Sequence[_System]) -> list[str]:
 
 
 def _format_value(value: Any) -> str:
-    """A setting as a note shows it: digests by their beginning."""
+    """Format a setting for a note: digests are shortened."""
     if value is None:
-        return "not recorded"
+        return "not set"
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]:
-    """Everything of one chunk size."""
+    """Compare the systems at one chunk size."""
     references, outputs = _texts(systems, chunk)
-    figures = {name: {"outputs": outputs, "references": references} for name in ("BLEU", "chrF")}
-    if not any(text for texts in outputs for text in texts):
-        figures = {}  # speech of logs that carry no text
+    figures: dict[str, dict[str, Any]] = {}
+    if any(text for texts in outputs for text in texts):
+        # Logs of speech written by SimulEval hold no words: their BLEU is not known.
+        known = [name for name in ("BLEU", "chrF") if all(_has_quality(system, chunk, name) for system in systems)]
+        figures = {name: {"outputs": outputs, "references": references} for name in known}
     transcripts = _transcripts(systems, chunk)
     if transcripts is not None:
         figures["ASR_BLEU"] = {"outputs": transcripts, "references": [normalise(text) for text in references]}
@@ -157,8 +163,16 @@ def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]
     return {"chunk": chunk, "signatures": {name: text for name, (text, _) in tests.items()}, "systems": entries}
 
 
+def _has_quality(system: _System, chunk: str, name: str) -> bool:
+    return system.results.row(chunk)["quality"].get(name) is not None
+
+
 def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list[str]]]:
-    """References, which must be the same, and the outputs of each system."""
+    """Return the references and the outputs of each system.
+
+    Raises:
+        NastError: the systems have different references.
+    """
     logs = [system.results.log(chunk) for system in systems]
     references = [utterance.reference for utterance in logs[0]]
     for system, log in zip(systems[1:], logs[1:]):
@@ -174,7 +188,7 @@ def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list
 
 
 def _transcripts(systems: Sequence[_System], chunk: str) -> list[list[str]] | None:
-    """Normalised transcripts of each system; ``None`` unless all were made, and by one recogniser."""
+    """Return the normalised transcripts of each system; ``None`` unless all are known and of one recogniser."""
     identities = {system.results.scores.get("recogniser") for system in systems}
     if systems[0].results.target_type != "speech" or len(identities) > 1 or None in identities:
         return None
@@ -187,7 +201,7 @@ def _transcripts(systems: Sequence[_System], chunk: str) -> list[list[str]] | No
 def _paired(
     figure: str, outputs: Sequence[Sequence[str]], references: Sequence[str], samples: int
 ) -> tuple[str, list[dict[str, float | None]]]:
-    """sacrebleu's paired bootstrap: (signature, result of each system)."""
+    """Run sacreBLEU's paired bootstrap; returns the signature and the result of each system."""
     from sacrebleu.significance import PairedTest
 
     named = [(str(number), list(texts)) for number, texts in enumerate(outputs)]
@@ -196,7 +210,7 @@ def _paired(
     results = next(values for name, values in scores.items() if name != "System")
     found = []
     for texts, result in zip(outputs, results):
-        # Where nothing differs the bootstrap's p is the smallest there is, as if the difference were certain.
+        # For equal outputs sacreBLEU returns the smallest possible p-value, as for a certain difference.
         same = list(texts) == list(outputs[0])
         values = {"score": result.score, "mean": result.mean, "ci": result.ci, "p_value": result.p_value}
         values["p_value"] = None if same else values["p_value"]
@@ -205,7 +219,7 @@ def _paired(
 
 
 def table(comparison: dict[str, Any]) -> list[dict[str, str | float | None]]:
-    """The comparison flat: a line for each chunk size and system; ``BLEU_p`` is the p-value of BLEU."""
+    """Return one flat entry per chunk size and system; ``BLEU_ci`` and ``BLEU_p`` are interval and p-value of BLEU."""
     lines = []
     for row in comparison["rows"]:
         for entry in row["systems"]:
@@ -221,10 +235,12 @@ def table(comparison: dict[str, Any]) -> list[dict[str, str | float | None]]:
 
 
 def picture(comparison: dict[str, Any]) -> bytes:
-    """Quality against latency, a curve for each system, a panel for each figure of latency, as a PNG.
+    """Draw quality against latency: a curve for each system, a panel for each figure of latency.
 
+    Returns:
+        a PNG file.
     Raises:
-        ValueError: no figure of quality and latency that the systems share.
+        ValueError: no system has both a figure of quality and one of latency.
     """
     target = comparison["target_type"]
     by_system = {
@@ -252,10 +268,12 @@ def picture(comparison: dict[str, Any]) -> bytes:
 
 
 def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
-    """Write ``compare.json``, ``compare.csv`` and ``compare.png``; the folder is made if needed.
+    """Write ``compare.json``, ``compare.csv`` and ``compare.png``; the folder is created if needed.
 
     Returns:
         the files.
+    Raises:
+        ValueError: as :func:`picture`; nothing is written then.
     """
     drawn = picture(comparison)
     lines = table(comparison)
@@ -289,7 +307,7 @@ def format_table(comparison: dict[str, Any]) -> str:
     shown_lines = ["  ".join(f"{name:<{widths[name]}}" for name in names)]
     shown_lines += ["  ".join(f"{cells.get(name, ''):<{widths[name]}}" for name in names) for cells in lines]
     rule = (
-        f"±: half of the 95 % interval; p: paired bootstrap of {comparison['samples']} resamples "
+        f"±: half of the 95 % interval; p: paired bootstrap with {comparison['samples']} resamples "
         f"against {comparison['baseline']}; =: equal outputs"
     )
     return "\n".join([*(line.rstrip() for line in shown_lines), rule, *comparison["notes"]])

@@ -1,8 +1,8 @@
 """Scores of stored logs: quality, latency and cost of each chunk size and of each utterance.
 
-Empty outputs stay in: they count as nothing in quality, and ``empty`` is their number. They have no latency, so
-means of latency are over the others, and so for each figure that an utterance lacks (:func:`mean_latency`). A figure
-that cannot be known is ``None`` and ``notes`` gives the reason; it is never 0.
+Quality includes empty outputs, as empty texts; ``empty`` is their number. They have no latency: the mean of a figure
+of latency is over the utterances that have it (:func:`mean_latency`). A figure that cannot be computed is ``None``,
+never 0, and ``notes`` gives the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.transcripts import TranscriptStore
-from nast_s2x.files import write_atomic
+from nast_s2x.files import locked, write_atomic
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.metrics.quality import (
     asr_bleu,
@@ -54,17 +54,13 @@ class StoredRecogniser:
     identity: str
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """A recogniser that only has stored transcripts.
-
-        Raises:
-            TranscriptMissingError: always.
-        """
-        raise TranscriptMissingError(f"{len(waveforms)} or more sounds have no stored transcript")
+        """Raise TranscriptMissingError: only waveforms without a stored transcript are passed on to a recogniser."""
+        raise TranscriptMissingError(f"{len(waveforms)} or more waveforms have no stored transcript")
 
 
 @dataclass(frozen=True)
 class Transcripts:
-    """What a recogniser understood of the outputs of a chunk size.
+    """Transcripts of the speech outputs of a chunk size.
 
     Attributes:
         speech: transcripts of the pieces joined without silence.
@@ -78,20 +74,21 @@ class Transcripts:
 def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = False) -> dict[str, Any]:
     """Score the logs of an evaluation; writes ``scores.json``, ``scores.csv``, ``utterances.jsonl`` beside each log.
 
-    A folder without ``settings.json`` counts as logs of SimulEval alone: ``instances.log`` in the folder itself (one
-    row, called as the folder), or in folders within it.
+    A folder without ``settings.json`` must hold logs written by SimulEval: ``instances.log`` in the folder itself (one
+    row, named after the folder), or in its subfolders.
 
     Args:
-        folder: of the evaluation.
-        recogniser: transcribes speech output. ``None``: stored transcripts of the last scores' recogniser are used;
-            where there are none, the figures that need one are ``None``, and ``notes`` gives the reason.
-        progress: show a bar on stderr while the recogniser works.
+        folder: folder of the evaluation.
+        recogniser: transcribes speech output. ``None``: the stored transcripts of the recogniser of the previous
+            scores are used; without them the figures that need transcripts are ``None``.
+        progress: show a progress bar on stderr while the recogniser runs.
     Returns:
         the content of ``scores.json``.
     Raises:
         FileNotFoundError: no log.
-        ValueError: a broken log; one with another number of utterances, or another kind of output, than the settings
-            say; a recogniser for text output; a sound file that does not fit its log. Nothing is written then.
+        ConfigError: another process scores the same folder.
+        ValueError: a damaged log; a number of utterances or a kind of output that differs from the settings; a
+            recogniser for text output; a sound file that does not fit its log. No scores are written then.
     """
     folder = Path(folder)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
@@ -100,36 +97,42 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
     if recogniser is not None and not is_speech:
         raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
     if recogniser is None and is_speech:
-        recogniser = _recogniser_before(folder)
+        recogniser = _previous_recogniser(folder)
         if recogniser is None:
             notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
     if is_speech and settings is None:
-        notes.append("SimulEval's log does not tell the words of speech output: BLEU and chrF of them are not known")
-    rows, tables = [], {}
-    for place, utterances in logs.items():
-        transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
-        row, table = _score_chunk(place.name, utterances, transcripts, has_text=not is_speech or settings is not None)
-        rows.append(row)
-        tables[place] = table
-        notes += _chunk_notes(row, utterances, transcripts)
-    scores = {
-        "format": FORMAT,
-        "target_type": "speech" if is_speech else "text",
-        "settings": settings,
-        "recogniser": None if recogniser is None else recogniser.identity,
-        "rows": rows,
-        "notes": notes,
-    }
-    for place, table in tables.items():
-        lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in table]
-        write_atomic(place / UTTERANCES, "".join(lines))
-    write_atomic(folder / SCORES_TABLE, _csv(rows))
-    write_atomic(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        notes.append("logs of speech written by SimulEval hold no words: BLEU and chrF are not known")
+    has_text = not is_speech or settings is not None
+    rows, lines = [], {}
+    with locked(folder / SCORES):  # two processes must not write to one file of transcripts
+        for place, utterances in logs.items():
+            transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
+            row, lines[place] = _score_chunk(place.name, utterances, transcripts, has_text)
+            rows.append(row)
+            notes += _chunk_notes(row, utterances, transcripts)
+        scores = {
+            "format": FORMAT,
+            "target_type": "speech" if is_speech else "text",
+            "settings": settings,
+            "recogniser": None if recogniser is None else recogniser.identity,
+            "rows": rows,
+            "notes": notes,
+        }
+        _write_scores(folder, scores, lines)
     return scores
 
 
+def _write_scores(folder: Path, scores: dict[str, Any], lines: dict[Path, list[dict[str, Any]]]) -> None:
+    """Write all files of the scores; ``lines`` holds, for each folder with a log, the scores of its utterances."""
+    for place, entries in lines.items():
+        written = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries]
+        write_atomic(place / UTTERANCES, "".join(written))
+    write_atomic(folder / SCORES_TABLE, _csv(scores["rows"]))
+    write_atomic(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    """Mean of each figure over the utterances that have it; ``None`` where none has: empty outputs have no latency."""
+    """Return the mean of each figure over the utterances that have it, ``None`` if none has; one utterance or more."""
     means: dict[str, float | None] = {}
     for name in figures[0]:
         values = [value for row in figures if (value := row[name]) is not None]
@@ -138,9 +141,11 @@ def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float 
 
 
 def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
-    """Computing time: ms a chunk (percentiles 50 and 95 over all chunks), and of everything against the source.
+    """Return the computing time per chunk and in total.
 
-    ``real_time_factor`` is computing time / source time, both over all utterances: 1 and more cannot keep up.
+    ``chunk_ms_p50`` and ``chunk_ms_p95`` are percentiles over all chunks, in ms; ``compute_s`` and ``audio_s`` are
+    sums over all utterances, in seconds; ``real_time_factor`` is ``compute_s / audio_s``. Figures that the logs do
+    not hold are ``None``.
     """
     chunks = [ms for utterance in utterances for ms in utterance.chunk_ms]
     pushes = [ms for utterance in utterances for ms in utterance.push_ms]
@@ -149,14 +154,14 @@ def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
     return {
         "chunk_ms_p50": p50,
         "chunk_ms_p95": p95,
-        "real_time_factor": sum(pushes) / audio_ms if pushes else None,
+        "real_time_factor": sum(pushes) / audio_ms if pushes and audio_ms else None,
         "compute_s": sum(pushes) / 1000 if pushes else None,
         "audio_s": audio_ms / 1000,
     }
 
 
 def table(scores: dict[str, Any]) -> str:
-    """The main figures as plain text, a line for each chunk size, and the notes."""
+    """Format the main figures as a text table, one line per chunk size, followed by the notes."""
     speech = scores["target_type"] == "speech"
     quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF")
     latency = (
@@ -181,7 +186,7 @@ def table(scores: dict[str, Any]) -> str:
 
 
 def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[LoggedUtterance]], list[str]]:
-    """Folder of each chunk size -> its log, in order; and a note about those that are missing."""
+    """Return the log of each chunk size by its folder, in order of chunk size, and a note for each missing one."""
     if settings is not None:
         places = [folder / chunk for chunk in settings["chunks"]]
     elif (folder / LOG_NAME).is_file():
@@ -196,7 +201,7 @@ def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, lis
 
 
 def _order(place: Path) -> tuple[bool, bool, int, str]:
-    """By chunk size, offline last."""
+    """Sorting key: by chunk size; other names after the numbers; offline last."""
     number = _chunk_ms(place.name)
     return place.name == "offline", number is None, number or 0, place.name
 
@@ -206,7 +211,11 @@ def _chunk_ms(name: str) -> int | None:
 
 
 def _is_speech(folder: Path, logs: dict[Path, list[LoggedUtterance]], settings: dict[str, Any] | None) -> bool:
-    """Whether the outputs are speech; every log must hold what the settings say."""
+    """Return True for speech outputs, False for text.
+
+    Raises:
+        NastError: the logs differ in kind, or differ from the settings in kind or number of utterances.
+    """
     kinds = {utterances[0].is_speech for utterances in logs.values()}
     if len(kinds) > 1:
         raise NastError(f"{folder}: some chunk sizes are text, some speech")
@@ -221,15 +230,15 @@ def _is_speech(folder: Path, logs: dict[Path, list[LoggedUtterance]], settings: 
     return is_speech
 
 
-def _recogniser_before(folder: Path) -> StoredRecogniser | None:
-    """What stands for the recogniser of the scores before, if there was one."""
+def _previous_recogniser(folder: Path) -> StoredRecogniser | None:
+    """Return the recogniser of the previous scores, ``None`` without one."""
     path = folder / SCORES
     if not path.is_file():
         return None
     try:
         identity = json.loads(path.read_text("utf-8")).get("recogniser")
     except (ValueError, AttributeError):
-        return None  # about to be replaced anyway
+        return None  # the damaged file is about to be replaced
     return StoredRecogniser(identity) if identity else None
 
 
@@ -241,7 +250,7 @@ def _transcripts(
     notes: list[str],
     progress: bool,
 ) -> Transcripts | None:
-    """Transcripts of the outputs of a chunk size; ``None`` where there are none to have."""
+    """Return the transcripts of the outputs of a chunk size; ``None``, and a note, if some are not available."""
     if recogniser is None:
         return None
     speech: list[NDArray[np.float32]] = [
@@ -251,7 +260,7 @@ def _transcripts(
     try:
         transcripts = TranscriptStore(folder / TRANSCRIPTS).transcribe(recogniser, waveforms, progress)
     except TranscriptMissingError as error:
-        notes.append(f"{chunk}: {error} by {recogniser.identity}: give the recogniser again for ASR-BLEU")
+        notes.append(f"{chunk}: {error} of {recogniser.identity}: give the recogniser again for ASR-BLEU")
         return None
     return Transcripts(transcripts[: len(speech)], transcripts[len(speech) :])
 
@@ -259,9 +268,9 @@ def _transcripts(
 def _score_chunk(
     chunk: str, utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The row of a chunk size, and the line of each of its utterances."""
+    """Return the row of a chunk size, and the line of each of its utterances."""
     quality, signatures = _quality(utterances, transcripts, has_text)
-    latencies = [_latency(utterance, transcripts) for utterance in utterances]
+    latencies = [_latency(chunk, utterance, transcripts) for utterance in utterances]
     row = {
         "chunk": chunk,
         "chunk_ms": _chunk_ms(chunk),
@@ -332,14 +341,17 @@ def _quality(
     return figures, signatures
 
 
-def _latency(utterance: LoggedUtterance, transcripts: Transcripts | None) -> dict[str, float | None]:
+def _latency(chunk: str, utterance: LoggedUtterance, transcripts: Transcripts | None) -> dict[str, float | None]:
     length = len(utterance.reference.split())
     times = (utterance.delays, utterance.elapsed)
-    if utterance.durations is None:
-        return text_latency(*times, utterance.source_ms, length)
-    words = transcripts.speech[utterance.index].words if transcripts is not None else None
-    ends_s = [word.end_s for word in words or ()]
-    return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
+    try:
+        if utterance.durations is None:
+            return text_latency(*times, utterance.source_ms, length)
+        words = transcripts.speech[utterance.index].words if transcripts is not None else None
+        ends_s = [word.end_s for word in words or ()]
+        return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
+    except NastError as error:
+        raise NastError(f"{chunk}: utterance {utterance.index} ({utterance.id}): {error}") from None
 
 
 def _gaps(utterance: LoggedUtterance) -> list[tuple[float, float]] | None:
@@ -353,12 +365,12 @@ def _chunk_notes(
 ) -> Iterable[str]:
     if row["empty"]:
         yield (
-            f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as nothing in "
-            "quality and are left out of latency"
+            f"{row['chunk']}: {row['empty']} of {row['utterances']} outputs are empty: they count as empty "
+            "texts in quality and are left out of latency"
         )
     unmeasured = sum(not utterance.elapsed for utterance in utterances if not utterance.empty)
     if unmeasured:
-        yield f"{row['chunk']}: computing time of {unmeasured} outputs is not in the log: not in _CA figures"
+        yield f"{row['chunk']}: the log lacks the computing time of {unmeasured} outputs: _CA figures leave them out"
     if transcripts is None:
         return
     spoken = [transcript for transcript, utterance in zip(transcripts.speech, utterances) if not utterance.empty]
@@ -369,7 +381,7 @@ def _chunk_notes(
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a row, figures under their names; empty where not known."""
+    """Format the rows as CSV with a header; unknown figures are empty cells."""
     flat = [
         {name: row[name] for name in ("chunk", "chunk_ms", "utterances", "empty")}
         | row["quality"] | row["latency"] | row["cost"]

@@ -23,25 +23,26 @@ from nast_s2x.recognisers.base import (
 )
 
 GROUP = 32
-"""Waveforms between two writes: what an interruption loses at most."""
+"""Number of waveforms between two writes; an interruption loses no more transcripts than these."""
 
 
 def audio_hash(waveform: Waveform) -> str:
-    """SHA-256 of the float32 samples, little-endian, in hexadecimal."""
+    """Return the SHA-256 of the little-endian float32 samples, hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(waveform, dtype="<f4").tobytes()).hexdigest()
 
 
 class TranscriptStore:
-    """A file of transcripts, one JSON line each, that only grows.
+    """A file of transcripts, one JSON object per line; lines are only appended.
 
     ``{"audio": hash, "recogniser": identity, "text": "...", "words": [["word", start_s, end_s], ...] or null}``
 
-    A last line that an interruption cut short does not count and is cut off by the next write.
+    An incomplete last line, left by an interruption, is ignored and removed by the next write. Only one process at a
+    time may write to the file.
 
     Args:
-        path: the file; made with the first transcript if it does not exist.
+        path: the file; it is created with the first transcript.
     Raises:
-        ValueError: a line before the last one is broken; names file and line.
+        ValueError: a complete line is damaged; names file and line.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -59,13 +60,15 @@ class TranscriptStore:
     def transcribe(
         self, recogniser: Recogniser, waveforms: Sequence[Waveform], progress: bool = False
     ) -> list[Transcript]:
-        """Transcripts of the waveforms, (n,) float32 at 16 kHz each; stored ones are not made again.
+        """Return the transcripts of waveforms, in order; only those that are not stored are transcribed, and stored.
 
-        A waveform without samples has an empty transcript, which needs no recogniser and is not stored. ``progress``
-        shows a bar on stderr.
-
+        Args:
+            recogniser: transcribes waveforms without a stored transcript of a recogniser of this identity.
+            waveforms: (n,) float32 at 16 kHz each. The transcript of a waveform without samples is empty; the
+                recogniser is not called for it.
+            progress: show a progress bar on stderr.
         Raises:
-            ValueError: a waveform that no recogniser takes, see :func:`checked_waveforms`.
+            ValueError: a waveform of another shape, or with values that are not finite.
         """
         samples = checked_waveforms(waveforms)
         keys = [(audio_hash(waveform), recogniser.identity) for waveform in samples]
@@ -101,10 +104,12 @@ def _read_line(line: bytes, place: str) -> tuple[tuple[str, str], Transcript]:
     try:
         values: dict[str, Any] = json.loads(line)
         key = (values["audio"], values["recogniser"])
+        if not all(isinstance(part, str) for part in key):
+            raise TypeError("audio and recogniser must be texts")
         listed = values["words"]
         words = None
         if listed is not None:
             words = tuple(RecognisedWord(str(text), float(start), float(end)) for text, start, end in listed)
         return key, Transcript(str(values["text"]), words)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise NastError(f"{place}: not a stored transcript ({type(error).__name__}: {error})") from None
