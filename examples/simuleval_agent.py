@@ -10,4 +10,4 @@ from nast_s2x.agents.speech_to_text import NastSpeechToTextAgent
 
 @entrypoint
 class Agent(NastSpeechToTextAgent):
-    """The package's agent, announced to SimulEval."""
+    """The speech-to-text agent of the package, registered with SimulEval."""

@@ -177,6 +177,15 @@ def test_a_configuration_that_holds_only_the_model(corpus: Path) -> None:
     np.testing.assert_allclose(speaker.policy().content.content, waveform, atol=1e-6)
 
 
+def test_another_vocoder_belongs_to_the_system_that_the_agent_moves(corpus: Path) -> None:
+    flags = Namespace(model=str(corpus / "bundle"), vocoder=str(corpus / "bundle"))
+    speaker = NastSpeechToSpeechAgent.from_args(flags)
+    assert speaker.make_stream().system is speaker.system
+    text_only = save_bundle(make_bundle(corpus / "text", units=False), corpus / "text_bundle")
+    with pytest.raises(ValueError, match="no unit decoder"):
+        NastSpeechToSpeechAgent.from_args(Namespace(model=str(text_only)))
+
+
 @pytest.fixture
 def plain_segments() -> Iterator[None]:
     yield

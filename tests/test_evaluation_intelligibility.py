@@ -174,7 +174,7 @@ def test_a_perfect_recogniser_keeps_everything() -> None:
         ({}, ["--split", "dev"], "no row of split dev"),
         ({}, ["--limit", "0"], "--limit"),
         ({}, ["--wavs", "x"], "NAME=FOLDER"),
-        ({}, ["--recogniser", "{folder}/bundle"], "a recogniser is needed"),
+        ({}, ["--recogniser", "{folder}/bundle"], "a recogniser must have the same source and target"),
         ({}, ["--vocoder", "{folder}/other_vocoder"], "manifest: abc, vocoder: other"),
         ({}, ["--bundle", "{folder}/bundle"], "this system has no vocoder"),
         ({"tgt_durations": "1 2"}, [], "2 durations for 4 units"),

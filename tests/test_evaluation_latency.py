@@ -156,7 +156,7 @@ def test_words_are_heard_where_playback_puts_them() -> None:
     assert word_ends(intervals, [0.6]) == pytest.approx([1240])  # the end of the second piece, not after the gap
     assert word_ends(intervals, [0.4, 0.3]) == pytest.approx([1040, 1040])  # never before the word before it
     assert word_ends([], []) == []
-    with pytest.raises(ValueError, match="2 words cannot lie in no sound"):
+    with pytest.raises(ValueError, match="2 words need at least one piece of speech"):
         word_ends([], [0.1, 0.2])
 
 
@@ -231,13 +231,13 @@ def test_an_empty_output_has_no_latency(function: object, arguments: tuple[float
 
 
 def test_bad_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="not 0 ms and 3 words"):
+    with pytest.raises(ValueError, match="not be empty, but have 0 ms and 3 words"):
         average_lagging([1], 0, 3)
-    with pytest.raises(ValueError, match="not 10 ms and 0 words"):
+    with pytest.raises(ValueError, match="not be empty, but have 10 ms and 0 words"):
         average_proportion([1], 10, 0)
-    with pytest.raises(ValueError, match="as many as the 2 delays"):
+    with pytest.raises(ValueError, match="must be 2 durations and elapsed times"):
         average_token_delay([1, 2], [1])
     with pytest.raises(ValueError, match="1 times do not match 2 durations"):
         playback_intervals([1], [1, 2])
-    with pytest.raises(ValueError, match="without duration"):
+    with pytest.raises(ValueError, match="must last longer than 0 ms"):
         average_token_delay([100], [0])

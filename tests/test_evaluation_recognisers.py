@@ -113,10 +113,10 @@ def test_the_identity_changes_with_weights_and_not_with_the_place(folder: Path, 
 
 def test_a_bundle_that_translates_is_refused(tmp_path: Path, bundle: System) -> None:
     translating = save_bundle(with_languages(bundle, target_lang="en"), tmp_path / "translates")
-    with pytest.raises(ValueError, match="translates from fr to en: a recogniser is needed"):
+    with pytest.raises(ValueError, match="translates from fr to en: a recogniser must have the same source and target"):
         open_recogniser(f"bundle:{translating}")
     unknown = save_bundle(with_languages(bundle, source_lang=None, target_lang=None), tmp_path / "unknown")
-    with pytest.raises(ValueError, match="does not say its languages"):
+    with pytest.raises(ValueError, match="has no languages"):
         open_recogniser(str(unknown))
 
 
@@ -138,6 +138,12 @@ def test_missing_folders_are_named(kind: str, tmp_path: Path) -> None:
 def test_unknown_specs_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="a recogniser .* got " + repr(spec)):
         open_recogniser(spec)
+
+
+def test_a_folder_may_have_the_name_of_a_kind(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    assert open_recogniser("bundle").identity == open_recogniser("bundle:bundle").identity
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
@@ -225,11 +231,13 @@ def test_whisper_devices(whisper: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("huge", "'huge' is not a folder here and cannot be fetched .no way to huge.$"),
+        ("huge", "'huge' is not a folder and cannot be downloaded .no way to huge.$"),
         ("tiny,beam=3", r"options language, beam_size, compute_type, got \['beam'\]"),
-        ("tiny,beam_size=0", "beam_size must be a whole number from 1 on, got 0"),
-        ("tiny,beam_size=two", "beam_size must be a whole number from 1 on, got two"),
+        ("tiny,beam_size=0", "beam_size must be a whole number of at least 1, got 0"),
+        ("tiny,beam_size=two", "beam_size must be a whole number of at least 1, got two"),
         ("tiny,language=xx", "recognises en, fr, not 'xx'"),
+        ("tiny,device=cuda", r"options language, beam_size, compute_type, got \['device'\]"),
+        ("tiny,name=small", r"options language, beam_size, compute_type, got \['name'\]"),
     ],
 )
 def test_whisper_refuses(whisper: Path, spec: str, message: str) -> None:
@@ -360,12 +368,17 @@ def test_wav2vec2_identity_changes_with_the_folder_s_content(letters: Path, tmp_
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("vocab.json", {"eng": {"a": 1}}, "must give each piece a label of its own, .* 'eng' is dict"),
-        ("vocab.json", {"a": 1, "b": 1}, "label of its own"),
+        ("vocab.json", {"eng": {"a": 1}}, "must give each piece its own label, .* 'eng' is dict"),
+        ("vocab.json", {"a": 1, "b": 1}, "its own label, .* but two are the same"),
+        ("vocab.json", {}, "its own label, .* but it is empty"),
         ("vocab.json", {"a": 11}, "piece 'a' of vocab.json lies outside the 11 labels"),
         ("vocab.json", ["a"], "must hold a JSON object"),
         ("preprocessor_config.json", {"sampling_rate": 8000}, "sampling_rate must be 16000, not 8000"),
-        ("tokenizer_config.json", {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"}, "that spells words is needed"),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"},
+            "must be Wav2Vec2CTCTokenizer, but is Wav2Vec2PhonemeCTCTokenizer",
+        ),
         ("config.json", {"model_type": "hubert"}, "model_type must be wav2vec2, not 'hubert'"),
     ],
 )

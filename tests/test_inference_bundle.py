@@ -175,6 +175,8 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_the_card_is_not_needed(folder: Path) -> None:
     (folder / "README.md").unlink()
     assert load_system(folder).info.card == ""
+    (folder / "README.md").write_bytes("Übersetzung".encode("latin-1"))
+    assert load_system(folder).info.card == "\ufffdbersetzung"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_the_card_is_not_needed(folder: Path) -> None:
     [
         ("config.json", "{", "not valid JSON"),
         ("config.json", '{"format": "other"}', "does not describe a bundle"),
-        ("config.json", '{"format": "nast_s2x bundle", "version": 99}', "version 99"),
+        ("config.json", '{"format": "nast_s2x bundle", "version": 99}', "'version' must be one of 1, 2, but is 99"),
         ("config.json", '{"format": "nast_s2x bundle", "version": 1}', "lacks architecture"),
         ("model.safetensors", "junk", "not a readable safetensors file"),
         ("dict.txt", "\u2581a 1\n", "they do not belong together"),

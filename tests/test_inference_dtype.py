@@ -12,6 +12,7 @@ from random_system import make_bundle
 from nast_s2x.cli.main import main
 from nast_s2x.cli.system import open_system
 from nast_s2x.device import parse_dtype
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.bundle import save_bundle
@@ -94,6 +95,17 @@ def test_int8_leaves_the_saved_bundle_as_it_is(tmp_path: Path) -> None:
     files = [save_bundle(bundle.to(dtype=dtype), tmp_path / str(dtype)) for dtype in (torch.float32, torch.int8)]
     first, second = ((folder / "model.safetensors").read_bytes() for folder in files)
     assert first == second
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, None])
+def test_int8_on_another_device_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None
+) -> None:
+    system = make_bundle(tmp_path).to(dtype=torch.float32 if dtype else torch.int8)
+    monkeypatch.setattr("nast_s2x.inference.system.find_device", torch.device)
+    with pytest.raises(ConfigError, match="int8 is for CPUs, not for meta"):
+        system.to("meta", dtype)
+    assert system.device.type == "cpu" and system.model.int8 == (dtype is None)
 
 
 def test_logits_and_voice_stay_in_float32() -> None:

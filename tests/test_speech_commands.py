@@ -162,6 +162,7 @@ def test_equal_names_do_not_overwrite_each_other(folder: Path, tmp_path: Path) -
 def test_names_of_files() -> None:
     names = ["a", "a", "A", "b/c d", "..", "", "x.1", "été", "a-2"]
     assert file_names(names) == ["a", "a-2", "A-3", "b_c_d", "_", "_-2", "x.1", "été", "a-2-2"]
+    assert file_names(["a"] * 20000)[-1] == "a-20000"  # in linear time
 
 
 def test_recordings_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,4 @@
-"""SimulEval agents: thin adapters of :class:`nast_s2x.inference.TranslationStream` (SimulEval is needed here)."""
+"""SimulEval agents: adapters of :class:`nast_s2x.inference.TranslationStream`.
+
+Importing this package needs SimulEval.
+"""

@@ -1,13 +1,13 @@
 """SimulEval agent for speech-to-speech: pieces of speech in, pieces of speech out.
 
-What SimulEval 1.1.4 measures of it, with ``--target-type speech`` (implied by the agent) and ``--output DIR``:
+Scores of SimulEval 1.1.4, with ``--target-type speech`` (implied by the agent) and ``--output DIR``:
 
-* ``StartOffset``, ``EndOffset`` (of playback, gaps included) and ``NumChunks`` are right.
-* ``ATD`` comes out, but SimulEval scores from its log, where it takes every output for text: each piece of speech
-  counts as one word without length. Compare it with itself only.
-* ``AL``, ``LAAL``, ``AP`` and ``DAL`` set pieces of speech against words of the reference: no meaning.
-* ``--computation-aware`` and the Discontinuity metrics fail on speech; gaps are in ``nast-s2x translate --speech``.
-* ``BLEU``, its default for quality, compares names of sound files with the references: disregard it.
+* ``StartOffset``, ``EndOffset`` (of playback, gaps included) and ``NumChunks`` are correct.
+* ``ATD`` is computed from SimulEval's log, in which every output is treated as text: each piece of speech counts as
+  one word without length. Compare it only with values of the same kind.
+* ``AL``, ``LAAL``, ``AP`` and ``DAL`` compare pieces of speech with words of the reference: the values have no meaning.
+* ``--computation-aware`` and the Discontinuity metrics fail on speech. ``nast-s2x translate --speech`` reports gaps.
+* ``BLEU``, the default quality metric, compares names of sound files with the references: ignore it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from simuleval.agents import SpeechToSpeechAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 from simuleval.data.segments import SpeechSegment
 
-from nast_s2x.agents.streams import Stream, StreamingAgent, StreamStates, policy_of
-from nast_s2x.inference.streaming import SPEECH_RATE, SynthesisWindow
+from nast_s2x.agents.streams import StreamingAgent, StreamStates, policy_of
+from nast_s2x.inference.streaming import SPEECH_RATE, Stream, SynthesisWindow
 from nast_s2x.inference.system import System
 
 
 class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
-    """Writes the waveform of chunks as they complete, everything left at the end of the source.
+    """Writes the waveform of each complete chunk; at the end of the source, everything that is left.
 
-    Arguments as :class:`~nast_s2x.agents.streams.StreamingAgent`; its flags, ``--vocoder``, ``--synthesis-lookahead``.
+    Arguments as for :class:`~nast_s2x.agents.streams.StreamingAgent`. Flags: the same, ``--vocoder`` and
+    ``--synthesis-lookahead``.
     """
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of the agent."""
+        """Add the flags of the agent."""
         StreamingAgent.add_args(parser)
         parser.add_argument("--vocoder", default=None, help="unit vocoder (default: the bundle's)")
         parser.add_argument(
@@ -44,18 +45,24 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
         )
 
     @staticmethod
+    def load(args: Namespace) -> System:
+        """Load the system that ``args`` name, with the vocoder that they name."""
+        system = StreamingAgent.load(args)
+        vocoder = getattr(args, "vocoder", None)
+        system = system if vocoder is None else system.with_vocoder(vocoder)
+        system.require_vocoder()
+        return system
+
+    @staticmethod
     def stream_maker(system: System, args: Namespace) -> Callable[[], Stream]:
-        """A function that makes the streams of a system with speech output for the flags ``args``."""
+        """Return a function that makes the streams of ``system``, with speech, for the flags ``args``."""
         policy = policy_of(system, args)
         lookahead = getattr(args, "synthesis_lookahead", None)
         synthesis = SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
-        vocoder = getattr(args, "vocoder", None)
-        speaking = system if vocoder is None else system.with_vocoder(vocoder)
-        speaking.require_vocoder()
-        return lambda: speaking.stream(policy, with_speech=True, synthesis=synthesis)
+        return lambda: system.stream(policy, with_speech=True, synthesis=synthesis)
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Write the samples that have become final; read on if there is none; at the end of the source finish."""
+        """Write the samples that have become final, or read if there are none; finish at the end of the source."""
         states = self.states if states is None else states
         pieces = [emission.waveform for emission in states.take() if emission.waveform is not None]
         samples = np.concatenate([np.zeros(0, np.float32), *pieces])
@@ -67,5 +74,5 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
             finished=states.source_finished,
             tgt_lang=states.tgt_lang,
         )
-        states.update_target(segment)  # SimulEval does so for plain lists only, which would lack the sample rate
+        states.update_target(segment)  # SimulEval does this for plain lists only, without the sample rate
         return WriteAction(segment, finished=segment.finished)

@@ -10,13 +10,13 @@ from nast_s2x.inference.detokenizer import join_words
 
 
 class NastSpeechToTextAgent(StreamingAgent, SpeechToTextAgent):
-    """Writes whole words as chunks complete, everything left at the end of the source.
+    """Writes the whole words of each complete chunk; at the end of the source, everything that is left.
 
-    Arguments and flags as :class:`~nast_s2x.agents.streams.StreamingAgent`.
+    Arguments and flags as for :class:`~nast_s2x.agents.streams.StreamingAgent`.
     """
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Write what has become final; read on if that is nothing; at the end of the source finish."""
+        """Write the words that have become final, or read if there are none; finish at the end of the source."""
         states = self.states if states is None else states
         words = join_words(emission.text for emission in states.take())
         if states.source_finished:

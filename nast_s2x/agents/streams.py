@@ -1,37 +1,30 @@
-"""Common part of the SimulEval agents: a stream for each sentence, the flags of the system, the device.
+"""Common part of the SimulEval agents: one stream per sentence, flags of the system, device.
 
-The translation stream makes all decisions; agents turn SimulEval's segments into pushes and emissions into actions.
+All decisions are made in the translation stream. Agents turn SimulEval's segments into pushes, and emissions into
+actions.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from simuleval.agents import AgentStates, GenericAgent
 from simuleval.data.segments import Segment
 
 from nast_s2x.agents.segments import use_first_segment
 from nast_s2x.inference.loading import load_system
-from nast_s2x.inference.streaming import Emission
+from nast_s2x.inference.streaming import ChunkPolicy, Emission, Stream
 from nast_s2x.inference.system import System
 
 
-class Stream(Protocol):
-    """The part of :class:`~nast_s2x.inference.streaming.TranslationStream` that agents use."""
-
-    def push(self, samples: ArrayLike, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
-        """Take the next piece of the source; ``final`` ends it."""
-
-
 class StreamStates(AgentStates):
-    """The state of one sentence: a stream of its own, and the emissions that are not written yet.
+    """State of one sentence: its stream, and the emissions that are not written yet.
 
-    The source goes into the stream at once instead of into ``source``, SimulEval's list of all samples.
+    The source is pushed into the stream at once. SimulEval's list of all samples, ``source``, stays empty.
 
     Args:
         make_stream: makes the stream of a sentence.
@@ -60,9 +53,10 @@ class StreamStates(AgentStates):
                 self._emissions += self._stream.push(samples, segment.sample_rate)
 
     def take(self) -> list[Emission]:
-        """The emissions since the last call; after the end of the source, everything that is left.
+        """Return the emissions since the last call; after the end of the source, everything that is left.
 
-        The stream is flushed here and not in :meth:`update_source`, because a host may set ``source_finished`` itself.
+        The stream is flushed here and not in :meth:`update_source`, because some hosts set ``source_finished``
+        themselves, without a last segment.
         """
         if self.source_finished and not self._is_flushed:
             self._is_flushed = True
@@ -72,7 +66,7 @@ class StreamStates(AgentStates):
 
 
 class StreamingAgent(GenericAgent):
-    """Loads a system and gives each sentence a stream of it; the subclass's policy decides what is written.
+    """Base of the agents: loads a system and makes a stream for each sentence; subclasses write the emissions.
 
     Args:
         args: the flags of :meth:`add_args`; only ``model`` is required.
@@ -82,20 +76,28 @@ class StreamingAgent(GenericAgent):
     def __init__(self, args: Namespace, make_stream: Callable[[], Stream] | None = None) -> None:
         self.system: System | None = None
         if make_stream is None:
-            self.system = load_system(args.model, getattr(args, "data_dir", None))
+            self.system = self.load(args)
             make_stream = self.stream_maker(self.system, args)
         self.make_stream = make_stream
         super().__init__(args)
 
     @staticmethod
+    def load(args: Namespace) -> System:
+        """Load the system that ``args`` name."""
+        return load_system(args.model, getattr(args, "data_dir", None))
+
+    @staticmethod
     def stream_maker(system: System, args: Namespace) -> Callable[[], Stream]:
-        """A function that makes the streams of a system for the flags ``args``."""
+        """Return a function that makes the streams of ``system`` for the flags ``args``."""
         policy = policy_of(system, args)
         return lambda: system.stream(policy, with_units=False)
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
-        """Flags of the agent. None is a prefix of one of SimulEval's (``--data`` would be read as ``--dataloader``)."""
+        """Add the flags of the agent.
+
+        None is a prefix of a flag of SimulEval: its parsers would read ``--data`` as ``--dataloader``.
+        """
         parser.add_argument("--model", required=True, help="bundle folder, or checkpoint file of a trained system")
         parser.add_argument(
             "--data-dir", default=None, help="data folder of a checkpoint (default: its own folder); not for bundles"
@@ -108,29 +110,29 @@ class StreamingAgent(GenericAgent):
             "--first-segment-ms",
             type=int,
             default=None,
-            help="length of the first segment of each source in ms; 15 completes chunks at multiples of the segment "
-            "size after it, as in the published protocol (default: as the others)",
+            help="length of the first segment of each source in ms; with 15, chunks are complete at multiples of the "
+            "segment size after it, as in the published protocol (default: as the others)",
         )
 
     @classmethod
     def from_args(cls, args: Namespace) -> StreamingAgent:
-        """The agent for SimulEval's command line."""
+        """Make the agent for SimulEval's command line."""
         use_first_segment(getattr(args, "first_segment_ms", None))
         return cls(args)
 
     def build_states(self) -> StreamStates:
-        """States of one sentence at a time; several may be in use at once."""
+        """Make the state of a sentence; several may be in use at once."""
         return StreamStates(self.make_stream)
 
     def to(self, device: str, *args: Any, fp16: bool = False, **kwargs: Any) -> None:
-        """Move the model; ``gpu`` means ``cuda``. Open streams begin anew."""
+        """Move the system; ``gpu`` means ``cuda``. Open streams are restarted."""
         self.device = device
         if self.system is not None:
             self.system.to(device, torch.float16 if fp16 else None)
             self.reset()
 
 
-def policy_of(system: System, args: Namespace) -> Any:
-    """The chunk policy for an agent's flags; flags that are missing follow the training."""
+def policy_of(system: System, args: Namespace) -> ChunkPolicy:
+    """Chunk policy for the flags of an agent; flags that are missing follow the training."""
     names = ("chunk_ms", "lookahead_ms", "wait_chunks", "left_ms")
     return system.policy(**{name: getattr(args, name, None) for name in names})

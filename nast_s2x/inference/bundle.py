@@ -36,7 +36,7 @@ VOCABULARY, SENTENCEPIECE, CMVN = "dict.txt", "spm.model", "gcmvn.npz"
 def save_bundle(system: System, folder: str | Path, half: bool = False) -> Path:
     """Write a system to ``folder``, in place of what is there; float16 weights if ``half``.
 
-    The folder holds either what it held before or the whole bundle, also after an error or an interruption.
+    The folder is replaced as a whole: after an error or an interruption it still has its old content.
 
     Raises:
         CheckpointError: weights that the number type cannot hold.
@@ -121,7 +121,7 @@ def read_bundle(folder: str | Path) -> System:
             target_lang=languages.get("target"),
             example=config.get("example"),
             origin=config.get("origin") or {},
-            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+            card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
             vocoder_card=vocoder_card,
         ),
     )
@@ -152,8 +152,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not describe a bundle: its 'format' must be {FORMAT!r}")
     if config.get("version") not in VERSIONS:
         raise CheckpointError(
-            f"{folder} has bundle version {config.get('version')}, this program reads versions "
-            f"{', '.join(map(str, VERSIONS))}"
+            f"{path}: the bundle's 'version' must be one of {', '.join(map(str, VERSIONS))}, but is "
+            f"{config.get('version')!r}"
         )
     tables = ["architecture", "front_end", *(["geometries"] if config["version"] == 1 else [])]
     optional = ("languages", "origin", "units", "vocoder")

@@ -1,4 +1,4 @@
-"""What a bundle's folder holds besides data: the model card and SimulEval's configuration files."""
+"""Model card and SimulEval configuration files of a bundle."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SPEECH_AGENT = "nast_s2x.agents.speech_to_speech.NastSpeechToSpeechAgent"
 def simuleval_configs(system: System) -> dict[str, str]:
     """File name -> content for ``simuleval --system-dir BUNDLE [--system-config FILE]``.
 
-    ``main.yaml`` is the streaming default; ``main-320.yaml``, ``main-offline.yaml`` ... are the other policies of the
-    training, because SimulEval refuses an agent's own flags together with ``--system-dir``. These give text; a bundle
-    with a vocoder has the same for speech output as ``main-speech.yaml``, ``main-speech-320.yaml`` ...
+    ``main.yaml`` is the streaming default; ``main-320.yaml``, ``main-offline.yaml`` ... are the policies of the
+    training, one file each because SimulEval refuses an agent's own flags together with ``--system-dir``. These files
+    are for text output. A bundle with a vocoder has the same for speech output: ``main-speech.yaml``,
+    ``main-speech-320.yaml`` ...
     """
     agents = {"main": TEXT_AGENT} | ({"main-speech": SPEECH_AGENT} if system.vocoder is not None else {})
     configs: dict[str, str] = {}
@@ -35,7 +36,7 @@ def _simuleval_config(agent: str, policy: ChunkPolicy) -> str:
 
 
 def model_card(system: System) -> str:
-    """A card made from the system itself; ``nast-s2x export --card FILE`` replaces it."""
+    """Model card made from the system's own values; ``nast-s2x export --card FILE`` replaces it."""
     config, info = system.model.config, system.info
     origin = info.origin
     units = "" if not system.has_units else " and speech" if system.vocoder is not None else " and speech units"
@@ -64,7 +65,7 @@ def model_card(system: System) -> str:
 
 
 def num_parameters(model: Module) -> str:
-    """``1.2M parameters``."""
+    """Number of parameters as text, such as ``1.2M parameters``."""
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f}M parameters"
 
 

@@ -1,4 +1,4 @@
-"""Pieces to words, as a stream: a word is shown once it can no longer change."""
+"""Streaming detokenizer: text tokens to whole words, each returned once it can no longer change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Tokenizer(Protocol):
-    """What the detokenizer needs of :class:`nast_s2x.labels.TextLabels`."""
+    """The part of :class:`nast_s2x.labels.TextLabels` that the detokenizer uses."""
 
     def starts_word(self, token: int) -> bool:
         """True if the piece of ``token`` begins with SentencePiece's mark of a space."""
@@ -19,9 +19,8 @@ class Tokenizer(Protocol):
 class StreamingDetokenizer:
     """Turns tokens (labels after CTC collapse, without blank and specials) into whole words.
 
-    A word is given out when the next word-start piece arrives, or by :meth:`finish`. Words are joined by one space;
-    the texts of all calls, empty ones left out and joined by one space, are the text of all tokens at once
-    (:func:`detokenize`), however the tokens were cut into calls.
+    A word is returned when the next word-start piece arrives, or by :meth:`finish`. The texts of all calls, joined by
+    :func:`join_words`, are the text of all tokens at once (:func:`detokenize`), for any cut of the tokens into calls.
 
     Example (pieces ``▁the ▁ho use ▁is``): ``push`` of the four returns ``"the house"``, ``finish`` returns ``"is"``.
     """
@@ -30,12 +29,8 @@ class StreamingDetokenizer:
         self.tokenizer = tokenizer
         self._word: list[int] = []
 
-    def reset(self) -> None:
-        """Forget the word in progress."""
-        self._word = []
-
     def push(self, tokens: Iterable[int]) -> str:
-        """Words that ``tokens`` complete, joined by one space; the last word is kept back."""
+        """Return the words that ``tokens`` complete, joined by one space; the last word is held back."""
         done: list[str] = []
         for token in tokens:
             if self._word and self.tokenizer.starts_word(token):
@@ -44,7 +39,7 @@ class StreamingDetokenizer:
         return " ".join(done)
 
     def finish(self) -> str:
-        """The word in progress, now final; the detokenizer is ready for the next sentence."""
+        """Return the word that was held back; the detokenizer is ready for the next sentence."""
         return " ".join(self._decode_word())
 
     def _decode_word(self) -> list[str]:

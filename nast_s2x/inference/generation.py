@@ -16,11 +16,11 @@ from nast_s2x.inference.offline import Translation, translate_batch
 from nast_s2x.inference.system import System
 from nast_s2x.vocoder.streaming import SynthesisWindow
 
-# translate_batch with everything given but the features.
+# translate_batch with all arguments set except the features.
 _Translate = Callable[[Sequence[NDArray[np.float32]]], list[Translation]]
 
 SORTING_WINDOW = 512
-"""Rows are sorted by length within groups of this size, so that results come out in order all along."""
+"""Rows are sorted by length within groups of this size, so that results can be yielded in order during the run."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SourceRow:
     utterance: Utterance
 
     def num_frames(self) -> int | None:
-        """Feature frames of the recording; ``None`` if its header cannot be read (loading it will show why)."""
+        """Feature frames of the recording; ``None`` if its header cannot be read (loading reports the reason)."""
         try:
             return self.utterance.length()
         except (NastError, OSError):
@@ -53,7 +53,7 @@ class GeneratedRow:
 
 
 def shard_rows(utterances: Sequence[Utterance], num_shards: int = 1, shard_id: int = 0) -> list[SourceRow]:
-    """Every ``num_shards``-th row from ``shard_id`` on; all shards together are all rows, each once.
+    """Return every ``num_shards``-th row from ``shard_id`` on; all shards together have each row once.
 
     Raises:
         ConfigError: ``shard_id`` is not in 0..num_shards - 1.
@@ -76,7 +76,7 @@ def check_batch_limits(batch_size: int, max_tokens: int | None) -> None:
 
 
 def make_batches(rows: Sequence[SourceRow], batch_size: int, max_tokens: int | None) -> Iterator[list[SourceRow]]:
-    """Rows of similar length together, long ones first.
+    """Group rows of similar length into batches, long ones first.
 
     Args:
         batch_size: at most so many rows.
@@ -158,6 +158,6 @@ def _translate_rows(loaded: list[tuple[SourceRow, NDArray[np.float32]]], transla
     except NastError as error:
         if len(loaded) == 1:
             return [GeneratedRow(loaded[0][0], None, str(error))]
-        # One row prevents the batch (too long, as a rule): translated one by one, that row is found.
+        # One row, usually too long for the model, fails the batch: translate one by one to find it.
         return [done for item in loaded for done in _translate_rows([item], translate)]
     return [GeneratedRow(row, translation) for (row, _), translation in zip(loaded, translations)]

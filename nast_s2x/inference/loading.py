@@ -9,7 +9,6 @@ import torch
 
 from nast_s2x.checkpoints.published import load_published_state
 from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
-from nast_s2x.checkpoints.weights import check_not_pointer
 from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.cmvn import GlobalCmvn
@@ -30,7 +29,7 @@ def load_system(
     """Load a trained system.
 
     Args:
-        path: a bundle folder, or a checkpoint file (ours or a released one).
+        path: a bundle folder, or a checkpoint file of this project or of the released models.
         data: data folder (``config.yaml``, vocabulary, SentencePiece, CMVN) that belongs to a checkpoint; by default
             the folder of the checkpoint. Not used with a bundle.
         device: ``cpu``, ``cuda``, ``cuda:N``; ``gpu`` is accepted for ``cuda``.
@@ -43,9 +42,7 @@ def load_system(
     if path.is_dir():
         system = read_bundle(path)
     elif path.is_file():
-        if path.name != CONFIG and path.suffix not in _BUNDLE_SUFFIXES:
-            check_not_pointer(path)
-        elif (path.parent / CONFIG).is_file():
+        if path.suffix in _BUNDLE_SUFFIXES and (path.parent / CONFIG).is_file():
             raise CheckpointError(f"{path} is a file of a bundle: give its folder, {path.parent}")
         system = system_from_checkpoints([path], data)
     else:
@@ -54,9 +51,10 @@ def load_system(
 
 
 def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path | None = None) -> System:
-    """A system from a checkpoint, or from the average of several, and the data folder of its training.
+    """Load a system from a checkpoint, or from the average of several, and the data folder of its training.
 
-    Raises: as :func:`load_system`.
+    Raises:
+        FileNotFoundError, NastError: as for :func:`load_system`.
     """
     trained = read_trained_model(checkpoints)
     folder = Path(data) if data is not None else Path(checkpoints[0]).parent

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.errors import AudioError
 from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.detokenizer import detokenize
@@ -34,7 +35,7 @@ class Translation:
         text: the words.
         tokens: text tokens (labels after collapse, without blank and specials).
         units: unit codes, runs collapsed; empty without a unit decoder.
-        score: mean natural-log-probability of the best text label of each slot; 0 without slots.
+        score: mean log-probability (natural) of the best label of each text slot; 0 without slots.
         num_frames: feature frames (10 ms) of the source.
         labels, unit_labels: best label of each text and unit slot, before collapse.
         unit_chunks: the units of each chunk.
@@ -76,7 +77,7 @@ def translate_batch(
     Returns:
         one translation per utterance, in order; padding and batching do not change them.
     Raises:
-        ValueError: features of a wrong shape.
+        AudioError: features of a wrong shape.
         ConfigError: an utterance longer than the model's position tables, speech without a vocoder.
     """
     vocoder = system.require_vocoder() if with_speech else None
@@ -159,7 +160,7 @@ def waveform_of(
 def _as_features(item: Tensor | NDArray[np.float32], bins: int) -> Tensor:
     tensor = item if isinstance(item, Tensor) else torch.from_numpy(np.ascontiguousarray(item))
     if tensor.dim() != 2 or tensor.size(1) != bins:
-        raise ValueError(f"features of an utterance must have shape (frames, {bins}), got {tuple(tensor.shape)}")
+        raise AudioError(f"features of an utterance must have shape (frames, {bins}), got {tuple(tensor.shape)}")
     return tensor
 
 

@@ -15,18 +15,18 @@ from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
 CAPTION_LETTERS = 80
-"""A caption grows word by word up to so many letters, then a new one begins."""
+"""Longest line of a caption, in characters; the next words begin a new line."""
 CAPTION_HOLD_MS = 3000.0
-"""A caption stays so long after its last word, unless another one takes its place."""
+"""Longest time that a caption is shown after its last words."""
 
 
 @dataclass
 class Playback:
-    """Plays pieces of sound as they become available, in order, without a pause where there is enough of it.
+    """Schedule of pieces of speech that are played in order, each as soon as possible.
 
-    A piece starts as soon as it is available and the one before it has ended; the first one waits ``buffer_ms`` longer,
-    so that later pieces find the one before them still playing. A gap is silence between two pieces, after the first
-    sound. Pieces without samples change nothing. Times are kept in whole samples, rounded up.
+    A piece starts as soon as it is available and the one before it has ended. The first one starts ``buffer_ms`` later,
+    which avoids gaps before later pieces. A gap is silence between two pieces. Pieces without samples change nothing.
+    Times are kept in whole samples, rounded up.
 
     Args:
         buffer_ms: start delay in milliseconds, from 0.
@@ -63,10 +63,10 @@ class Playback:
         """Take the next piece.
 
         Args:
-            available_ms: when it came to be, in ms from the start of the source.
+            available_ms: when the piece became available, in ms from the start of the source.
             samples: (n,), n from 0.
         Returns:
-            when it starts to sound, in ms; ``None`` for a piece without samples.
+            start of its playback, in ms; ``None`` for a piece without samples.
         Raises:
             ValueError: a time that is negative or not finite; samples that are not finite.
         """
@@ -76,7 +76,7 @@ class Playback:
         if not len(piece):
             return None
         delay = 0.0 if self._placed else self.buffer_ms
-        # A thousandth of a sample of tolerance: 0.1 ms steps in floating point must not cost a whole sample.
+        # A thousandth of a sample of tolerance: rounding of floating-point times must not add a whole sample.
         start = max(ceil((available_ms + delay) * self.sample_rate / 1000 - 1e-3), self._end)
         self._placed.append((start, piece))
         return self._ms(start)
@@ -103,7 +103,7 @@ class Playback:
 
     @property
     def end_ms(self) -> float | None:
-        """When the last sound so far ends; ``None`` before there is one."""
+        """End of the last sound so far in ms; ``None`` before there is one."""
         return self._ms(self._end) if self._placed else None
 
     def statistics(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Playback:
         }
 
     def speech(self) -> NDArray[np.float32]:
-        """The translation alone: all pieces joined without the gaps, (n,)."""
+        """All pieces joined without the gaps, (n,)."""
         return np.concatenate([np.zeros(0, np.float32), *(piece for _, piece in self._placed)])
 
     def mix(self, sample_rate: int | None = None) -> NDArray[np.float32]:
@@ -141,12 +141,12 @@ class Playback:
 
 
 def stereo(source: ArrayLike, playback: Playback) -> NDArray[np.float32]:
-    """Source and translation side by side.
+    """Stereo track of source and translation.
 
     Args:
         source: samples (n,) at the playback's rate.
     Returns:
-        (m, 2): left the source, right the translation at the times it was available; m covers both.
+        (m, 2): left the source, right the translation as it is played; m is the length of the longer one.
     """
     left, right = as_mono(source), playback.mix()
     mixed = np.zeros((max(len(left), len(right)), 2), np.float32)
@@ -156,11 +156,10 @@ def stereo(source: ArrayLike, playback: Playback) -> NDArray[np.float32]:
 
 
 def captions(texts: Iterable[tuple[float, str]]) -> str:
-    """Captions in SubRip format (.srt), readable while they grow: each shows its line of words so far.
+    """Captions in SubRip format (.srt). Each emission with words gives a caption: the words of its line so far.
 
-    A line ends when the next words would make it longer than :data:`CAPTION_LETTERS`, or when nothing came for
-    :data:`CAPTION_HOLD_MS`. A caption is shown from the time of its last words until the next caption, or for
-    :data:`CAPTION_HOLD_MS`.
+    A line ends when the next words would make it longer than :data:`CAPTION_LETTERS`, or after :data:`CAPTION_HOLD_MS`
+    without words. A caption is shown until the next one, at most for :data:`CAPTION_HOLD_MS`.
 
     Args:
         texts: (time in ms, words) of the emissions, in order of time; empty words are left out.
@@ -180,7 +179,7 @@ def captions(texts: Iterable[tuple[float, str]]) -> str:
 
 
 def _joined(texts: Iterable[tuple[float, str]]) -> Sequence[tuple[float, str]]:
-    """Words of the same millisecond as one: a caption must last."""
+    """Join the words of one millisecond, so that no caption has length 0."""
     joined: list[tuple[float, str]] = []
     for time_ms, words in texts:
         if not words:

@@ -1,4 +1,4 @@
-"""The chunk policies of a model's training, and the policy to run it with."""
+"""Chunk policies of a model's training, and the choice of the policy to run it with."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def choose_policy(
     Args:
         trained: policies of the training, at least one.
         chunk_ms: milliseconds, or ``"offline"``; ``None`` takes :func:`streaming_default`.
-        lookahead_ms: right context; ``None``: as long as the chunk, or the training's if it was the same for all.
+        lookahead_ms: right context; ``None``: as in the training. For a chunk size that was not trained: as long as
+            the chunk, unless the trained sizes had one fixed look-ahead.
         wait_chunks: chunks by which the decoders follow the encoder.
         left_ms: past audio that stays visible at least.
         prefer_offline: ``chunk_ms=None`` takes :func:`offline_default` instead.
@@ -48,15 +49,24 @@ def choose_policy(
     name = default.name if chunk_ms is None else str(chunk_ms).strip().lower()
     same = next((policy for policy in trained if policy.name == name), None)
     like = same or next((policy for policy in trained if not policy.is_offline), default)
-    if lookahead_ms is None and (same is not None or like.lookahead_ms != like.chunk_ms):
-        lookahead_ms = like.lookahead_ms
+    if lookahead_ms is None:
+        lookahead_ms = _trained_lookahead(trained) if same is None else same.lookahead_ms
     if left_ms is None and like.left_chunks is not None and like.chunk_ms is not None:
         left_ms = like.left_chunks * like.chunk_ms
     wait = like.wait_chunks if wait_chunks is None else wait_chunks
     policies = ChunkPolicy.parse(name, lookahead_ms, wait, left_ms)
     if len(policies) != 1:
-        raise ConfigError(f"one chunk size is needed here, got {chunk_ms}")
+        raise ConfigError(f"`chunk_ms` must be one chunk size here, but is {chunk_ms}")
     return policies[0]
+
+
+def _trained_lookahead(trained: Sequence[ChunkPolicy]) -> int | None:
+    """Look-ahead of all chunk sizes of the training; ``None`` where it was as long as the chunk, or not the same."""
+    chunked = [policy for policy in trained if not policy.is_offline]
+    lookaheads = {policy.lookahead_ms for policy in chunked}
+    if len(lookaheads) != 1 or all(policy.lookahead_ms == policy.chunk_ms for policy in chunked):
+        return None
+    return lookaheads.pop()
 
 
 def training_note(trained: Sequence[ChunkPolicy], policy: ChunkPolicy) -> str | None:
@@ -71,7 +81,7 @@ def policies_of_version_1(values: Mapping[str, Any]) -> tuple[SlotRates, tuple[C
     """Rates and policies of the entry ``geometries`` of a bundle of version 1.
 
     Raises:
-        ConfigError: an entry is missing or has a value that it cannot have; names it.
+        ConfigError: an entry is missing or has an invalid value; names it.
     """
     for name in ("chunk_ms", "wait_chunks"):
         if name not in values:

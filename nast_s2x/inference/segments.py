@@ -1,4 +1,4 @@
-"""How a recording is cut into the pieces that a stream receives, as SimulEval cuts it."""
+"""Cut of a recording into the pieces that a stream receives, as in SimulEval."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nast_s2x.errors import ConfigError
 class Segments:
     """Lengths of the segments of a source.
 
-    Features of 25 ms every 10 ms need 10 n + 15 ms for n frames, so equal segments of a chunk's size always lack 15 ms
-    of the chunk that they should complete. With a first segment of 15 ms chunks complete exactly; the published
+    n feature frames (25 ms windows every 10 ms) need 10 n + 15 ms of audio. So segments as long as a chunk always lack
+    the last 15 ms of the chunk. After a first segment of 15 ms, each segment completes its chunk; the published
     latencies were measured in this way.
 
     Attributes:
         segment_ms: length of a segment in milliseconds of source.
-        first_ms: length of the first one; ``None``: as the others.
+        first_ms: length of the first segment; ``None``: as the others.
     Raises:
         ConfigError: a length below 1 ms.
 
@@ -38,7 +38,7 @@ class Segments:
             raise ConfigError(f"the first segment must be at least 1 ms long, got {self.first_ms} ms")
 
     def cut(self, num_samples: int, sample_rate: int) -> Iterator[tuple[int, int]]:
-        """First sample of each segment, and the sample behind its last one; the last segment may be shorter."""
+        """Yield (first sample, sample after the last one) of each segment; the last segment may be shorter."""
         start = 0
         while start < num_samples:
             length_ms = self.first_ms if start == 0 and self.first_ms is not None else self.segment_ms

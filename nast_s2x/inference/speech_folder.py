@@ -1,4 +1,4 @@
-"""The folder of sound files of an offline translation, and names of output files."""
+"""Folder of the sound files of an offline translation, and names of output files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class SpeechFolder:
     ``nast-s2x generate --manifest``.
 
     Args:
-        folder: made if needed.
-        utterances: all rows of the corpus, also those of other shards: file names must not depend on the shard.
+        folder: created if missing.
+        utterances: all rows of the corpus, those of other shards too: file names must not depend on the shard.
         part: (shard, number of shards), or ``None``.
     Raises:
         ConfigError: a recording of the corpus would be overwritten.
@@ -63,28 +63,29 @@ class SpeechFolder:
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each of ``names``, in order: without folders, all different.
+    """Return a file name for each of ``names``, in order: without folders, all different.
 
-    Equal ones are numbered, ``-2`` and so on, without regard to case, as some file systems have none.
+    Equal names are numbered: ``-2`` and so on. Case is ignored, because some file systems ignore it.
     """
     chosen: list[str] = []
     taken: set[str] = set()
+    last_number: dict[str, int] = {}  # of each name, so that many equal names need no search from 2 each
     for name in names:
         plain = re.sub(r"[^\w.+@=,-]+", "_", name).lstrip(".") or "_"
-        candidate, number = plain, 1
+        candidate, key = plain, plain.casefold()
         while candidate.casefold() in taken:
-            number += 1
-            candidate = f"{plain}-{number}"
+            last_number[key] = last_number.get(key, 1) + 1
+            candidate = f"{plain}-{last_number[key]}"
         taken.add(candidate.casefold())
         chosen.append(candidate)
     return chosen
 
 
 def protect_sources(outputs: Mapping[Path, str], sources: Sequence[str | Path]) -> None:
-    """Refuse to overwrite a recording that is read.
+    """Check that no output file is one of the recordings that are read.
 
     Args:
-        outputs: each file that will be written, and the flag that names its folder.
+        outputs: path of each output file -> the flag that names its folder.
     Raises:
         ConfigError: names the file.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 if TYPE_CHECKING:
     from nast_s2x.inference.system import System
 
-__all__ = ["MAX_CHANNELS", "SPEECH_RATE", "Emission", "SynthesisWindow", "TranslationStream"]
+__all__ = ["ChunkPolicy", "MAX_CHANNELS", "SPEECH_RATE", "Emission", "Stream", "SynthesisWindow", "TranslationStream"]
 
 SPEECH_RATE = SAMPLE_RATE
 """Sample rate of the speech that is returned, Hz."""
@@ -33,7 +33,7 @@ MAX_CHANNELS = 64
 
 @dataclass(frozen=True)
 class Emission:
-    """What one chunk adds to the translation; nothing emitted is ever taken back.
+    """What one chunk adds to the translation; an emission is never revised.
 
     Attributes:
         chunk: index of the chunk, from 0. The last emission of a stream may repeat the last chunk, when only the word
@@ -55,6 +55,13 @@ class Emission:
     units: list[int]
     final: bool = False
     waveform: NDArray[np.float32] | None = field(default=None, compare=False)
+
+
+class Stream(Protocol):
+    """The part of :class:`TranslationStream` that hosts of streams use; tests put fakes in its place."""
+
+    def push(self, samples: ArrayLike, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
+        """Take the next piece of the source; ``final`` ends it."""
 
 
 class TranslationStream:
@@ -117,13 +124,13 @@ class TranslationStream:
             samples: (n,) or (n, channels), any n including 0; floating point in -1..1, or integers as PCM. Channels
                 are averaged.
             sample_rate: of the source, Hz, fixed by the first sample of a stream; ``None``: as before, 16000 at first.
-            final: the source ends with this piece: everything that waited for more of it is returned, the last
-                emission marked ``final``. A source too short for one feature frame (25 ms) gives no emission.
+            final: the source ends with this piece: everything held back is returned, the last emission marked
+                ``final``. A source too short for one feature frame (25 ms) gives no emission.
         Raises:
             StreamError: a push after the final one; another rate or number of channels than before.
             AudioError: NaN, infinite or far too large samples, a wrong shape or type, a rate out of range.
-            ConfigError: a stream longer than the model's position tables allow; it cannot be continued.
-                After the other errors the stream is what it was before.
+            ConfigError: a stream longer than the model's position tables allow. The stream cannot be continued after
+                this error; the other errors leave it unchanged.
         """
         if self.is_finished:
             raise StreamError("this stream has ended: a push after final=True needs a new stream")
@@ -177,7 +184,7 @@ class TranslationStream:
 
     @torch.inference_mode()
     def _advance(self, features: Tensor, final: bool) -> list[Emission]:
-        """Run the network on new feature frames (k, bins); the slots that become final as emissions."""
+        """Run the network on new feature frames (k, bins); return the slots that become final as emissions."""
         self._num_frames += len(features)
         if not self._num_frames or not (final or len(features)):
             return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SystemInfo:
-    """What is known about a system beside its computation.
+    """Languages, origin and model cards of a system.
 
     Attributes:
         source_lang, target_lang: language codes, where known.
@@ -49,7 +49,7 @@ class SystemInfo:
 
 @dataclass
 class System:
-    """Everything that translation needs. Translation only reads it, so many streams share one system.
+    """A trained system, ready to translate. Translation does not change it, so many streams can share one system.
 
     Attributes:
         model: the network, in eval mode.
@@ -83,8 +83,9 @@ class System:
                 f"the vocabulary has {self.text.size} labels (specials and blank included), the model has "
                 f"{config.text_vocab}: they do not belong together"
             )
-        if (self.units.size if self.units else 0) != config.unit_vocab:
-            raise ConfigError(f"{self.units and self.units.size} unit labels for a model with {config.unit_vocab}")
+        unit_labels = 0 if self.units is None else self.units.size
+        if unit_labels != config.unit_vocab:
+            raise ConfigError(f"there are {unit_labels} unit labels, but the model has {config.unit_vocab}")
         if not self.trained:
             raise ConfigError("a system needs at least one chunk policy of its training")
         for policy in self.trained:
@@ -131,7 +132,7 @@ class System:
         left_ms: int | None = None,
         prefer_offline: bool = False,
     ) -> ChunkPolicy:
-        """The policy for the values given, see :func:`~nast_s2x.inference.policies.choose_policy`.
+        """Return the policy for the values given, see :func:`~nast_s2x.inference.policies.choose_policy`.
 
         Raises:
             ConfigError: a policy that this model cannot have.
@@ -188,11 +189,14 @@ class System:
         Logits (:meth:`NastModel.convert_for_inference`) and the vocoder stay in float32: rounded durations must not
         depend on the number type.
 
+        Args:
+            device: ``None``: stay on the device.
+            dtype: ``None``: keep the number type.
         Raises:
-            ConfigError: a device that does not exist; int8 on another device than a CPU.
+            ConfigError: a device that does not exist; int8 on another device than a CPU. The system is unchanged.
         """
-        target = None if device is None else find_device(device)
-        if target is not None and target.type != "cpu" and dtype is None and self.model.int8:
+        target = self.device if device is None else find_device(device)
+        if target.type != "cpu" and (self.model.int8 if dtype is None else dtype == torch.int8):
             raise ConfigError(f"int8 is for CPUs, not for {target}")
         self.model.to(device=target)
         if dtype is not None:

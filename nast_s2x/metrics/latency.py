@@ -1,12 +1,12 @@
 """Latency of simultaneous translation, utterance by utterance: pure functions of plain sequences.
 
-All times are in ms from the start of the source. ``delays`` is the source that had been read when each word was
-written (text), or each piece of sound (speech). Computation-aware figures, ``_CA``, take ``elapsed`` instead: delays
-with the computing time so far added. Lengths follow SimulEval 1.1.4, so that values agree on the same log: AL and AP
-count the words of the reference, LAAL the longer of reference and output, DAL the output.
+All times are in ms from the start of the source. ``delays`` is the source that had been read when each word (text),
+or each piece of speech, was written. Computation-aware figures, ``_CA``, use ``elapsed`` instead: delays plus the
+computing time so far. Lengths follow SimulEval 1.1.4, so that values agree on the same log: AL and AP count the words
+of the reference, LAAL those of the longer of reference and output, DAL those of the output.
 
-An empty output has no latency: every metric raises ``ValueError`` for it, the tables of
-figures hold ``None``, and :mod:`nast_s2x.evaluation.scoring` leaves such outputs out of the means and counts them.
+An empty output has no latency: every metric raises ``ValueError`` for it, the tables of figures contain ``None``, and
+:mod:`nast_s2x.evaluation.scoring` leaves such outputs out of the means and counts them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nast_s2x.errors import NastError
 TOKEN_MS = 300.0
 """Length of a token of speech for ATD (Kano et al., 2023), source and target alike."""
 _NOTHING_MS = 1e-6
-"""Shorter is rounding: no gap, no token."""
+"""Shorter durations are rounding errors: neither gaps nor tokens."""
 
 TEXT_FIGURES = ("AL", "LAAL", "AP", "DAL", "ATD", "StartOffset", "EndOffset", "NumChunks")
 WORD_FIGURES = ("AL_words", "LAAL_words", "AP_words", "DAL_words")
@@ -33,7 +33,7 @@ def average_lagging(times: Sequence[float], source_ms: float, reference_length: 
     """Average Lagging, AL (Ma et al., 2019, "STACL"; for speech Ma et al., 2020, "SimulMT to SimulST").
 
     AL = 1/tau * sum over i = 1..tau of (d_i - (i - 1) * |X| / |Y*|): |Y*| words of the reference, tau the first i
-    with d_i >= |X|, or the last. An output that begins after the end of the source lags by its first delay, as in
+    with d_i >= |X|, or the last i. For an output that begins after the end of the source, AL is its first delay, as in
     SimulEval.
 
     Args:
@@ -62,8 +62,8 @@ def average_lagging(times: Sequence[float], source_ms: float, reference_length: 
 def length_adaptive_average_lagging(times: Sequence[float], source_ms: float, reference_length: int) -> float:
     """Length-Adaptive Average Lagging, LAAL (Polak et al., 2022; Papi et al., 2022).
 
-    :func:`average_lagging` with max(|Y|, |Y*|) in place of |Y*|, |Y| being the length of the output: an output longer
-    than the reference gains nothing.
+    :func:`average_lagging` with max(|Y|, |Y*|) in place of |Y*|, |Y| the length of the output. An output longer than
+    the reference does not lower the value.
 
     Example:
         >>> length_adaptive_average_lagging([1000, 2000, 3000], 3000, 1)
@@ -87,7 +87,7 @@ def differentiable_average_lagging(times: Sequence[float], source_ms: float) -> 
     """Differentiable Average Lagging, DAL (Cherry and Foster, 2019; Arivazhagan et al., 2019).
 
     DAL = 1/|Y| * sum of (d'_i - (i - 1) / g), g = |Y| / |X|, |Y| the length of the output, d'_1 = d_1 and
-    d'_i = max(d_i, d'_(i-1) + 1/g): every word takes its time, so lag is never caught up for nothing.
+    d'_i = max(d_i, d'_(i-1) + 1/g): each word takes at least 1/g after the one before it.
 
     Example:
         >>> differentiable_average_lagging([2000, 2000], 2000)  # 1/g = 1000: (2000 + (3000 - 1000)) / 2
@@ -109,15 +109,15 @@ def average_token_delay(
 
     ATD = 1/|y| * sum over t of (T(y_t) - T(x_a(t))), T the end of a token in ms; a(t) = min(s(t), X(c)),
     s(t) = t - max(0, Y(c - 1) - X(c - 1)): c is the chunk of token t, X(c) and Y(c) the tokens of source and output up
-    to the end of chunk c. A chunk is what is written at one delay, and the source read for it. Source, and speech
-    output, are cut into tokens of 300 ms in every chunk, its last one shorter; a token of text is a word, of no length.
-    Tokens end one after the other: T(y_t) = max(delay, T(y_(t-1))) + length + computing time.
+    to the end of chunk c. A chunk is the output written at one delay, and the source read for it. In each chunk, the
+    source and the speech output are cut into tokens of 300 ms, the last one shorter; a token of text is a word, of
+    length 0. Tokens end one after the other: T(y_t) = max(delay, T(y_(t-1))) + length + computing time.
 
     Args:
-        delays: (n,) of words, or of pieces of sound.
-        durations: (n,) ms of the pieces of sound; ``None`` for text.
-        elapsed: (n,) computation-aware: the computing time between two outputs counts. Of a chunk of speech it is
-            spread evenly over its tokens, as in SimulEval.
+        delays: (n,) of words, or of pieces of speech.
+        durations: (n,) ms of the pieces of speech; ``None`` for text.
+        elapsed: (n,) for the computation-aware value, which adds the computing time between two outputs. In a chunk of
+            speech it is spread evenly over the tokens, as in SimulEval.
     Raises:
         ValueError: no delays, lists of different lengths.
 
@@ -127,7 +127,7 @@ def average_token_delay(
     """
     _check(delays, 1.0, 1)
     if any(other is not None and len(other) != len(delays) for other in (durations, elapsed)):
-        raise NastError(f"durations and elapsed times must be as many as the {len(delays)} delays")
+        raise NastError(f"there must be {len(delays)} durations and elapsed times, one per delay")
     computing = _computing(delays, elapsed)
     chunks = [list(group) for _, group in groupby(range(len(delays)), key=lambda place: delays[place])]
     source_ends, source_count, output_count = [0.0], 0, 0
@@ -148,18 +148,18 @@ def average_token_delay(
             end = max(delay, end) + length + cost
             total += end - source_ends[min(output_count - surplus, source_count)]
     if not output_count:
-        raise NastError("pieces of sound without duration have no latency")
+        raise NastError("the pieces of speech must last longer than 0 ms in all")
     return total / output_count
 
 
 def start_offset(times: Sequence[float]) -> float:
-    """When the first output is written, in ms of source read (or elapsed)."""
+    """Delay, or elapsed time, of the first output in ms."""
     _check(times, 1.0, 1)
     return float(times[0])
 
 
 def end_offset(times: Sequence[float], source_ms: float, durations: Sequence[float] | None = None) -> float:
-    """When the output ends, in ms after the end of the source: the last word, or the last sound of playback."""
+    """End of the output (the last word, or the end of playback) in ms after the end of the source."""
     _check(times, source_ms, 1)
     if durations is None:
         return times[-1] - source_ms
@@ -168,16 +168,16 @@ def end_offset(times: Sequence[float], source_ms: float, durations: Sequence[flo
 
 
 def num_chunks(times: Sequence[float], durations: Sequence[float] | None = None) -> int:
-    """How often something was written: pieces of sound; for text, times at which words came.
+    """Number of outputs: pieces of speech; for text, different times at which words were written.
 
-    SimulEval's NumChunks of text counts words.
+    SimulEval's NumChunks of text counts words instead.
     """
     _check(times, 1.0, 1)
     return len(times) if durations is not None else len([*groupby(times)])
 
 
 def playback_intervals(times: Sequence[float], durations: Sequence[float]) -> list[tuple[float, float]]:
-    """When each piece of sound is played: as soon as it is available and the one before it has ended.
+    """Playback of each piece of speech: as soon as it is available and the one before it has ended.
 
     The rule of :class:`~nast_s2x.inference.playback.Playback`, without rounding to samples.
 
@@ -199,7 +199,7 @@ def playback_intervals(times: Sequence[float], durations: Sequence[float]) -> li
 
 
 def playback_gaps(intervals: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Silences between pieces, after the first sound: (start, duration) of each, in ms.
+    """Silences between pieces: (start, duration) of each, in ms.
 
     Example:
         >>> playback_gaps([(1000, 500), (1500, 300), (2000, 100)])
@@ -214,23 +214,24 @@ def playback_gaps(intervals: Sequence[tuple[float, float]]) -> list[tuple[float,
 
 
 def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float]) -> list[float]:
-    """When the end of each word is played, in ms: places in the sound without gaps, put onto its playback.
+    """Times at which the end of each word is played, in ms.
 
     Args:
         intervals: (start, duration) of each piece in playback, in ms.
         ends_s: end of each word in the pieces joined without gaps, in seconds, in order. A word that ends with a piece
-            is played when that piece ends. Beyond the last piece counts as its end; before the word before as its end.
+            is played when that piece ends. An end after the last piece counts as the end of that piece, an end earlier
+            than the one before it as equal to that.
     Returns:
-        as many times as words.
+        one time per word.
     Raises:
-        ValueError: words, but no piece of sound.
+        ValueError: words, but no piece of speech.
 
     Example:
         >>> word_ends([(1000, 500), (2000, 100)], [0.4, 0.5, 0.55])
         [1400.0, 1500.0, 2050.0]
     """
     if ends_s and not intervals:
-        raise NastError(f"{len(ends_s)} words cannot lie in no sound")
+        raise NastError(f"{len(ends_s)} words need at least one piece of speech, but there is none")
     borders = list(accumulate(duration for _, duration in intervals))
     ends, piece, last = [], 0, 0.0
     for end_s in ends_s:
@@ -245,7 +246,7 @@ def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float])
 def text_latency(
     delays: Sequence[float], elapsed: Sequence[float], source_ms: float, reference_length: int
 ) -> dict[str, float | None]:
-    """Every latency figure of a text output, each also as ``_CA``.
+    """All latency figures of a text output, each also as ``_CA``.
 
     Args:
         delays: (n,) of the words; empty: all figures are ``None``.
@@ -274,16 +275,16 @@ def speech_latency(
     reference_length: int,
     ends_s: Sequence[float] | None = None,
 ) -> dict[str, float | None]:
-    """Every latency figure of a speech output, each also as ``_CA``.
+    """All latency figures of a speech output, each also as ``_CA``.
 
     ``AL_chunks_vs_words`` is the published AL of speech output: :func:`average_lagging` with the delays of the pieces
-    against the words of the reference; more pieces than words make it negative. ``AL_words`` and the like take words
-    as played, each at its end. ``GapMean`` is 0 without gaps.
+    and the words of the reference; more pieces than words make it negative. ``AL_words`` and the other word figures
+    use the times at which the ends of the words are played. ``GapMean`` is 0 without gaps.
 
     Args:
-        delays, elapsed, source_ms, reference_length: as for :func:`text_latency`; of the pieces of sound.
+        delays, elapsed, source_ms, reference_length: as for :func:`text_latency`; of the pieces of speech.
         durations: (n,) ms of the pieces.
-        ends_s: end of each word heard, in seconds of the speech without gaps; without words, the figures of words
+        ends_s: end of each recognised word, in seconds of the speech without gaps; without words, the word figures
             are ``None``.
     """
     figures: dict[str, float | None] = {}
@@ -318,7 +319,7 @@ def _lagging(times: Sequence[float], source_ms: float, reference_length: int, su
 
 
 def _computing(delays: Sequence[float], elapsed: Sequence[float] | None) -> list[float]:
-    """Computing time between two outputs, ms."""
+    """Computing time between each output and the one before it, ms."""
     if elapsed is None:
         return [0.0] * len(delays)
     sums = [time - delay for time, delay in zip(elapsed, delays)]
@@ -326,7 +327,7 @@ def _computing(delays: Sequence[float], elapsed: Sequence[float] | None) -> list
 
 
 def _tokens(ms: float) -> list[float]:
-    """Cut a length into tokens of 300 ms and what is left."""
+    """Lengths of the tokens of ``ms``: 300 ms each, and the rest."""
     whole = int((ms + _NOTHING_MS) // TOKEN_MS)
     rest = ms - whole * TOKEN_MS
     return [TOKEN_MS] * whole + ([rest] if rest > _NOTHING_MS else [])
@@ -336,6 +337,4 @@ def _check(times: Sequence[float], source_ms: float, reference_length: int) -> N
     if not times:
         raise NastError("an empty output has no latency")
     if source_ms <= 0 or reference_length <= 0:
-        raise NastError(
-            f"the source must last and the reference must hold words, not {source_ms} ms and {reference_length} words"
-        )
+        raise NastError(f"source and reference must not be empty, but have {source_ms} ms and {reference_length} words")

@@ -15,62 +15,64 @@ from nast_s2x.metrics.text import normalise
 
 @dataclass(frozen=True)
 class Score:
-    """A figure, and the signature of its computation.
+    """Value of a metric, with sacreBLEU's signature.
 
     Attributes:
         value: 0 to 100, higher is better.
-        signature: sacreBLEU's.
+        signature: version and settings of sacreBLEU.
     """
 
     value: float
     signature: str
 
 
+BLEU_ORDER = 4
+"""Longest n-gram of BLEU."""
 _TOKENIZERS = {"BLEU": "13a", "ASR_BLEU": "none", "unit_BLEU": "none"}
-"""Normalised transcripts and units come as their tokens."""
+"""Normalised transcripts and units are tokenized already."""
 
 
 def metric(figure: str) -> Any:
-    """sacreBLEU's metric of a figure of ``scores.json``: BLEU, ASR_BLEU, unit_BLEU or chrF."""
+    """sacreBLEU's metric for a figure of ``scores.json``: BLEU, ASR_BLEU, unit_BLEU or chrF."""
     from sacrebleu.metrics import BLEU, CHRF
 
     if figure == "chrF":
         return CHRF()
-    return BLEU(tokenize=_TOKENIZERS[figure], force=True)  # force: no advice on texts that look tokenized
+    return BLEU(tokenize=_TOKENIZERS[figure], force=True)  # force: no warning about texts that look tokenized
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus BLEU (Papineni et al., 2002) of texts as they stand, sacreBLEU's defaults (tokenizer 13a, mixed case).
+    """Corpus BLEU (Papineni et al., 2002) of unchanged texts, sacreBLEU's defaults (tokenizer 13a, mixed case).
 
     Raises:
-        ValueError: lists of different lengths, or no texts; so for every function here.
+        ValueError: lists of different lengths, or empty lists; the same for the other scores of this module.
     """
     return _corpus("BLEU", hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus chrF (Popović, 2015) of texts as they stand, sacreBLEU's defaults (chrF2)."""
+    """Corpus chrF (Popović, 2015) of unchanged texts, sacreBLEU's defaults (chrF2)."""
     return _corpus("chrF", hypotheses, references)
 
 
 def asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus BLEU of transcripts of a recogniser, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
+    """Corpus BLEU of a recogniser's transcripts, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
     return _corpus("ASR_BLEU", [*map(normalise, transcripts)], [*map(normalise, references)])
 
 
 def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
-    """Corpus BLEU of sequences of speech units, each unit a word."""
+    """Corpus BLEU of sequences of speech units; each unit is one token."""
     lines = [[" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references)]
     return _corpus("unit_BLEU", *lines)
 
 
 def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
-    """BLEU of each text as it stands, with effective order: without orders of which a short text has none."""
+    """BLEU of each unchanged text, with effective order: n-grams longer than a short text do not count."""
     return _sentence_bleu(hypotheses, references, "13a")
 
 
 def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> list[float]:
-    """:func:`sentence_bleu` of a transcript of a recogniser, both sides normalised."""
+    """:func:`sentence_bleu` of a recogniser's transcripts, both sides normalised."""
     return _sentence_bleu([*map(normalise, transcripts)], [*map(normalise, references)], "none")
 
 
@@ -89,16 +91,16 @@ def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
 
 
 def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Edits of words in percent of the reference words, over all sentences together, normalised; may exceed 100.
+    """Word edits in percent of the reference words, over all normalised sentences together; may exceed 100.
 
     Raises:
-        ValueError: lists of different lengths, or references without a word.
+        ValueError: lists of different lengths, or references without words.
     """
     _check("word_error_rate", hypotheses, references)
     pairs = [(normalise(text).split(), normalise(other).split()) for text, other in zip(hypotheses, references)]
     words = sum(len(reference) for _, reference in pairs)
     if not words:
-        raise NastError("word_error_rate: the references hold no words")
+        raise NastError("word_error_rate: the references contain no words")
     return 100.0 * sum(edit_distance(hypothesis, reference) for hypothesis, reference in pairs) / words
 
 
@@ -113,38 +115,34 @@ def _sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokeniz
     from sacrebleu.metrics import BLEU
 
     _check("BLEU", hypotheses, references)
-    metric = BLEU(tokenize=tokenizer, effective_order=True)
-    return [float(metric.sentence_score(text, [other]).score) for text, other in zip(hypotheses, references)]
+    scorer = BLEU(tokenize=tokenizer, effective_order=True)
+    return [float(scorer.sentence_score(text, [other]).score) for text, other in zip(hypotheses, references)]
 
 
 def _check(name: str, hypotheses: Sequence[object], references: Sequence[object]) -> None:
     if len(hypotheses) != len(references):
         raise NastError(f"{name}: {len(hypotheses)} hypotheses do not match {len(references)} references")
     if not hypotheses:
-        raise NastError(f"{name}: there is nothing to compare")
-
-
-BLEU_ORDER = 4
-"""Longest n-gram of BLEU."""
+        raise NastError(f"{name}: at least one hypothesis is needed, but there is none")
 
 
 def bleu_counts(prefix: str, hypotheses: Sequence[str], references: Sequence[str], tokenize: str) -> dict[str, int]:
     """n-gram counts of one batch, under names that begin with ``prefix``; zeros for an empty batch.
 
     Args:
-        tokenize: sacrebleu's tokenizer: ``13a`` for text, ``none`` for strings of units.
+        tokenize: sacreBLEU's tokenizer: ``13a`` for text, ``none`` for strings of units.
     """
     from sacrebleu.metrics import BLEU
 
     if not hypotheses:
         return {f"{prefix}_{name}": 0 for name in _count_names()}
-    score = BLEU(tokenize=tokenize).corpus_score(list(hypotheses), [list(references)])
+    score = BLEU(tokenize=tokenize, force=True).corpus_score(list(hypotheses), [list(references)])
     values = [score.sys_len, score.ref_len, *score.counts, *score.totals]
     return {f"{prefix}_{name}": int(value) for name, value in zip(_count_names(), values, strict=True)}
 
 
 def bleu_of_counts(prefix: str, sums: Mapping[str, float]) -> float:
-    """Corpus BLEU (0 to 100) of counts added up over all batches; 0 where nothing matches or nothing was counted."""
+    """Corpus BLEU (0 to 100) of the sums of :func:`bleu_counts` over all batches; 0 without matches or counts."""
     from sacrebleu.metrics import BLEU
 
     values = [int(sums.get(f"{prefix}_{name}", 0)) for name in _count_names()]

@@ -1,4 +1,4 @@
-"""The one normalisation of text before speech is compared with it."""
+"""Text normalisation of ASR-BLEU and word error rate."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 import unicodedata
 
 NORMALISATION = "NFKC, lower case, no punctuation"
-"""What :func:`normalise` does, for the record."""
+"""Description of :func:`normalise`, stored with the scores."""
 
 
 def normalise(text: str) -> str:
-    """Text normalised for comparison with a transcript: ASR-BLEU and word error rate.
+    """Normalise text for comparison with a transcript.
 
-    Compatibility forms of Unicode are resolved (NFKC), letters are lower case, punctuation is dropped, apostrophes
-    within words stay (as ``'``), words are joined by single blanks. Numbers stay as they are written.
+    Compatibility forms of Unicode are resolved (NFKC), letters become lower case, punctuation is removed except
+    apostrophes within words (as ``'``), words are joined by one space. Numbers stay as they are written.
 
     >>> normalise("He doesn’t know:  why?")
     "he doesn't know why"

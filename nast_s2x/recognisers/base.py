@@ -1,4 +1,4 @@
-"""What a recogniser is: waveforms in, words with their times out."""
+"""Interface of the recognisers, waveforms to words with their times, and their common parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RecognisedWord:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was understood.
+    """Words recognised in a waveform.
 
     Attributes:
         text: the words, joined by one space; empty for silence.
@@ -49,8 +49,8 @@ class Recogniser(Protocol):
     """Speech recognition for scores: a transcript must not depend on the other waveforms of the call.
 
     Attributes:
-        identity: all that decides what is understood: kind, model, a digest of its weights, options. Transcripts are
-            stored under it.
+        identity: everything that determines the transcripts: kind, model, digest of its weights, options. Transcripts
+            are cached under it.
     """
 
     identity: str
@@ -69,8 +69,7 @@ def timed_words(
     """Words with their times from the slots of their tokens; nothing ends after ``seconds``.
 
     Args:
-        spans: text, first slot and slot behind the last one, in order. A text of several words gives each the same
-            times.
+        spans: (text, first slot, slot after the last one), in order. The words of one text get the same times.
         slot_s: seconds of a slot.
     """
     words: list[RecognisedWord] = []
@@ -81,7 +80,7 @@ def timed_words(
 
 
 def token_spans(collapser: CtcCollapser, labels: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Each token of labels (one a slot), its first slot and the slot behind its last one."""
+    """Yield (token, first slot, slot after the last one) of the tokens of ``labels``, one label per slot."""
     for token, first in collapser.push_with_slots(labels):
         end = first
         while end < len(labels) and labels[end] == token:
@@ -90,10 +89,10 @@ def token_spans(collapser: CtcCollapser, labels: Sequence[int]) -> Iterator[tupl
 
 
 def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
-    """The waveforms as contiguous float32.
+    """Convert waveforms to contiguous float32.
 
     Raises:
-        ValueError: one is not (n,), or holds NaN or infinity; names it.
+        AudioError: a waveform is not (n,), or contains NaN or infinity; its number is named.
     """
     checked = []
     for number, waveform in enumerate(waveforms):
@@ -114,7 +113,7 @@ def by_length(waveforms: Sequence[Waveform], size: int) -> list[list[int]]:
 
 
 def files_digest(files: Iterable[Path]) -> str:
-    """First 16 hexadecimal digits of a SHA-256 over the names and contents of files, in the order of their names."""
+    """SHA-256 of the names and contents of files in the order of their names: the first 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda path: path.name):
         with file.open("rb") as stream:

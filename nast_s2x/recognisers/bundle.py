@@ -1,4 +1,4 @@
-"""This project's own bundles as recognisers: speech-to-text whose target is the language of the source."""
+"""Bundles of this project as recognisers: speech-to-text whose target language is the source language."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BATCH = 16
 
 
 class BundleRecogniser:
-    """A bundle that transcribes, offline; see :class:`~nast_s2x.recognisers.base.Recogniser`.
+    """Offline recogniser from a bundle; see :class:`~nast_s2x.recognisers.base.Recogniser`.
 
-    The times of a word are those of its slots: from where the first slot of its first token begins to where the last
-    slot of its last token ends, ``pooling * subsampling * 10 / text_upsample`` ms a slot (80 with the usual sizes),
-    within the waveform. CTC (Graves et al., 2006) is free in where it puts a token: take them as good to a few slots.
+    A word lasts from the start of the first slot of its first token to the end of the last slot of its last token. A
+    slot has ``pooling * subsampling * 10 / text_upsample`` ms (80 with the usual sizes). CTC (Graves et al., 2006) does
+    not align tokens exactly, so the times are accurate to a few slots only.
 
     Args:
         bundle: the system.
-        identity: names it in the store of transcripts.
+        identity: see :class:`~nast_s2x.recognisers.base.Recogniser`.
     """
 
     def __init__(self, bundle: System, identity: str) -> None:
@@ -48,20 +48,22 @@ class BundleRecogniser:
         """Open a bundle folder.
 
         Raises:
-            FileNotFoundError: no such folder, or a file of it missing.
-            ValueError: the bundle translates, is for another language than ``language``, or is damaged.
+            FileNotFoundError: no such folder, or a file is missing in it.
+            CheckpointError: the bundle translates, is for another language than ``language``, or is damaged.
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise FileNotFoundError(f"no such folder of a recogniser's bundle: {folder}")
+            raise FileNotFoundError(f"recogniser: no such bundle folder: {folder}")
         bundle = load_system(folder, device=device)
         source, target = bundle.info.source_lang, bundle.info.target_lang
         if source is None or target is None:
             raise CheckpointError(
-                f"{folder} does not say its languages: a recogniser's source and target must be known"
+                f"{folder} has no languages: the bundle of a recogniser must name its source and target"
             )
         if source != target:
-            raise CheckpointError(f"{folder} translates from {source} to {target}: a recogniser is needed")
+            raise CheckpointError(
+                f"{folder} translates from {source} to {target}: a recogniser must have the same source and target"
+            )
         if language is not None and language != source:
             raise CheckpointError(
                 f"{folder} recognises {source}, but the speech is {language}: another recogniser is needed"
@@ -78,7 +80,9 @@ class BundleRecogniser:
         policy = self.bundle.policy(prefer_offline=True)
         transcripts = [NOTHING] * len(samples)
         batches = by_length(samples, BATCH)
-        for batch in tqdm(batches, desc="hearing", unit="batch", file=sys.stderr, disable=None if progress else True):
+        for batch in tqdm(
+            batches, desc="transcribing", unit="batch", file=sys.stderr, disable=None if progress else True
+        ):
             features = [fbank(samples[index]) for index in batch]
             found = translate_batch(self.bundle, features, policy, with_units=False)
             for index, translation in zip(batch, found, strict=True):
@@ -88,9 +92,9 @@ class BundleRecogniser:
 
 
 def words_of_labels(system: System, labels: Sequence[int], seconds: float) -> tuple[RecognisedWord, ...]:
-    """The words of text labels, one label a slot, with their times; nothing ends after ``seconds``.
+    """Words of text labels, one label per slot, with their times; nothing ends after ``seconds``.
 
-    Words that share their pieces (a piece may hold a space) share their times.
+    Words of the same pieces (a piece may contain a space) get the same times.
     """
     words: list[tuple[list[int], int, int]] = []
     for token, first, end in token_spans(system.text.collapser(), labels):

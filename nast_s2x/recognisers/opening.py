@@ -1,4 +1,4 @@
-"""From a line like ``bundle:FOLDER`` to a recogniser."""
+"""Open the recogniser of a spec such as ``bundle:FOLDER``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _OPTION = re.compile(r",([a-z_]+)=([^,=]+)$")
 
 
 def open_recogniser(spec: str, device: str = "cpu", language: str | None = None) -> Recogniser:
-    """The recogniser that a line names; nothing but faster-whisper's named models is ever fetched.
+    """Open a recogniser. Only models that faster-whisper has by name are downloaded.
 
     Args:
-        spec: ``bundle:FOLDER`` or a bundle folder alone; ``faster-whisper:MODEL_OR_FOLDER``, options behind it
-            as in ``faster-whisper:small,language=en,beam_size=5``; ``wav2vec2:FOLDER``.
+        spec: ``bundle:FOLDER`` or the folder of a bundle; ``faster-whisper:MODEL_OR_FOLDER``, with options as in
+            ``faster-whisper:small,language=en,beam_size=5``; ``wav2vec2:FOLDER``.
         device: ``cpu``, ``cuda``, ``cuda:N``; ``gpu`` is accepted for ``cuda``.
-        language: of the speech ("en"); a recogniser of another language is refused, Whisper takes it as an option.
-            ``None``: nothing is checked, Whisper detects it for each waveform.
+        language: of the speech ("en"). A bundle of another language is refused, Whisper takes it as an option,
+            wav2vec2 ignores it. ``None``: no check, and Whisper detects the language of each waveform.
     Raises:
-        ValueError: an unknown kind or option, a bundle that translates, another language, a damaged model.
-        FileNotFoundError: no such folder, or a file of it missing.
-        ModuleNotFoundError: the library of the kind is not installed; names the extra that brings it.
+        NastError: an unknown kind or option, a bundle that translates, another language, a damaged model.
+        FileNotFoundError: no such folder, or a file is missing in it.
+        ModuleNotFoundError: the library of the kind is not installed; the extra that installs it is named.
     """
     kind, name, options = _parse(spec)
     if kind == "bundle":
@@ -41,9 +41,9 @@ def open_recogniser(spec: str, device: str = "cpu", language: str | None = None)
 
 
 def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
-    """Kind, model and options of a line."""
+    """Kind, model and options of a spec."""
     kind, colon, name = spec.partition(":")
-    if kind not in KINDS:
+    if not colon or kind not in KINDS:
         if "/" in spec and not Path(spec).is_dir():
             raise FileNotFoundError(f"recogniser {spec}: no such folder")
         if not spec or not Path(spec).is_dir():
@@ -54,6 +54,6 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
     while kind == "faster-whisper" and (match := _OPTION.search(name)):
         options[match[1]] = match[2]
         name = name[: match.start()]
-    if not colon or not name:
-        raise ConfigError(f"a recogniser {kind}:... needs a model behind the colon, got {spec!r}")
+    if not name:
+        raise ConfigError(f"a recogniser {kind}:... needs a model after the colon, got {spec!r}")
     return kind, name, options

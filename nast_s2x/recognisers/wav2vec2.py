@@ -34,11 +34,11 @@ _SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the labels of the output mean.
+    """Meaning of the output labels.
 
     Attributes:
-        pieces: characters (or more) of each label; specials are left out.
-        blank: CTC's blank.
+        pieces: text of each label, usually one character; special labels are left out.
+        blank: label of CTC's blank.
         delimiter: the piece between two words.
     """
 
@@ -50,14 +50,14 @@ class Vocabulary:
 class Wav2Vec2Recogniser:
     """A ``Wav2Vec2ForCTC`` model; see :class:`~nast_s2x.recognisers.base.Recogniser`.
 
-    Greedy CTC without a language model, each waveform on its own (models of the base size change with padding). The
-    times of a word are those of its frames: from its first character's first to its last character's last.
+    Greedy CTC without a language model, one waveform at a time: padding changes the output of models of the base size.
+    A word lasts from the first frame of its first character to the last frame of its last one.
 
     Args:
         model: the network, in evaluation mode.
-        vocabulary: of its output.
-        normalize: samples are brought to zero mean and unit variance.
-        identity: names it in the store of transcripts.
+        vocabulary: labels of its output.
+        normalize: normalise samples to zero mean and unit variance.
+        identity: see :class:`~nast_s2x.recognisers.base.Recogniser`.
     """
 
     def __init__(self, model: Any, vocabulary: Vocabulary, normalize: bool, identity: str) -> None:
@@ -71,13 +71,12 @@ class Wav2Vec2Recogniser:
 
         Raises:
             FileNotFoundError: no such folder, or a file missing in it.
-            ValueError: another kind of model, a model without a trained output, a vocabulary that does not fit it.
+            CheckpointError: another kind of model, a model without a trained output, a vocabulary that does not fit it.
             ModuleNotFoundError: transformers is not installed.
         """
         folder, where = Path(folder), find_device(device)
         config = huggingface.read_config(folder, "wav2vec2")
-        # How samples are normalised decides what is understood, so a default would be a guess.
-        read_json(folder / "preprocessor_config.json")
+        read_json(folder / "preprocessor_config.json")  # must exist: a default normalisation would be a guess
         normalize = huggingface.normalizes(folder)
         vocabulary = read_vocabulary(folder, config)
         model = huggingface.load_model("Wav2Vec2ForCTC", folder).eval().requires_grad_(False).to(where)
@@ -91,11 +90,11 @@ class Wav2Vec2Recogniser:
         return cls(model, vocabulary, normalize, f"wav2vec2 {folder.resolve().name} {digest}")
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """See :class:`~nast_s2x.recognisers.base.Recogniser`; one after the other."""
+        """See :class:`~nast_s2x.recognisers.base.Recogniser`; one waveform at a time."""
         from tqdm import tqdm
 
         samples = checked_waveforms(waveforms)
-        bar = tqdm(samples, desc="hearing", unit="utt", file=sys.stderr, disable=None if progress else True)
+        bar = tqdm(samples, desc="transcribing", unit="utt", file=sys.stderr, disable=None if progress else True)
         return [self._transcript(waveform) for waveform in bar]
 
     @torch.inference_mode()
@@ -109,9 +108,9 @@ class Wav2Vec2Recogniser:
 
 
 def words_of_characters(vocabulary: Vocabulary, labels: Sequence[int], frame_s: float) -> tuple[RecognisedWord, ...]:
-    """The words of the labels of frames, ``frame_s`` seconds each, with their times."""
+    """Words of labels, one per frame of ``frame_s`` seconds, with their times."""
     words: list[tuple[str, int, int]] = []
-    inside = False  # of a word
+    inside = False  # True between the characters of a word
     for label, first, end in token_spans(CtcCollapser(vocabulary.blank), labels):
         piece = vocabulary.pieces.get(label)
         if piece is None or piece == vocabulary.delimiter:
@@ -127,27 +126,26 @@ def words_of_characters(vocabulary: Vocabulary, labels: Sequence[int], frame_s: 
 
 
 def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
-    """``vocab.json`` and what the tokenizer's settings say of it; the blank is the padding label, as in training.
+    """Read ``vocab.json`` and the tokenizer's settings; the blank is the padding label, as in training.
 
     Raises:
         FileNotFoundError: no ``vocab.json``.
-        ValueError: it is not a table of labels (several languages in one, say), or its pieces are no letters.
+        CheckpointError: not one table of labels (but one per language, for example), or a tokenizer of another kind.
     """
     path = folder / "vocab.json"
     table = read_json(path)
     wrong = [piece for piece, label in table.items() if not isinstance(label, int)]
     if wrong or not table or len(set(table.values())) < len(table):
-        found = (
-            f"that of {wrong[0]!r} is {type(table[wrong[0]]).__name__}" if wrong else f"{len(table)} are not distinct"
-        )
-        raise CheckpointError(f"{path}: must give each piece a label of its own, a whole number: {found}")
+        found = f"that of {wrong[0]!r} is {type(table[wrong[0]]).__name__}" if wrong else "two are the same"
+        found = found if table else "it is empty"
+        raise CheckpointError(f"{path}: must give each piece its own label, a whole number, but {found}")
     settings: dict[str, Any] = {}
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file():
             settings |= read_json(folder / name)
     kind = settings.get("tokenizer_class") or "Wav2Vec2CTCTokenizer"
     if kind != "Wav2Vec2CTCTokenizer":
-        raise CheckpointError(f"{folder}: a recogniser that spells words is needed, its tokenizer is {kind}")
+        raise CheckpointError(f"{folder}: the tokenizer must be Wav2Vec2CTCTokenizer, but is {kind}")
     special = {_content(settings.get(name) or default) for name, default in _SPECIAL.items()}
     pieces = {label: piece for piece, label in table.items() if piece not in special}
     blank = config.get("pad_token_id", 0)
@@ -157,5 +155,5 @@ def read_vocabulary(folder: Path, config: dict[str, Any]) -> Vocabulary:
 
 
 def _content(token: str | dict[str, Any]) -> str:
-    """Text of a token, which settings may give as a table."""
+    """Text of a token, which the settings give as a string or as an object."""
     return str(token["content"]) if isinstance(token, dict) else token

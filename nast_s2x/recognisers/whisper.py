@@ -25,14 +25,14 @@ BEAM_SIZE = 5
 class WhisperRecogniser:
     """A Whisper model; see :class:`~nast_s2x.recognisers.base.Recogniser`.
 
-    Beam search without the library's second tries at higher temperatures, which draw at random: the same waveform has
-    the same transcript each time. No window sees the text of the one before.
+    Beam search at temperature 0: the library's retries at higher temperatures draw samples at random, and the same
+    waveform must have the same transcript each time. Windows do not depend on the text of earlier windows.
 
     Args:
         model: a ``faster_whisper.WhisperModel``.
-        identity: names it in the store of transcripts.
+        identity: see :class:`~nast_s2x.recognisers.base.Recogniser`.
         language: of the speech; ``None``: detected for each waveform.
-        beam_size: hypotheses of the search, from 1 on.
+        beam_size: hypotheses of the search, at least 1.
     """
 
     def __init__(self, model: Any, identity: str, language: str | None = None, beam_size: int = BEAM_SIZE) -> None:
@@ -43,6 +43,7 @@ class WhisperRecogniser:
         cls,
         name: str,
         device: str = "cpu",
+        /,
         language: str | None = None,
         beam_size: int | str = BEAM_SIZE,
         compute_type: str = "default",
@@ -52,19 +53,19 @@ class WhisperRecogniser:
 
         Args:
             name: folder of a model in CTranslate2's format, or a name of faster-whisper ("small", "large-v3",
-                "Systran/faster-whisper-small"): fetched from the Hugging Face hub unless it is in its cache.
+                "Systran/faster-whisper-small"): downloaded from the Hugging Face hub unless it is cached.
             device: ``cpu``, ``cuda``, ``cuda:N``.
-            compute_type: CTranslate2's number type ("float32", "int8", "float16"); "default" keeps the model's, where
-                the device has it.
+            compute_type: CTranslate2's number type ("float32", "int8", "float16"); "default" keeps the model's if the
+                device supports it.
         Raises:
             ModuleNotFoundError: faster-whisper is not installed.
-            ValueError: an unknown option or value, an unknown name, a model that cannot be fetched or is damaged.
-            FileNotFoundError: no such folder, or not a model's.
+            ConfigError: an unknown option or value, an unknown name, a model that cannot be downloaded or is damaged.
+            FileNotFoundError: no such folder, or a file of the model is missing in it.
         """
         if unknown:
             raise ConfigError(f"faster-whisper has the options language, beam_size, compute_type, got {list(unknown)}")
         if not str(beam_size).isdecimal() or int(beam_size) < 1:
-            raise ConfigError(f"faster-whisper's beam_size must be a whole number from 1 on, got {beam_size}")
+            raise ConfigError(f"faster-whisper's beam_size must be a whole number of at least 1, got {beam_size}")
         library = _library()
         folder = _model_folder(library, name)
         where = find_device(device, must_exist=False)
@@ -82,11 +83,11 @@ class WhisperRecogniser:
         return cls(model, identity, language, int(beam_size))
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """See :class:`~nast_s2x.recognisers.base.Recogniser`; one after the other."""
+        """See :class:`~nast_s2x.recognisers.base.Recogniser`; one waveform at a time."""
         from tqdm import tqdm
 
         samples = checked_waveforms(waveforms)
-        bar = tqdm(samples, desc="hearing", unit="utt", file=sys.stderr, disable=None if progress else True)
+        bar = tqdm(samples, desc="transcribing", unit="utt", file=sys.stderr, disable=None if progress else True)
         return [self._transcript(waveform) if len(waveform) else NOTHING for waveform in bar]
 
     def _transcript(self, waveform: Waveform) -> Transcript:
@@ -99,10 +100,10 @@ class WhisperRecogniser:
             condition_on_previous_text=False,
             word_timestamps=True,
         )
-        # Whisper takes windows of 30 s, filled up with silence: its times may lie behind the end of the sound.
+        # Whisper pads windows to 30 s with silence, so its times can lie after the end of the waveform.
         seconds = len(waveform) / SAMPLE_RATE
         texts, words = [], []
-        for segment in segments:  # a generator: this is where the work is done
+        for segment in segments:  # a generator: recognition runs here
             texts.append(segment.text)
             for word in segment.words or ():
                 if word.word.strip():
@@ -112,7 +113,7 @@ class WhisperRecogniser:
 
 
 def _library() -> Any:
-    """faster-whisper, imported when it is asked for."""
+    """Import faster-whisper."""
     try:
         import faster_whisper
     except ModuleNotFoundError as error:
@@ -126,7 +127,7 @@ def _library() -> Any:
 
 
 def _model_folder(library: Any, name: str) -> Path:
-    """The folder of a model, fetched or from the cache if ``name`` is not a folder."""
+    """Folder of a model, from the cache or downloaded if ``name`` is not a folder."""
     folder = Path(name)
     if not folder.is_dir():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -135,7 +136,7 @@ def _model_folder(library: Any, name: str) -> Path:
             folder = Path(library.download_model(name))
         except Exception as error:  # the hub's client has many kinds of errors, of several libraries
             raise ConfigError(
-                f"Whisper's model {name!r} is not a folder here and cannot be fetched ({_reason(error)})"
+                f"Whisper's model {name!r} is not a folder and cannot be downloaded ({_reason(error)})"
             ) from error
     for file in ("model.bin", "tokenizer.json"):  # without the second, the library would ask the hub for one
         if not (folder / file).is_file():
