@@ -99,6 +99,15 @@ def test_a_file_whose_name_looks_like_a_segment(folder: Path) -> None:
     assert AudioRef.parse("b.flac:1:-2", folder) == AudioRef(folder / "b.flac:1:-2")
 
 
+def test_names_of_archives_that_look_like_one_another(folder: Path) -> None:
+    """Archives are looked up once for a table, by their whole names; numbers have at most 18 digits."""
+    digits = "9" * 5000
+    cells = ["p.zip:q.zip:0:6", "p.zip:0:6", "p.zip:\u0661:6", f"p.zip:0:{digits}"]
+    (folder / "t.tsv").write_text("id\taudio\n" + "".join(f"{i}\t{cell}\n" for i, cell in enumerate(cells)), "utf-8")
+    table = read_manifest(folder / "t.tsv", strict=False)
+    assert [row.audio.path.name for row in table] == ["p.zip:q.zip", "p.zip", "p.zip:\u0661:6", f"p.zip:0:{digits}"]
+
+
 def test_stamps_follow_the_file(folder: Path) -> None:
     audio = AudioRef(folder / "cut.wav", 5, 100)
     before = audio.stamp()
@@ -154,6 +163,13 @@ def test_what_a_header_claims_is_not_allocated(folder: Path) -> None:
     (folder / "huge.npy").write_bytes(buffer.getvalue())
     with pytest.raises(AudioError, match="bytes announced, 0 there"):
         AudioRef(folder / "huge.npy").features()
+    for frames in (-1, 10**30):
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (frames, 80)})
+        (folder / "huge.npy").write_bytes(buffer.getvalue())
+        for method in (AudioRef.features, AudioRef.num_frames):
+            with pytest.raises(AudioError, match=rf"features must have shape \(frames, 80\), not \({frames}, 80\)"):
+                method(AudioRef(folder / "huge.npy"))
 
 
 # ---- every consumer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from random_system import make_model
+from released_files import PUBLISHED, numpy_1_checkpoint
 
+from nast_s2x.checkpoints import fairseq, trained
 from nast_s2x.checkpoints.fairseq import average_checkpoints, load_checkpoint, num_updates, settings
 from nast_s2x.checkpoints.start import load_pretrained_encoder
 from nast_s2x.checkpoints.trained import read_trained_model
@@ -25,8 +26,6 @@ from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.policies import choose_policy, offline_default, streaming_default, training_note
-
-PUBLISHED = Path(__file__).parent / "fixtures" / "parity" / "published_checkpoint"
 
 
 def our_checkpoint(path: Path, seed: int = 0, **flags: Any) -> Path:
@@ -169,6 +168,21 @@ def test_average(tmp_path: Path) -> None:
     assert read_trained_model([tmp_path / "sub" / "average.pt"]).origin["averaged"] == 3 == trained.origin["averaged"]
 
 
+def test_averaging_reads_each_checkpoint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [our_checkpoint(tmp_path / f"{seed}.pt", seed) for seed in range(3)]
+    read: list[Path] = []
+
+    def load(path: Path, *arguments: Any) -> dict[str, Any]:
+        read.append(path)
+        return load_checkpoint(path, *arguments)
+
+    for module in (fairseq, trained):
+        monkeypatch.setattr(module, "load_checkpoint", load)
+    average_checkpoints(paths, tmp_path / "average.pt")
+    read_trained_model(paths)
+    assert read == 2 * paths
+
+
 def test_averaging_does_not_lose_small_differences(tmp_path: Path) -> None:
     paths = []
     for index in range(200):
@@ -215,6 +229,13 @@ def test_policies_of_a_training() -> None:
     assert choose_policy(fixed).lookahead_ms == 160 and choose_policy(fixed).wait_chunks == 1
     assert choose_policy(fixed, 640) == ChunkPolicy(640, 160, 1, 4) and choose_policy(fixed, 1280) == fixed[1]
     assert offline_default(fixed).chunk_ms == 1280 and choose_policy(fixed, "offline") == ChunkPolicy(None)
+    # One look-ahead for all sizes stays, also where it is as long as the first chunk.
+    equal = ChunkPolicy.parse("320,640,offline", lookahead_ms=320)
+    assert choose_policy(equal, 1280) == choose_policy(equal[::-1], 1280) == ChunkPolicy(1280, 320)
+    assert choose_policy(equal, 640).lookahead_ms == 320 and choose_policy(equal, "offline").is_offline
+    mixed = (ChunkPolicy(320, 160), ChunkPolicy(640, 320))
+    assert choose_policy(mixed, 1280) == ChunkPolicy(1280) and choose_policy(mixed, 640) == mixed[1]
+    assert choose_policy(ChunkPolicy.parse("offline"), 640) == ChunkPolicy(640)
     for wrong in ("-320", "x", "0", "320,640"):
         with pytest.raises(ConfigError, match="chunk"):
             choose_policy(trained, wrong)
@@ -223,23 +244,6 @@ def test_policies_of_a_training() -> None:
 
 
 # --- names of numpy 1, as the released checkpoints have them
-
-
-def numpy_1_checkpoint(path: Path, extra: object) -> Path:
-    """The released fixture with ``extra`` in it, its pickle rewritten to the module names of numpy 1."""
-    state = torch.load(PUBLISHED / "checkpoint.pt", weights_only=False)
-    state["extra_state"] = {**(state.get("extra_state") or {}), "measured": extra}
-    torch.save(state, path)
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    name = next(name for name in members if name.endswith("data.pkl"))
-    assert b"numpy._core.multiarray" in members[name]
-    members[name] = members[name].replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    assert b"numpy._core" not in members[name]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for member, content in members.items():
-            archive.writestr(member, content)
-    return path
 
 
 def test_arrays_and_numbers_of_numpy_1_load_as_data(tmp_path: Path) -> None:

@@ -443,7 +443,8 @@ def test_rows_of_a_split_are_counted(tmp_path: Path) -> None:
 
 def test_a_damaged_record(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
-    for number, damage in enumerate(({"settings": 3}, {"report": None}, {"splits": "x"}, {"complete": 1})):
+    damages = ({"settings": 3}, {"report": None}, {"report": {"other": 1}}, {"splits": "x"}, {"complete": 1})
+    for number, damage in enumerate(damages):
         output = tmp_path / str(number)
         prepare(manifest, output, SMALL, jobs=1)
         record = json.loads((output / "prepare.json").read_text("utf-8"))

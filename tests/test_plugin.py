@@ -21,6 +21,7 @@ from plugin_runs import TINY, build_task, generate, settings, train  # noqa: E40
 from nast_s2x.batches import TargetBatch  # noqa: E402
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 from nast_s2x.chunking import ChunkPolicy  # noqa: E402
+from nast_s2x.errors import ConfigError  # noqa: E402
 from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import LabelArrays, build_specaugment  # noqa: E402
 from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
@@ -63,6 +64,7 @@ def test_labels_in_one_array() -> None:
     """Defect 23: whatever the number of rows, two arrays; slots count repeated neighbours inside a row alone."""
     rows = [[0, 5, 5, 5, 6, 2], None, [2], [2, 2], [], [4]]
     labels = LabelArrays(rows)
+    assert labels.slots_needed().tolist() == list(TargetBatch.pad(rows).needed.host)
     assert labels.slots_needed().tolist() == [8, 0, 1, 3, 0, 1] and len(labels) == 6
     assert [None if row is None else row.tolist() for row in map(labels.__getitem__, range(6))] == [
         [0, 5, 5, 5, 6, 2],
@@ -93,6 +95,12 @@ def test_samples_that_cannot_be_learned_are_left_out_of_training_only(data: Path
     task.load_dataset("valid")
     assert task.dataset("train").left_out == {"with fewer text slots than labels": 1, "longer than 20 s": 1}
     assert len(task.dataset("train")) == 4 and len(task.dataset("valid")) == 6
+
+
+def test_a_training_split_without_usable_samples(data: Path) -> None:
+    task, _, _ = build_task(data, "--arch", "nast_s2t_tiny", "--max-source-seconds", "1")
+    with pytest.raises(ConfigError, match=r"train: none of the 12 samples can be used .*\(12 longer than 1 s\)"):
+        task.load_dataset("train")
 
 
 def test_every_sample_is_in_a_batch(data: Path) -> None:

@@ -1,13 +1,13 @@
 """Reading fairseq checkpoints (ours and the released ones) as data only, and averaging them.
 
 fairseq's files are pickles, opened by :func:`~nast_s2x.checkpoints.safe_load.safe_load`, which executes nothing in
-them. Paths inside
-a checkpoint belong to whoever trained it and are never followed.
+them. Paths inside a checkpoint are those of the machine it was trained on and are never followed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def load_checkpoint(path: str | Path, also: Sequence[Any] = ()) -> dict[str, Any
 
 
 def settings(state: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """``cfg[section]`` (``"model"``, ``"task"``, ...) of a checkpoint as a dictionary, whatever form it has there."""
+    """``cfg[section]`` (``"model"``, ``"task"``, ...) of a checkpoint as a dictionary; empty if it has none."""
     cfg = state.get("cfg")
     part = cfg.get(section) if isinstance(cfg, Mapping) else None
     if part is None:  # the older form: one flat namespace
@@ -58,7 +58,7 @@ def settings(state: Mapping[str, Any], section: str) -> dict[str, Any]:
 
 
 def num_updates(state: Mapping[str, Any]) -> int:
-    """Training updates behind a checkpoint; 0 when it does not say."""
+    """Training updates of a checkpoint; 0 if they are not recorded."""
     history = state.get("optimizer_history") or []
     return int(history[-1].get("num_updates", 0)) if history else 0
 
@@ -69,10 +69,11 @@ def read_model_states(paths: Sequence[str | Path]) -> Iterator[tuple[Path, dict[
         yield Path(path), load_checkpoint(path)["model"]
 
 
-def average_weights(states: Iterator[tuple[Path, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+def average_weights(states: Iterable[tuple[Path, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
     """Mean of the parameters of several checkpoints, summed in float64.
 
-    Tensors of integers must be the same everywhere. The result has the first checkpoint's dtypes.
+    Tensors of integers must be the same in all. The result has the first checkpoint's dtypes.
+
     Raises:
         CheckpointError: names or shapes differ, or a weight is not finite; names the file and the parameter.
     """
@@ -123,12 +124,16 @@ def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 def average_checkpoints(paths: Sequence[str | Path], output: str | Path) -> dict[str, Any]:
     """Write the average of ``paths`` as a checkpoint that fairseq and :func:`load_checkpoint` read; return it.
 
-    Settings come from the first checkpoint; optimizer state is left out, since it belongs to none of the averages.
+    Settings come from the first checkpoint; the optimizer state is left out: it has no meaningful average.
+
+    Raises:
+        FileNotFoundError, CheckpointError: see :func:`load_checkpoint` and :func:`average_weights`.
     """
     if not paths:
         raise CheckpointError("averaging needs at least one checkpoint")
     result = load_checkpoint(paths[0])
-    result["model"] = average_weights(read_model_states(paths))
+    first = (Path(paths[0]), result["model"])
+    result["model"] = average_weights(chain([first], read_model_states(paths[1:])))
     result.pop("last_optimizer_state", None)
     extra = dict(result.get("extra_state") or {})
     extra["averaged_checkpoints"] = [Path(path).name for path in paths]

@@ -1,4 +1,7 @@
-"""Speech models in folders of the library transformers; extra ``units``. Nothing is ever fetched, nothing executed."""
+"""Speech models in folders of the library transformers (extra ``units``).
+
+Only local files are read, and no code in them is executed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such folder, or a file missing in it.
-        ValueError: the model is of another type, or the file is not a table of settings.
+        NastError: the model is of another type, or the file is not a JSON object.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such model folder (models are read from local folders only)")
@@ -40,7 +43,7 @@ def normalizes(folder: Path) -> bool:
     """Whether samples are normalised: by ``preprocessor_config.json``; False without that file.
 
     Raises:
-        ValueError: the model wants another sample rate, or the file is not a table of settings.
+        NastError: the model is of another sample rate, or the file is not a JSON object.
     """
     path = folder / "preprocessor_config.json"
     if not path.is_file():
@@ -57,7 +60,7 @@ def load_model(name: str, folder: Path) -> Any:
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        ValueError: the weights cannot be read, do not fit the model, or lack some of it; names the folder.
+        CheckpointError: the weights cannot be read, do not fit the model, or are incomplete; names the folder.
     """
     with without_torchaudio():
         import transformers
@@ -78,7 +81,7 @@ def load_model(name: str, folder: Path) -> Any:
         logging.set_verbosity(level)
         if had_bar:
             logging.enable_progress_bar()
-    # The vector that masks inputs in training is the only one that is not needed afterwards.
+    # The vector that masks inputs in training is the only parameter that inference does not need.
     missing = sorted(name for name in report["missing_keys"] if "masked_spec_embed" not in name)
     if missing:
         raise CheckpointError(f"{folder}: the weights lack {len(missing)} parameters, {missing[0]} among them")
@@ -87,9 +90,9 @@ def load_model(name: str, folder: Path) -> Any:
 
 @contextlib.contextmanager
 def without_torchaudio() -> Iterator[None]:
-    """Hide torchaudio, which is not needed: transformers takes one that is installed for one that can be imported.
+    """Hide torchaudio from transformers, which imports it wherever it is installed and does not need it here.
 
-    fairseq brings torchaudio along, and its released builds raise OSError on a CPU-only torch.
+    fairseq installs torchaudio, and its released builds raise OSError on a CPU-only torch.
     """
     if "torchaudio" in sys.modules:
         yield
@@ -98,8 +101,8 @@ def without_torchaudio() -> Iterator[None]:
     try:
         from transformers.utils import import_utils
 
-        # If transformers was imported before, it may remember another answer.
+        # transformers may have cached another answer before.
         getattr(import_utils.is_torchaudio_available, "cache_clear", lambda: None)()
         yield
     finally:
-        del sys.modules["torchaudio"]
+        sys.modules.pop("torchaudio", None)

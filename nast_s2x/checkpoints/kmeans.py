@@ -82,7 +82,7 @@ _BOXED = ("sklearn", "numpy.random", "scipy.sparse")
 
 
 class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python: single opcodes can be replaced
-    """See the module's docstring."""
+    """Unpickler with the replacements above; see the module's docstring."""
 
     dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
@@ -91,7 +91,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Py
         self.file = file
 
     def find_class(self, module: str, name: str) -> Any:
-        """The replacement of a name; nothing is imported."""
+        """Return the replacement of a name; nothing is imported."""
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if any(module == room or module.startswith(room + ".") for room in _BOXED):
@@ -112,7 +112,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Py
 
 
 def _array_behind(state: dict[str, Any], file: IO[bytes]) -> NDArray[Any]:
-    """The array whose bytes come next in the file, after a count byte and padding where the writer aligned them."""
+    """The array whose bytes come next in the file; aligned ones follow a count byte and padding."""
     dtype, shape = state["dtype"], tuple(int(size) for size in state["shape"])
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
         raise pickle.UnpicklingError("an array of objects")

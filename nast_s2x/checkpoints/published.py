@@ -14,11 +14,11 @@ from nast_s2x.network import NastConfig, NastModel
 OFFLINE_CONTEXT_FRAMES = 6000
 """A released checkpoint with a context of at least this many feature frames is an offline model."""
 IGNORED_SUFFIXES = ("output_projection.weight", ".version", "embed_positions._float_tensor")
-"""Entries of released checkpoints without weights of their own (tied weights, format marks)."""
+"""Endings of entries of released checkpoints without weights of their own (tied weights, format marks)."""
 
 
 def rates_from_published(values: Mapping[str, Any]) -> SlotRates:
-    """Slot rates in the published names (SPEC sections 4 and 5)."""
+    """Slot rates from settings in the published names."""
     return SlotRates(
         pooling=int(values.get("unit_size", 2)),
         text_upsample=int(values.get("src_upsample_ratio", 1)),
@@ -27,7 +27,7 @@ def rates_from_published(values: Mapping[str, Any]) -> SlotRates:
 
 
 def policy_from_published(values: Mapping[str, Any]) -> ChunkPolicy:
-    """Chunk policy in the published names: contexts in feature frames, 6000 or more is offline (SPEC section 3)."""
+    """Chunk policy from settings in the published names: contexts in feature frames, 6000 or more is offline."""
     main = int(values["main_context"])
     if main >= OFFLINE_CONTEXT_FRAMES:
         return ChunkPolicy(None)
@@ -41,7 +41,7 @@ def config_from_published(cfg_model: Any, state: Mapping[str, Tensor]) -> tuple[
 
     Args:
         cfg_model: the checkpoint's ``cfg["model"]``, a Namespace or a mapping in the published names.
-        state: the checkpoint's parameters; vocabularies, layers, positions and channels are read off their shapes.
+        state: the checkpoint's parameters; vocabularies, layers, positions and channels follow from their shapes.
 
     Raises:
         CheckpointError: a setting that the published system does not have.

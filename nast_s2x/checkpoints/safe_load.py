@@ -34,7 +34,7 @@ class UnsafeCheckpointError(CheckpointError):
 
 
 def _numpy_classes() -> list[Any]:
-    """What pickled numpy numbers and arrays consist of, under the names of numpy 2 and of numpy 1.
+    """Classes and functions in pickled numpy numbers and arrays, under the names of numpy 2 and of numpy 1.
 
     fairseq's meters hold such numbers, and the released checkpoints an array pickled by numpy 1.
     """
@@ -76,7 +76,7 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
 
 
 def _allowed(also: Sequence[Any]) -> AbstractContextManager[None]:
-    """Allow what is not allowed yet: torch's context would take back, on leaving, what others have allowed for good."""
+    """Allow the classes that are not allowed yet: torch's context removes all it was given when it ends."""
     there = torch.serialization.get_safe_globals()
     return torch.serialization.safe_globals([cls for cls in (*SAFE_CLASSES, *also) if cls not in there])
 

@@ -21,7 +21,7 @@ BUNDLE_WEIGHTS = "model.safetensors"
 
 
 def drop_foreign_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` without the entries of released checkpoints that carry no weights of their own (SPEC section 10)."""
+    """``state`` without the entries of released checkpoints that have no weights of their own."""
     return {name: value for name, value in state.items() if not name.endswith(IGNORED_SUFFIXES)}
 
 
@@ -39,15 +39,15 @@ def fit_position_tables(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) 
         rows = min(len(theirs), len(ours))
         fitted[name] = ours.clone()
         fitted[name][:rows] = theirs[:rows]
-        logger.warning(f"{name}: {len(theirs)} rows in the checkpoint, {len(ours)} here; the first {rows} are taken")
+        logger.warning(f"{name}: {len(theirs)} rows in the checkpoint, {len(ours)} here; the first {rows} are used")
     return fitted
 
 
 def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` with what it lacks of the unit decoder of ``own``: all of it, or its upper layers, as initialised.
+    """``state`` with the missing part of the unit decoder taken from ``own``, its initialisation.
 
-    So speech to speech can start from a whole model that translates to text, and a deeper unit decoder from a shallower
-    one (``--finetune-from-model``). A state whose unit decoder lacks anything else is left as it is.
+    The missing part may be the whole unit decoder or its upper layers: speech to speech can start from a speech-to-text
+    model, and a deeper unit decoder from a shallower one (``--finetune-from-model``). Otherwise ``state`` is unchanged.
     """
     grown = dict(state)
     missing = {name: value for name, value in own.items() if name.startswith(UNIT_PREFIX) and name not in state}
@@ -57,7 +57,7 @@ def grow_unit_decoder(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
     if not missing or not (whole or deeper):
         return grown
     what = "unit decoder" if whole else f"unit decoder layers {sorted(layers)}"
-    logger.warning(f"the checkpoint has no {what}; initialisation stands in ({len(missing)} tensors)")
+    logger.warning(f"the checkpoint has no {what}: {len(missing)} tensors keep their initial values")
     return grown | missing
 
 
@@ -71,7 +71,7 @@ def start_from(model: NastModel, path: str | Path) -> None:
     """Start ``model`` from the weights of a bundle folder or of a checkpoint.
 
     Raises:
-        FileNotFoundError, CheckpointError: there is none, it is damaged, or does not fit; parameters are named.
+        FileNotFoundError, CheckpointError: no such file, damaged, or of another model; names the parameters.
     """
     path = Path(path)
     weights = read_weights(path / BUNDLE_WEIGHTS) if path.is_dir() else load_checkpoint(path)["model"]
@@ -93,7 +93,7 @@ def load_pretrained_encoder(model: NastModel, path: str | Path) -> None:
     """Start the encoder of ``model`` from the checkpoint at ``path`` (any model whose encoder has the same sizes).
 
     Raises:
-        FileNotFoundError, CheckpointError: no such file, not only data, no encoder in it, or another size.
+        FileNotFoundError, CheckpointError: no such file, not only data, or no encoder of the same sizes in it.
     """
     state = drop_foreign_keys(load_checkpoint(path)["model"])
     weights = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}

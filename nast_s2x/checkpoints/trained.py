@@ -1,9 +1,10 @@
-"""Checkpoints as trained models: weights, architecture, geometries; released checkpoints and those of this project."""
+"""Checkpoints as trained models: weights, architecture, chunk policies; of the released form and of this project."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,17 @@ class TrainedModel:
 def read_trained_model(paths: Sequence[str | Path]) -> TrainedModel:
     """Read one checkpoint, or the average of several of one training.
 
-    Settings come from the first checkpoint. Paths that stand in it are not used.
+    Settings come from the first checkpoint. Paths inside it are not used.
+
     Raises:
-        FileNotFoundError, ValueError: see :func:`~nast_s2x.checkpoints.fairseq.load_checkpoint`.
+        FileNotFoundError, CheckpointError: see :func:`~nast_s2x.checkpoints.fairseq.load_checkpoint`.
     """
     if not paths:
         raise CheckpointError("at least one checkpoint is needed")
     state = load_checkpoint(paths[0])
-    weights = state["model"] if len(paths) == 1 else average_weights(read_model_states(paths))
+    weights: Mapping[str, Tensor] = state["model"]
+    if len(paths) > 1:
+        weights = average_weights(chain([(Path(paths[0]), weights)], read_model_states(paths[1:])))
     flags = settings(state, "model")
     kind = checkpoint_kind(flags, Path(paths[0]))
     try:
@@ -71,7 +75,11 @@ def read_trained_model(paths: Sequence[str | Path]) -> TrainedModel:
 
 
 def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
-    """``published`` or ``nast_s2x``, by the names of the training's flags."""
+    """``published`` or ``nast_s2x``, by the names of the training's flags.
+
+    Raises:
+        CheckpointError: neither; names the file.
+    """
     if "main_context" in flags:
         return PUBLISHED
     if "chunk_ms" in flags and "encoder_heads" in flags:
@@ -84,8 +92,8 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
 
 
 def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NastConfig:
-    # Everything except the number of heads and the unit decoder's sinusoids and rotary positions, which the released
-    # format does not have, stands in the shapes of the weights.
+    # Everything follows from the shapes of the weights, except the number of heads and, not in released checkpoints, the
+    # sinusoids and rotary positions of the unit decoder.
     released_names = {
         "encoder_attention_heads": flags["encoder_heads"],
         "decoder_attention_heads": flags["decoder_heads"],

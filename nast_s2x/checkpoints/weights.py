@@ -56,7 +56,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def check_not_pointer(path: str | Path) -> None:
-    """Refuse a file that only points to its content.
+    """Refuse a Git LFS pointer in place of the file.
 
     Raises:
         FileNotFoundError: no such file.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
+from nast_s2x.corpus.audio_ref import AnyPath, AudioRef, split_segment
 from nast_s2x.corpus.data_folder import read_audio_root
 from nast_s2x.corpus.utterance import Units, Utterance, unit_string
 from nast_s2x.errors import AudioError, ManifestError
@@ -40,12 +40,18 @@ class RowReader:
 
     def __post_init__(self) -> None:
         self.folders = audio_folders(self.path, self.root)
-        self.found: dict[str, Path] = {}  # of archives, which many rows name
+        self.archives: dict[str, Path] = {}  # name in the table -> file: many rows name the same one
         known = {*cell_writers("", self.target_audio), "tgt_n_frames"}
         self.others = [name for name in self.header if name not in known] if self.keep_extra else []
 
     def read(self, line: int, cells: dict[str, str] | str, split: str) -> Utterance:
-        """Raises :class:`ManifestError` or :class:`AudioError`."""
+        """The row at a line.
+
+        Args:
+            cells: column -> cell, or what is wrong with the line.
+        Raises:
+            ManifestError, AudioError: a cell that cannot be used.
+        """
         if isinstance(cells, str):
             raise ManifestError(cells)
         if any("\r" in cell for cell in cells.values()):
@@ -72,14 +78,12 @@ class RowReader:
     def _audio(self, text: str) -> AudioRef | None:
         if not text:
             return None
-        name, colon, place = text.partition(".zip:")
-        if colon and name in self.found:
-            start, _, count = place.partition(":")
-            if start.isdecimal() and count.isdecimal():
-                return AudioRef(self.found[name], int(start), int(count), not os.path.isabs(name))
+        name, segment = split_segment(text)
+        if segment is not None and name in self.archives:
+            return AudioRef(self.archives[name], *segment, relative=not os.path.isabs(name))
         audio = find_audio(text, self.folders, self.check_files)
-        if colon and audio.is_packed:
-            self.found[name] = audio.path
+        if segment is not None and audio.is_packed:
+            self.archives[name] = audio.path
         return audio
 
     def _units(self, values: Mapping[str, str]) -> Units | None:
@@ -90,6 +94,11 @@ class RowReader:
 
 
 def find_audio(text: str, folders: Sequence[str], check_file: bool) -> AudioRef:
+    """The reference in a cell, see :meth:`AudioRef.parse`.
+
+    Raises:
+        AudioError: not a reference, or with ``check_file`` no such file; names the other folders too.
+    """
     audio = AudioRef.parse(text, *folders)
     problem = audio.problem() if check_file else None
     if problem is None:

@@ -1,12 +1,11 @@
 """The data folder of a training: ``config.yaml`` in the form of fairseq's speech-to-text data, and what it names.
 
 Paths in the configuration are relative to the folder; absolute paths are accepted where the file exists. A released
-configuration may hold the paths of another machine: then a file of the same name beside ``config.yaml`` is taken.
+configuration may hold the paths of another machine: then the file of the same name beside ``config.yaml`` is used.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import reprlib
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ CONFIG_NAME = "config.yaml"
 RECORD_NAME = "prepare.json"
 """Record of a preparation: settings, rows of each split, bad rows."""
 _KNOWN_TRANSFORMS = ("global_cmvn", "specaugment")
-_LARGEST = 10**6  # of any whole number in the configuration
+_LARGEST = 10**6  # of any number in the configuration
 # Entry of the configuration -> field of SpecAugment.
 _MASKS = {
     "freq_mask_N": "freq_masks",
@@ -227,7 +226,7 @@ def _specaugment(values: Mapping[str, Any]) -> SpecAugment | None:
     if table.get("mask_value") not in (None, 0, 0.0):
         raise ConfigError(f"specaugment: mask_value must be 0, not {_show(table['mask_value'])}")
     share = table.get("time_mask_p", 0.0)
-    if type(share) not in (int, float) or not math.isfinite(share):
+    if type(share) not in (int, float) or not abs(share) <= _LARGEST:  # false for NaN
         raise ConfigError(f"specaugment.time_mask_p must be a number, not {_show(share)}")
     masks = {name: _integer(table, entry, 0, "specaugment.") for entry, name in _MASKS.items() if name != "time_p"}
     return SpecAugment(**masks, time_p=float(share))

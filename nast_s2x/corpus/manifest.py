@@ -103,7 +103,7 @@ def read_manifest(
 
     Columns: ``id``, ``split``, ``audio``, ``n_frames``, ``src_text``, ``tgt_text``, ``tgt_speech`` (a recording),
     ``tgt_audio`` (a unit string, fairseq's name), ``tgt_durations``, ``unit_hash``; ``src_audio`` and
-    ``src_n_frames`` are read as ``audio`` and ``n_frames``. Spaces around a cell mean nothing. Without ``id``, rows are
+    ``src_n_frames`` are read as ``audio`` and ``n_frames``. Spaces around a cell are ignored. Without ``id``, rows are
     named after their recordings. ``tgt_n_frames`` is not read: it is the number of units.
 
     Args:
@@ -200,7 +200,7 @@ def read_lists(
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
-    """Raise :class:`ManifestError` with all problems if there is any; its message is the first."""
+    """Raise :class:`ManifestError` with all problems if there are any; its message is the first one."""
     if problems:
         more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
         raise ManifestError(f"{problems[0]}{more}", map(str, problems))

@@ -1,7 +1,8 @@
 """Features of many recordings, computed in parallel and packed where random access is cheap.
 
-Work is cut into parts of a fixed number of recordings. The bytes of a part are a file named after everything that they
-depend on, and its summary is a line of a :class:`~nast_s2x.files.ResultFile`: an interrupted preparation goes on there.
+Work is cut into parts of a fixed number of recordings. The bytes of a part are a file named by a digest of everything
+that they depend on, and its summary is a line of a :class:`~nast_s2x.files.ResultFile`, from which an interrupted
+preparation continues.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _PartJob:
 def compute_parts(
     recordings: Sequence[Recording], folder: Path, dtype: str | None, jobs: int, progress: bool
 ) -> list[Part]:
-    """Compute the features of all recordings with ``jobs`` processes; what an earlier run has finished is kept.
+    """Compute the features of all recordings with ``jobs`` processes; parts that an earlier run finished are kept.
 
     Args:
         folder: for the bytes and the record of what is done.
@@ -87,7 +88,7 @@ def compute_parts(
     """
     groups = [tuple(recordings[start : start + PART_SIZE]) for start in range(0, len(recordings), PART_SIZE)]
     todo = [_PartJob(str(folder), group, dtype) for group in groups]
-    # A process takes two seconds to start: small corpora are done sooner without.
+    # A process takes two seconds to start: small corpora are faster without.
     jobs = jobs if len(todo) > 2 else 1
     keys = [part.key() for part in todo]
     with progress_bar(len(recordings), "features", show=progress) as bar:
@@ -106,7 +107,7 @@ def _bytes_path(folder: Path, key: str) -> Path:
 
 
 def _compute_part(job: _PartJob) -> dict[str, Any]:
-    key = job.key()  # before the audio is read: what changes meanwhile is computed again
+    key = job.key()  # before the audio is read: files that change meanwhile are computed again
     cmvn = CmvnAccumulator()
     with open_atomic(_bytes_path(Path(job.folder), key), "wb") as file:
         packed = [_pack(recording, job.dtype, file, cmvn) for recording in job.recordings]

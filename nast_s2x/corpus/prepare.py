@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +99,7 @@ def prepare(
     overwrite: bool = False,
     progress: bool = False,
 ) -> PrepareReport:
-    """Make a data folder from a manifest. An interrupted run is resumed; a finished one is found complete.
+    """Make a data folder from a manifest. An interrupted run is resumed; a finished one is not repeated.
 
     Args:
         manifest: table with columns ``id, audio, src_text, tgt_text, split`` and optionally ``tgt_audio`` (unit string)
@@ -112,13 +110,13 @@ def prepare(
         output: the data folder.
         options: settings; the defaults are those of the published recipe.
         jobs: processes, by default one per CPU.
-        strict: bad rows raise instead of being left out, and nothing is written then.
+        strict: raise on bad rows instead of leaving them out; nothing is written then.
         overwrite: replace a data folder that was made with other settings or from other data.
         progress: show a progress bar on stderr.
 
     Raises:
         ManifestError: bad rows under ``strict``, no usable training row, units of several sets of centroids.
-        ConfigError: an option that cannot be used, a folder that was made otherwise, another process at work in it.
+        ConfigError: an option that cannot be used, a folder made with other settings, another process using it.
         FileNotFoundError: no such manifest or data folder.
     """
     manifest, output, options = Path(manifest), Path(output), options or PrepareOptions()
@@ -144,8 +142,10 @@ class _Preparation:
         self._unit_hash()
         settings, splits = self._settings(), sorted({row.split for row in table})
         record = self._open_folder(settings, splits, overwrite)
-        if record.get("complete") and record["settings"] == settings and not (strict and record["report"]["problems"]):
-            return PrepareReport(**{**record["report"], "already_complete": True})
+        if record.get("complete") and record["settings"] == settings:
+            done = PrepareReport(**{**record["report"], "already_complete": True})
+            if not (strict and done.problems):
+                return done
         is_new = not self.output.exists()
         work = self.output / _WORK_NAME
         work.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ class _Preparation:
             return {}
         record = _read_record(output / RECORD_NAME, overwrite)
         changed = [name for name, value in settings.items() if record["settings"].get(name) != value]
-        # What an interrupted run has left is checked piece by piece: only a finished folder has something to lose.
+        # The parts of an interrupted run are checked one by one; only a finished folder is protected.
         if changed and record["complete"] and not overwrite:
             raise ConfigError(f"{output} was prepared with other settings ({', '.join(changed)}): {_WAYS_OUT}")
         return record
@@ -219,7 +219,7 @@ class _Preparation:
         if options.features != "audio":
             places = (pack_zip if options.features == "zip" else pack_npy)(parts, output)
         if cmvn is not None:
-            _save(cmvn.save, output / _CMVN_NAME)
+            cmvn.save(output / _CMVN_NAME)
         write_atomic(output / _SPM_NAME, vocabulary.model)
         vocabulary.dictionary.save(output / _VOCAB_NAME)
         report.labels = vocabulary.dictionary.size
@@ -336,7 +336,7 @@ def _read_table(manifest: Path, num_units: int | None) -> tuple[Manifest, list[s
 
 
 def _problem(row: Utterance) -> str | None:
-    """What is wrong with a row of the manifest besides its form."""
+    """What is wrong with a row of the manifest that could be read, or None."""
     if not re.fullmatch(r"[\w.-]+", row.split) or row.split.startswith("."):
         return f"split {row.split[:40]!r} cannot be a file name"
     for column, text in (("src_text", row.source_text), ("tgt_text", row.target_text)):
@@ -353,8 +353,10 @@ def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
     if not record.get("complete"):
         record.setdefault("report", {})
     wrong = [name for name, kind in expected.items() if not isinstance(record.get(name), kind)]
+    if "report" not in wrong and not record["report"].keys() <= {entry.name for entry in fields(PrepareReport)}:
+        wrong.append("report")
     if wrong and not overwrite:
-        raise ConfigError(f"{path} is damaged ({', '.join(wrong)} missing or of another type): {_WAYS_OUT}")
+        raise ConfigError(f"{path} is damaged ({', '.join(wrong)} missing or of another form): {_WAYS_OUT}")
     return {"settings": {}, "complete": False, "splits": []} if wrong else record
 
 
@@ -373,19 +375,9 @@ def _present(audio: AudioRef | None) -> AudioRef:
 
 
 def _recorded_units(manifest: Path, unit_hash: str | None) -> int:
-    """K in the ``NAME.units.json`` that an extraction of these units has left beside the manifest, or 0."""
+    """K in the ``NAME.units.json`` beside the manifest, if it is of the same centroids; else 0."""
     try:
         record = unit_record(manifest)
         return int(record["num_units"]) if record["hash"] == unit_hash else 0
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _save(write: Callable[[Path], None], path: Path) -> None:
-    """Let ``write`` make a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

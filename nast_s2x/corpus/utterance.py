@@ -1,4 +1,4 @@
-"""The row of a corpus: :class:`Utterance`, and the unit strings of its columns."""
+"""Rows of corpora (:class:`Utterance`) and the unit strings in their columns."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import sentencepiece
 
 from nast_s2x.labels import SPECIALS, TextLabels
 
-# The sums of the training depend on the number of threads: a constant one makes the model reproducible.
+# Sums in the training depend on the number of threads: a constant number makes the model reproducible.
 _THREADS = 2
 
 
@@ -29,7 +29,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
 
     Args:
         texts: sentences of both languages.
-        vocab_size: pieces, the four specials included. A corpus that does not yield so many gets fewer, and a note.
+        vocab_size: pieces, the four specials included. A small corpus may yield fewer; ``note`` says so.
         character_coverage: share of the characters that the pieces must cover; the rest becomes ``<unk>``.
 
     Raises:

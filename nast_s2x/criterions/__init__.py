@@ -1,1 +1,1 @@
-"""fairseq criterions: the losses combined and logged (fairseq does not import this folder; the task does)."""
+"""fairseq criterion: combines and logs the losses (fairseq does not import this folder; the task does)."""

@@ -1,4 +1,4 @@
-"""Training criterion: recognition, text and unit losses, CTC or NMLA, with glancing (SPEC sections 6 and 7)."""
+"""Training criterion: recognition, text and unit losses, CTC or NMLA, with glancing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ def training_batch(sample: Mapping[str, Any]) -> TrainingBatch:
 class NastCriterion(FairseqCriterion):
     """Sum of the recognition, text and unit losses; ``sample_size`` is 1 for a batch, as published.
 
-    The whole glancing procedure runs inside one ``model(...)`` call, so that data-parallel wrappers see it.
+    The whole glancing procedure runs inside one ``model(...)`` call, as data-parallel wrappers require.
     """
 
     def __init__(self, cfg: NastCriterionConfig, task: Any) -> None:

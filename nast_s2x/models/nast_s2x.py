@@ -1,7 +1,7 @@
 """The network as a fairseq model: one registered class, four architectures, unprefixed parameter names.
 
-fairseq's encoder-decoder base class insists on its own encoder type; this class is the network and a
-``BaseFairseqModel`` at once instead, so ``model.state_dict()`` has the names of the released checkpoints.
+The class is the network and a ``BaseFairseqModel`` at once, so ``model.state_dict()`` has the names of the released
+checkpoints. (fairseq's encoder-decoder base class requires an encoder of its own type.)
 """
 
 import logging
@@ -93,10 +93,10 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
         unit_vocab: labels of the unit decoder, 0 where the data has no units.
 
     Raises:
-        ValueError: the architecture has a unit decoder but the data has no units.
+        ConfigError: the architecture has a unit decoder but the data has no units.
     """
     if cfg.unit_decoder and not unit_vocab:
-        raise ConfigError("this architecture has a unit decoder, but config.yaml of the data folder names no num_units")
+        raise ConfigError("this architecture has a unit decoder, but config.yaml of the data folder has no num_units")
     rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
     text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, rates)
     return NastConfig(
@@ -112,7 +112,7 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
 
 @register_model("nast_s2x", dataclass=NastModelConfig)
 class NastFairseqModel(NastModel, BaseFairseqModel):
-    """:class:`nast_s2x.network.NastModel` with what fairseq asks of a model."""
+    """:class:`nast_s2x.network.NastModel` with the interface of a fairseq model."""
 
     cfg: ModelSettings
     text_kept = False
@@ -125,13 +125,13 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
         return model
 
     def max_positions(self) -> None:
-        """The task limits the source length, not the model."""
+        """None: the task limits the source length, not the model."""
 
     def keep_text(self) -> None:
-        """Leave encoder and text decoder as they are from now on: no gradients, no dropout (``--train-only units``).
+        """Freeze encoder and text decoder: no gradients, no dropout (``--train-only units``).
 
         Raises:
-            ValueError: there is no unit decoder to train.
+            ConfigError: there is no unit decoder to train.
         """
         if self.unit_decoder is None:
             raise ConfigError("--train-only units needs a unit decoder: an architecture nast_s2s, or --unit-decoder")
@@ -140,7 +140,7 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
             part.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "NastFairseqModel":
-        """As in torch; what :meth:`keep_text` keeps stays in evaluation mode."""
+        """As in torch; parts frozen by :meth:`keep_text` stay in evaluation mode."""
         super().train(mode)
         if self.text_kept:
             self.encoder.eval()
@@ -161,7 +161,7 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
 
 
 def _set_defaults(args: Namespace | DictConfig, name: str, unit_decoder: bool) -> None:
-    """Fill what the command line left open from the preset ``name`` (fairseq calls this with flat settings)."""
+    """Set what the command line does not give from the preset ``name`` (fairseq calls this with flat settings)."""
     base = preset(name, text_vocab=5)
     for entry in _NETWORK_FIELDS:
         setattr(args, entry.name, getattr(args, entry.name, getattr(base, entry.name)))

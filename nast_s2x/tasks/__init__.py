@@ -8,7 +8,7 @@ def register() -> None:
     """Register task, models and criterion with fairseq; calling it again does nothing.
 
     ``fairseq-*`` commands do this through ``--user-dir``. A program that has imported ``nast_s2x`` itself must call
-    this function, since fairseq imports nothing from a user directory whose package it finds already imported.
+    this function: fairseq imports nothing from a user directory whose package is already imported.
     """
     import nast_s2x.criterions.nast_ctc_nmla
     import nast_s2x.models.nast_s2x

@@ -24,7 +24,7 @@ from nast_s2x.labels import PAD, TextLabels, UnitLabels
 logger = logging.getLogger(__name__)
 
 SIZE_JITTER = 0.05
-"""Lengths vary by so much when training samples are sorted, so that batches differ from epoch to epoch."""
+"""Relative random change of lengths in sorting training samples, so that batches differ from epoch to epoch."""
 
 
 class LabelArrays:
@@ -51,7 +51,10 @@ class LabelArrays:
         return self._labels[start:stop] if stop > start else None
 
     def slots_needed(self) -> np.ndarray:
-        """(rows,) slots that each row needs: one per label, and a blank between equal neighbours; 0 without labels."""
+        """(rows,) slots that each row needs: one per label, and a blank between equal neighbours; 0 without labels.
+
+        ``TargetBatch.needed`` for all rows of a corpus at once.
+        """
         repeats = np.zeros(len(self._labels) + 1, dtype=np.int64)
         repeats[2:] = np.cumsum(self._labels[1:] == self._labels[:-1]) if len(self._labels) else 0
         inner = np.minimum(self._offsets[:-1] + 1, self._offsets[1:])  # behind the first label of each row
@@ -111,8 +114,11 @@ def _unit_target(row: Utterance, unit_labels: UnitLabels | None) -> Sequence[int
 def build_specaugment(text: str | None, config: DataFolder, transforms: Sequence[str]) -> SpecAugment | None:
     """SpecAugment from a flag such as ``1x27,1x100`` (masks x width, over frequency and over time) or ``off``.
 
-    Without a flag, the masks of ``config``, if ``transforms`` ask for it. The masks of a flag may cover the whole
-    sentence at most (``time_p`` 1, as published).
+    Without a flag, the masks of ``config``, if ``transforms`` name them. The time masks of a flag may be as long as the
+    sentence (``time_p`` 1, as published).
+
+    Raises:
+        ConfigError: a flag of another form.
     """
     if text is None:
         return config.specaugment if "specaugment" in transforms else None
@@ -138,8 +144,10 @@ class NastDataset(FairseqDataset):
         target_text: ``target`` or ``source``.
         unit_labels: ``None``: target units are not used.
         seed: of shuffling (with the epoch) and of augmentation (with epoch and index).
-        split: name of the split, for messages and for its own transforms in config.yaml.
+        split: name of the split, for messages and for its entry in ``transforms`` of config.yaml.
         specaugment: see :func:`build_specaugment`.
+    Raises:
+        ConfigError: a unit or a flag that cannot be used; no sample left to train on.
     """
 
     def __init__(
@@ -170,7 +178,7 @@ class NastDataset(FairseqDataset):
         if train:
             kept = self._learnable(frames, labels, rates, max_frames, split)
         self.labels, self._kept = labels, kept
-        # The units of training rows are in the arrays; as references they serve validation alone.
+        # Units as references are needed in validation only; those of training rows are in the label arrays.
         self.rows = [replace(rows[index], units=None) if train else rows[index] for index in kept]
         self.frames = frames[kept]
         self.sizes = self.frames  # the name by which fairseq filters
@@ -178,7 +186,11 @@ class NastDataset(FairseqDataset):
     def _learnable(
         self, frames: np.ndarray, labels: Labels, rates: SlotRates, max_frames: int, split: str
     ) -> np.ndarray:
-        """Indices of the samples that can be learned: not too long, and with enough slots for their targets."""
+        """Indices of the samples that can be learned: not too long, and with enough slots for their targets.
+
+        Raises:
+            ConfigError: there is none.
+        """
         text, units = labels.text.slots_needed(), labels.units.slots_needed()
         reasons = (
             (f"longer than {max_frames / FRAMES_PER_SECOND:g} s", frames > max_frames),
@@ -194,6 +206,8 @@ class NastDataset(FairseqDataset):
             left_out |= applies
         if self.left_out:
             details = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+            if left_out.all():
+                raise ConfigError(f"{split}: none of the {len(frames)} samples can be used for training ({details})")
             logger.warning(f"{split}: {left_out.sum()} of {len(frames)} samples left out ({details})")
         return np.flatnonzero(~left_out)
 
@@ -207,7 +221,7 @@ class NastDataset(FairseqDataset):
         if self.cmvn is not None:
             features = self.cmvn(features)
         if self.specaugment is not None:
-            # A generator of its own: the same masks after resuming and for any number of workers.
+            # One generator per sample: the same masks after resuming and for any number of workers.
             features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
         if len(features) > self.frames[index] + 2:
             raise ConfigError(
@@ -216,7 +230,11 @@ class NastDataset(FairseqDataset):
         return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A batch; see the values below. No samples (a process without work) give an empty dictionary."""
+        """A batch of samples; empty for no samples (a process without work).
+
+        ``net_input`` has ``fbank`` (B, F, bins) and ``frames``; ``source``, ``text`` and ``units`` are target batches
+        as dictionaries, None where no row has any; the rest is for logging and ``fairseq-generate``.
+        """
         if not samples:
             return {}
         indices = [sample["index"] for sample in samples]
@@ -279,7 +297,7 @@ class NastDataset(FairseqDataset):
         return batches if done == len(indices) else [*batches, indices[done:]]
 
     def set_epoch(self, epoch: int) -> None:
-        """Seed the augmentation of this epoch, also in worker processes that live longer than one epoch."""
+        """Seed the augmentation of this epoch, also in worker processes that are kept between epochs."""
         self._epoch.value = epoch
 
 

@@ -1,8 +1,9 @@
-"""Lets processes on CPUs gather what fairseq's criterions log.
+"""Gathering of logged values among processes on CPUs.
 
 fairseq's ``all_gather_list`` makes its buffers with CUDA, whatever the run's device, and so fails for every criterion
 whose logs cannot be summed (such as ``speech_to_unit`` of the baseline in ``configs/tiny_espeak_s2ut.yaml``). It keeps
-them as attributes of the function and makes new ones only where they are too small: here it gets some in main memory.
+them as attributes of the function and replaces them only if they are too small: this module sets them to buffers in
+main memory.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Greedy CTC generation behind ``fairseq-generate``: one forward pass, best labels, collapse."""
+"""Greedy CTC generation for ``fairseq-generate``: one forward pass, best labels, collapse."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def best_labels(logits: Tensor, lengths: Lengths) -> list[list[int]]:
 
 
 class CtcGreedyGenerator:
-    """What fairseq calls a generator; of several models the log-probabilities of labels are averaged.
+    """Generator in the sense of fairseq; the log-probabilities of several models are averaged.
 
     Args:
         policy: chunk policy to generate with.
@@ -37,7 +37,7 @@ class CtcGreedyGenerator:
     @torch.no_grad()
     def generate(self, models: Sequence[nn.Module], sample: dict[str, Any], **_: Any) -> list[list[dict[str, Any]]]:
         """One hypothesis per sentence, in fairseq's form; its score is the mean log-probability of the best labels."""
-        # Not `model.eval()(...)`: models that fairseq has made ready for generation return nothing from eval().
+        # Not `model.eval()(...)`: eval() of models that fairseq has prepared for generation returns None.
         for model in models:
             model.eval()
         inputs = network_inputs(sample)

@@ -185,7 +185,7 @@ class NastTask(FairseqTask):
         logger.info(f"{split}: {len(self.datasets[split])} samples")
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
-        """Build the model; a new one may start from the weights, or the encoder, of another."""
+        """Build the model; a new one may start from the weights of another model, or from its encoder."""
         model = super().build_model(cfg, from_checkpoint)
         self.trains_units = model.unit_decoder is not None
         if not from_checkpoint and cfg.load_pretrained_encoder_from:
@@ -206,7 +206,7 @@ class NastTask(FairseqTask):
         return {"nast_s2x": self._description}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is restored: the description above is for readers of the checkpoint."""
+        """Restore nothing: the description only documents the checkpoint."""
 
     def train_step(
         self,
@@ -223,7 +223,7 @@ class NastTask(FairseqTask):
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def begin_valid_epoch(self, epoch: int, model: nn.Module) -> None:
-        """Samples are logged anew at each validation."""
+        """Log samples again in each validation."""
         self._printed = 0
 
     @torch.no_grad()
@@ -296,8 +296,8 @@ class NastTask(FairseqTask):
             metrics.log_derived(kind, _BleuOfMeters(kind, names))
 
     def build_generator(self, models: list[nn.Module], args: Any, **_: Any) -> CtcGreedyGenerator:
-        """Greedy generator at the largest of ``--chunk-ms``; what is not given on the command line follows the
-        training of the model."""
+        """Greedy generator at the largest of ``--chunk-ms``; flags that are not given are those of the model's
+        training."""
         trained = getattr(models[0], "cfg", None) or self.cfg
         given = {
             name: getattr(self.cfg, name) if getattr(self.cfg, name) is not None else getattr(trained, name, None)
@@ -320,18 +320,22 @@ class NastTask(FairseqTask):
         prefix_tokens: Tensor | None = None,
         constraints: Tensor | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """Hypotheses of a batch; prefixes and constraints have no meaning for a model that decodes in one pass."""
+        """Hypotheses of a batch.
+
+        Raises:
+            ConfigError: prefixes or constraints, which decoding in one pass cannot follow.
+        """
         if prefix_tokens is not None or constraints is not None:
             raise ConfigError("--prefix-size and --constraints are not available: decoding is not autoregressive")
         return generator.generate(models, sample)
 
     def build_bpe(self, args: Any) -> "PieceDecoder":
-        """Turns the pieces that fairseq-generate prints into text."""
+        """Decoder of the pieces that fairseq-generate prints."""
         return PieceDecoder(self.labels)
 
 
 class PieceDecoder:
-    """fairseq's interface for joining pieces."""
+    """Pieces to text, with the interface of fairseq's BPE decoders."""
 
     def __init__(self, labels: TextLabels) -> None:
         self.labels = labels
@@ -368,12 +372,13 @@ def _fairseq_dictionary(labels: TextLabels) -> Dictionary:
 
 
 def _adapt_settings(cfg: NastTaskConfig) -> None:
-    """Settings of fairseq that this task depends on and that have no suitable flag or default.
+    """Set options of fairseq that this task depends on and that have no suitable flag or default.
 
-    Batches are made anew for each epoch, from (seed, epoch): frozen ones come from the epoch in which a run was started
-    or resumed, so that a resumed run would see others. And each of several processes reads a checkpoint itself: fairseq
-    would read it on one and send it pickled to the others, whose weights-only reader refuses fairseq's own
-    configuration classes; reading everywhere keeps the list of allowed classes short.
+    Batches are made for each epoch from (seed, epoch). fairseq's default freezes those of the epoch in which a run was
+    started or resumed, so a resumed run would use other batches.
+
+    Each process reads a checkpoint itself. fairseq's default reads it on one and sends it pickled to the others, whose
+    weights-only reader refuses fairseq's configuration classes.
     """
     if not isinstance(cfg, DictConfig):
         cfg.rebuild_batches = True
