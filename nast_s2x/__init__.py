@@ -1,7 +1,7 @@
 """nast_s2x: non-autoregressive end-to-end simultaneous speech-to-any translation.
 
-The package itself imports nothing heavy: reach for the rooms (``nast_s2x.inference``, ``nast_s2x.network``, ...)
-that you need. fairseq is only needed to train, SimulEval only to evaluate.
+The package itself imports nothing: import the subpackages that you need, such as ``nast_s2x.inference``. fairseq is
+needed for training only, SimulEval for the agents only.
 """
 
 __version__ = "0.1.0"

@@ -41,11 +41,6 @@ class Lengths:
         return max(self.host, default=0)
 
     @property
-    def all_equal(self) -> bool:
-        """True when no row is padded."""
-        return len(set(self.host)) <= 1
-
-    @property
     def total(self) -> int:
         """Sum of the lengths."""
         return sum(self.host)
@@ -91,7 +86,7 @@ class SpeechBatch:
 class TargetBatch:
     """Labels of a batch for one loss; rows without a target have length 0.
 
-    Everything that a loss or an alignment must know to choose a shape or a branch is known on the host.
+    Everything that decides a shape or a branch in a loss or an alignment is available on the host.
 
     Attributes:
         labels: (B, L) int64, padded.
@@ -108,8 +103,11 @@ class TargetBatch:
 
     @classmethod
     def of(cls, labels: Tensor, lengths: Lengths, pad: int = 1) -> TargetBatch:
-        """The batch of padded labels (B, L) on the host; entries past the length, or equal to ``pad``, do not count.
+        """The batch of padded labels (B, L) on the host.
 
+        Args:
+            lengths: valid labels of each row; entries past them are ignored.
+            pad: the padding label; pairs with it are not counted as bigrams.
         Raises:
             ValueError: lengths that do not fit the labels.
         """
@@ -134,7 +132,7 @@ class TargetBatch:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TargetBatch:
-        """What :meth:`to_dict` gave, its tensors perhaps on another device."""
+        """The inverse of :meth:`to_dict`; the tensors may have been moved to another device."""
         lengths, needed = Lengths(tuple(values["lengths"])), Lengths(tuple(values["needed"]))
         return cls(values["labels"], lengths, needed, values["bigrams"])
 
@@ -158,11 +156,11 @@ class TargetBatch:
 
     @property
     def given(self) -> Lengths:
-        """1 for each row that has a target, else 0."""
+        """Per row: 1 with a target, 0 without."""
         return self.lengths.map(lambda length: min(length, 1))
 
     def fits(self, slots: Lengths) -> tuple[bool, ...]:
-        """Whether each row has an alignment to its slots."""
+        """Per row: True if its labels can be aligned to ``slots`` slots."""
         return tuple(size >= needed for size, needed in zip(slots.host, self.needed.host, strict=True))
 
 
@@ -186,10 +184,10 @@ def _bigram_counts(table: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What one training step takes.
+    """Input of one training step.
 
     Attributes:
-        speech: the sources.
+        speech: features of the source speech.
         source, text, units: labels of the transcripts (for the recognition loss), of the text decoder and of the unit
             decoder; ``None`` where no row has any.
     """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.batches import Lengths
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, check_whole_number
 
 FRAME_MS = 10
 """Shift between two feature frames, milliseconds."""
@@ -30,13 +30,7 @@ DEFAULT_TRAINING_CHUNKS = "320,640,1280,offline"
 Axis = Literal["encoder", "text", "unit"]
 """Encoder frames, text slots or unit slots."""
 
-
 Part = TypeVar("Part")
-
-
-def _check_int(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
 
 
 def _from_dict(cls: type[Part], values: Mapping[str, Any], what: str) -> Part:
@@ -68,7 +62,7 @@ class SlotRates:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            _check_int(name, value, 1)
+            check_whole_number(name, value, 1)
 
     @property
     def frames_per_state(self) -> int:
@@ -122,15 +116,15 @@ class ChunkPolicy:
 
     def __post_init__(self) -> None:
         if self.lookahead_ms is not None:
-            _check_int("lookahead_ms", self.lookahead_ms, 0)
-        _check_int("wait_chunks", self.wait_chunks, 0)
+            check_whole_number("lookahead_ms", self.lookahead_ms, 0)
+        check_whole_number("wait_chunks", self.wait_chunks, 0)
         if self.left_chunks is not None:
-            _check_int("left_chunks", self.left_chunks, 0)
+            check_whole_number("left_chunks", self.left_chunks, 0)
         if self.chunk_ms is None:
             for name, value in (("lookahead_ms", 0), ("wait_chunks", 0), ("left_chunks", None)):
                 object.__setattr__(self, name, value)
             return
-        _check_int("chunk_ms", self.chunk_ms, 1)
+        check_whole_number("chunk_ms", self.chunk_ms, 1)
         if self.lookahead_ms is None:
             object.__setattr__(self, "lookahead_ms", self.chunk_ms)
         for name in ("chunk_ms", "lookahead_ms"):
@@ -195,7 +189,7 @@ class ChunkPolicy:
         if not words:
             raise ConfigError(f"`chunk_ms` needs at least one chunk size, but is {chunk_ms!r}")
         if left_ms is not None:
-            _check_int("left_ms", left_ms, 0)
+            check_whole_number("left_ms", left_ms, 0)
         sizes = sorted({_parse_size(word) for word in words}, key=lambda size: math.inf if size is None else size)
         return tuple(
             cls(size, lookahead_ms, wait_chunks, None if size is None or left_ms is None else -(-left_ms // size))
@@ -308,9 +302,14 @@ class SequenceLayout:
 
     @classmethod
     def plain(
-        cls, start: int, stop: int, per_chunk: int | None, lengths: Lengths | None = None, device: Any = None
+        cls,
+        start: int,
+        stop: int,
+        per_chunk: int | None,
+        lengths: Lengths | None = None,
+        device: torch.device | None = None,
     ) -> SequenceLayout:
-        """Positions ``start .. stop - 1`` without copies, ``per_chunk`` of them a chunk (``None``: one chunk)."""
+        """Positions ``start .. stop - 1`` without copies, ``per_chunk`` of them in a chunk (``None``: one chunk)."""
         position = torch.arange(start, stop, device=device)
         chunk = torch.zeros_like(position) if per_chunk is None else position // per_chunk
         span = (0, 0) if per_chunk is None else (start // per_chunk, (stop - 1) // per_chunk)
@@ -325,18 +324,19 @@ class SequenceLayout:
         width: int,
         available: int,
         lengths: Lengths | None = None,
-        device: Any = None,
+        device: torch.device | None = None,
     ) -> SequenceLayout:
-        """Look-ahead copies of the chunks ``first .. last - 1``: of each the next ``width`` positions that exist.
+        """Look-ahead copies of chunks: for each chunk the next ``width`` positions that exist.
 
         Args:
-            chunks: (first, last).
+            chunks: (first, stop), the chunks ``first .. stop - 1``.
+            per_chunk: positions of a chunk.
             available: number of positions that exist.
         """
         number = np.arange(*chunks)
         position = (number[:, None] + 1) * per_chunk + np.arange(width)  # (chunks, width)
         exists = position < available
-        # On the host, where the number of copies is needed; what is copied to the device is small.
+        # On the host, because the number of copies decides a shape.
         chunk = torch.from_numpy(np.broadcast_to(number[:, None], position.shape)[exists]).to(device)
         place = torch.from_numpy(position[exists]).to(device)
         span = (int(number[0]), int(number[exists.any(1)][-1])) if exists.any() else None
@@ -350,17 +350,11 @@ class SequenceLayout:
         """Originals followed by copies."""
         if self.copy_span is not None or other.span is not None:
             raise ValueError("a layout of copies is added to a layout without copies")
-        valid = None
-        if self.valid is not None and other.valid is not None:
-            valid = torch.cat([self.valid, other.valid], dim=-1)
-        elif self.valid is not None or other.valid is not None:
-            there = self.valid if self.valid is not None else other.valid
-            assert there is not None
-            filled = [
-                layout.valid if layout.valid is not None else there.new_ones(there.size(0), len(layout))
-                for layout in (self, other)
-            ]
-            valid = torch.cat(filled, dim=-1)
+        valid = self.valid if self.valid is not None else other.valid
+        if valid is not None:
+            all_valid = (valid.new_ones(valid.size(0), len(layout)) for layout in (self, other))
+            masks = zip((self.valid, other.valid), all_valid, strict=True)
+            valid = torch.cat([ones if mask is None else mask for mask, ones in masks], dim=-1)
         pairs = ((self.position, other.position), (self.chunk, other.chunk), (self.lookahead, other.lookahead))
         position, chunk, lookahead = (torch.cat(pair, dim=-1) for pair in pairs)
         return SequenceLayout(position, chunk, lookahead, valid, self.span, other.copy_span)
@@ -373,7 +367,7 @@ def _valid(position: Tensor, lengths: Lengths | None, stop: int) -> Tensor | Non
 
 
 def may_attend(query: SequenceLayout, key: SequenceLayout, wait: int = 0, left: int | None = None) -> Tensor:
-    """Visibility of keys to queries by chunk, (..., Tq, Tk) bool, True = may attend. Padding plays no part here.
+    """Visibility of keys to queries by chunk, (..., Tq, Tk) bool, True = may attend. Padding is not considered.
 
     A query sees the keys of its own chunk, of the ``left`` chunks before it (``None``: all) and of the ``wait`` chunks
     after it. A look-ahead copy is visible to its own chunk only, copies included (Ma et al., 2024, section 3.2).

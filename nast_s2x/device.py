@@ -35,9 +35,16 @@ def find_device(name: str | torch.device, must_exist: bool = True) -> torch.devi
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"a device is cpu, cuda or cuda:N, got {name!r}") from None
-    count = torch.cuda.device_count() if must_exist and device.type == "cuda" else 0
-    if must_exist and device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"device {name} is not available: torch {torch.__version__} finds {count} CUDA devices here")
+    if must_exist and device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            found = f"finds {count} CUDA devices here"
+            raise ConfigError(f"device {name} is not available: torch {torch.__version__} {found}")
+    elif must_exist:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ImportError):
+            raise ConfigError(f"device {name} is not available in torch {torch.__version__} here") from None
     return device
 
 

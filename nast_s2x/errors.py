@@ -6,6 +6,7 @@ Every class is a :class:`ValueError`, so callers that only separate bad input fr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class NastError(ValueError):
@@ -38,3 +39,13 @@ class ConfigError(NastError):
 
 class StreamError(NastError):
     """A call that a stream does not allow, such as a push after the final one."""
+
+
+def check_whole_number(name: str, value: Any, least: int) -> None:
+    """Check the value of a setting.
+
+    Raises:
+        ConfigError: ``value`` is not an int, or is less than ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")

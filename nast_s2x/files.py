@@ -1,4 +1,4 @@
-"""Files: atomic writes, locks, digests, resumable work in processes, progress. Imports no torch and no numpy."""
+"""Files: atomic writes, locks, digests, resumable work in processes. Imports no torch and no numpy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 AnyPath = str | os.PathLike[str]
 
-# Each process computes with one thread: sums do not depend on the number of processes, and they do not compete.
+# One thread for each process: sums do not depend on the number of processes, and processes do not compete for CPUs.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -71,10 +71,11 @@ def write_json(path: AnyPath, values: Any, indent: int | None = None) -> None:
 def replace_folder(folder: AnyPath) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of ``folder`` at the end of the block.
 
-    After an error, or if the process ends early, ``folder`` is what it was before. The exchange is one system call on
-    Linux and macOS; elsewhere the old folder is renamed first and restored if the second renaming fails.
+    After an error, or if the process ends early, ``folder`` is what it was before. Of a symbolic link, the folder that
+    it points to is replaced. The exchange is one system call on Linux and macOS; elsewhere the old folder is renamed
+    first and restored if the second renaming fails.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
@@ -125,7 +126,7 @@ def check_output_folder(folder: AnyPath, what: str, marker: str, overwrite: bool
     Args:
         what: what the command makes, for the message, such as ``"bundle"``.
         marker: file that every such folder holds; a folder without it holds something else.
-        overwrite: replace an older result; never anything else.
+        overwrite: allow an older result to be replaced, never anything else.
     Raises:
         ConfigError: ``folder`` is a file, or not empty and not to be replaced.
     """
@@ -204,7 +205,7 @@ def file_digest(path: AnyPath) -> str:
 
 
 def file_stamp(path: AnyPath) -> str:
-    """Text that changes when a file is written again (size and time), also where there is none."""
+    """Size and modification time of a file as text, to notice changes; ``"missing"`` where there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -223,6 +224,7 @@ def locked(output: AnyPath) -> Iterator[None]:
 
     Raises:
         ConfigError: another process holds the lock; names it.
+        OSError: the file system cannot lock files, or the folder cannot be written.
     """
     output = Path(os.path.abspath(output))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -243,22 +245,21 @@ def locked(output: AnyPath) -> Iterator[None]:
 
 def _acquire(path: Path, output: Path) -> IO[str]:
     while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - kept open as long as the lock is held
-        if not _lock(file):
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            file.close()
-            raise ConfigError(f"{owner} is at work in {output}: wait until it ends")
-        try:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
+            if not _lock(file):
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise ConfigError(f"{owner} is at work in {output}: wait until it ends")
             # The file may have been removed by its last owner between opening and locking.
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except FileNotFoundError:
-            pass
-        file.close()
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    stack.pop_all()  # the file stays open as long as the lock is held
+                    return file
 
 
 def _lock(file: IO[str]) -> bool:
+    """Lock an open file without waiting; False if another process has locked it."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -269,8 +270,10 @@ def _lock(file: IO[str]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        raise OSError(f"{file.name} cannot be locked: {error.strerror or error}") from error
     return True
 
 
@@ -349,26 +352,30 @@ def resumable_map(
     arguments: tuple[Any, ...] = (),
     advance: Callable[[int], None] | None = None,
 ) -> list[Any]:
-    """Apply ``function`` to the items whose key is not in ``results``, store what it returns; all results, in order.
+    """Apply ``function`` to the items whose key is not in ``results`` and store what it returns.
 
     Args:
-        function: a module's function; what it returns must be what JSON holds.
-        keys: of each item: a digest of everything that its result depends on.
+        function: a function at module level; what it returns must be what JSON holds.
+        keys: one for each item: a digest of everything that its result depends on. Items of one key share a result.
         jobs, start, arguments: see :func:`parallel_map`.
-        advance: called with the index of each item whose result is there, those of earlier runs first.
+        advance: called with the index of each item whose result is stored, those of earlier runs first.
+    Returns:
+        the results of all items, in order.
     """
-    todo = []
+    todo: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         if key not in results:
-            todo.append(index)
+            todo.setdefault(key, []).append(index)
         elif advance is not None:
             advance(index)
     if todo:
-        made = parallel_map(function, [items[index] for index in todo], min(jobs, len(todo)), start, arguments)
-        for index, result in zip(todo, made):
-            results.add(keys[index], result)
-            if advance is not None:
-                advance(index)
+        first = [items[indices[0]] for indices in todo.values()]
+        made = parallel_map(function, first, min(jobs, len(todo)), start, arguments)
+        for (key, indices), result in zip(todo.items(), made, strict=True):
+            results.add(key, result)
+            for index in indices:
+                if advance is not None:
+                    advance(index)
     return [results[key] for key in keys]
 
 
@@ -384,10 +391,11 @@ def parallel_map(
     The processes compute with one thread each, ignore Ctrl-C (this process stops them) and end when this one does.
 
     Args:
-        function: a module's function.
-        jobs: processes; with 1 the work is done in this one.
+        function: a function at module level.
+        jobs: number of processes; with 1 the work is done in this one.
         start: called first in each process, with ``arguments``.
     Raises:
+        ConfigError: fewer than one process.
         OSError: a process has died.
     """
     if jobs < 1:

@@ -1,7 +1,7 @@
 """Label sets of the decoders: special symbols, text and units to labels, CTC collapse back to tokens.
 
 Text labels: ``<s>`` 0, ``<pad>`` 1, ``</s>`` 2, ``<unk>`` 3, the dictionary's pieces, ``<blank>`` last.
-Unit labels: the same four specials, unit code c as label c + 4, blank last (SPEC sections 4 and 5).
+Unit labels: the same four specials, unit code c as label c + 4, blank last.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLANK = "<blank>"
 WORD_START = "\u2581"
 """SentencePiece's mark for a space; a piece that starts with it starts a word."""
 UNKNOWN = "\u2047"
-"""How an unknown piece is shown."""
+"""Text of an unknown piece."""
 
 
 class TextLabels:
@@ -30,7 +30,7 @@ class TextLabels:
 
     Args:
         pieces: the dictionary's entries in order, without specials and blank; entry i has label i + 4.
-        sentencepiece_file: the SentencePiece model; its own ids play no part. ``None``: labels without text.
+        sentencepiece_file: the SentencePiece model, whose own ids are not used. ``None``: text cannot be encoded.
     Raises:
         NastError: a piece appears twice, or the file is not a SentencePiece model.
         FileNotFoundError: no such file.
@@ -121,16 +121,20 @@ class TextLabels:
         return self.piece(int(token)).startswith(WORD_START)
 
     def collapser(self) -> CtcCollapser:
-        """Collapse of a stream of text labels. Unknown pieces are kept: each stands for a piece of the output."""
+        """Collapse of a stream of text labels. Unknown pieces are kept, because each is a piece of the output."""
         return CtcCollapser(self.blank, drop=(BOS, PAD, EOS))
 
 
 def _read_pieces(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such dictionary")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NastError(f"{path} is not a dictionary: it must be UTF-8 text ({error})") from None
     pieces = []
     # Pieces may hold characters that str.splitlines takes for line ends: split at newlines only.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line:
             continue

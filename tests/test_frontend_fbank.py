@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nast_s2x.errors import AudioError
+from nast_s2x.errors import AudioError, NastError
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
 from nast_s2x.frontend.fbank import StreamingFbank, fbank, num_frames
 from nast_s2x.frontend.resampling import StreamResampler
@@ -96,6 +96,13 @@ def test_stream_refuses() -> None:
         num_frames(-1)
 
 
+def test_a_refused_piece_leaves_the_stream_as_it_was() -> None:
+    stream = StreamingFbank()
+    with pytest.raises(AudioError, match="NaN"):
+        stream.push([float("nan")], final=True)
+    assert torch.equal(stream.push(noise(800), final=True), fbank(noise(800)))
+
+
 def test_cmvn_normalises_what_it_has_seen(tmp_path: Path) -> None:
     features = np.random.default_rng(1).normal(3.0, 2.0, (500, 80)).astype(np.float32)
     parts = CmvnAccumulator().add(features[:100])
@@ -124,8 +131,30 @@ def test_cmvn_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"bad\.npz: not a CMVN file"):
         GlobalCmvn.load(tmp_path / "bad.npz")
     np.savez(tmp_path / "half.npz", mean=np.zeros(80))
-    with pytest.raises(ValueError, match=r"half\.npz: not a CMVN file"):
-        GlobalCmvn.load(tmp_path / "half.npz")
+    (tmp_path / "empty.npz").touch()
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, np.zeros(80))
+    np.savez_compressed(tmp_path / "damaged.npz", mean=np.zeros(800), std=np.ones(800))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[60:70] = b"\xff" * 10
+    (tmp_path / "damaged.npz").write_bytes(content)
+    for name in ("half", "empty", "array", "damaged"):
+        with pytest.raises(NastError, match=rf"{name}\.npz: not a CMVN file"):
+            GlobalCmvn.load(tmp_path / f"{name}.npz")
+
+
+def test_a_cmvn_file_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cmvn = GlobalCmvn(np.zeros(80), np.ones(80))
+    cmvn.save(tmp_path / "g.npz")
+    before = (tmp_path / "g.npz").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        cmvn.save(tmp_path / "g.npz")
+    assert (tmp_path / "g.npz").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_constant_bin_does_not_divide_by_zero() -> None:

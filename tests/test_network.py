@@ -237,6 +237,38 @@ def test_linear_of_few_rows_is_the_same_product() -> None:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_stream_in_int8_may_end_without_new_frames() -> None:
+    model, policy = small_model(torch.float32).convert_for_inference(torch.int8), ChunkPolicy(160, 0, wait_chunks=1)
+    # Both chunks leave the encoder at once, and the last one waits in the decoders.
+    fbank = torch.randn(1, 32, 80, generator=torch.Generator().manual_seed(0))
+    text, unit, _ = stream(model, fbank, policy, [])
+    whole = model(fbank, None, policy)
+    torch.testing.assert_close(text, whole.text_logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(unit, whole.unit_logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float64])
+def test_label_embeddings_are_not_rounded(dtype: torch.dtype) -> None:
+    model = small_model(torch.float32)
+    before = [module.embed_tokens.weight.clone() for module in (model.decoder, model.unit_decoder)]
+    model.convert_for_inference(dtype)
+    for module, weight in zip((model.decoder, model.unit_decoder), before, strict=True):
+        assert torch.equal(module.embed_tokens.weight, weight.to(module.embed_tokens.weight.dtype))
+        assert module.embed_tokens.weight.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_int8_is_for_cpus() -> None:
+    with pytest.raises(ConfigError, match="int8 is for CPUs, but the model is on meta"):
+        small_model().to("meta").convert_for_inference(torch.int8)
+
+
+@pytest.mark.parametrize("value", [1, -0.1, float("nan"), "0.1"])
+def test_dropout_is_less_than_1(value: object) -> None:
+    with pytest.raises(ConfigError, match="`dropout` must be a finite number of at least 0 and less than 1, but is"):
+        small_model(dropout=value)
+
+
 def test_sizes_of_the_presets() -> None:
     # 52.5M (text) and 78.8M (speech) parameters with a 10k vocabulary (Ma et al., 2024)
     for units, millions in ((0, 52.5), (1005, 78.8)):
@@ -292,6 +324,7 @@ def test_misuse_of_a_stream_is_refused() -> None:
     MODEL(fbank, None, policy, state=state, final=True)
     with pytest.raises(ValueError, match="has ended"):
         MODEL(fbank, None, policy, state=state, final=True)
+    assert state.encoder.num_frames == 8
     with pytest.raises(ValueError, match=r"\(B, F, 80\)"):
         MODEL(torch.zeros(1, 8, 40), None, policy)
 

@@ -1,7 +1,7 @@
 """CTC collapse: from the labels of slots to tokens.
 
 A CTC model predicts one *label* per *slot*; merging runs of equal labels and dropping the blank gives the *tokens*
-(Graves et al., 2006, "Connectionist Temporal Classification"). Chunks and networks play no part here.
+(Graves et al., 2006, "Connectionist Temporal Classification").
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def ctc_collapse(labels: Sequence[int] | Tensor, blank: int, drop: Collection[in
 class CtcCollapser:
     """Collapse of a label stream that arrives in pieces: any cut gives the tokens of :func:`ctc_collapse`.
 
-    What is remembered between pieces is the last *label*, blank and dropped labels included: a piece that begins with
-    the label the previous piece ended with continues the same token.
+    The state is the last *label*, blank and dropped labels included: a piece that begins with the label that the
+    previous piece ended with continues the same token.
 
     >>> collapser = CtcCollapser(blank=9)
     >>> collapser.push([5, 5]), collapser.push([5, 9]), collapser.push([5])
@@ -34,10 +34,6 @@ class CtcCollapser:
     def __init__(self, blank: int, drop: Collection[int] = ()) -> None:
         self.blank = blank
         self.drop = frozenset(drop) | {blank}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the stream: the next piece is the first one of another stream."""
         self._last_label: int | None = None
         self._slots = 0
 

@@ -30,11 +30,11 @@ LONGEST_HOURS = 24
 def read_samples(
     source: AnySource, name: str | None = None, start: int = 0, frames: int = -1
 ) -> tuple[NDArray[np.float32], int]:
-    """Read a sound file of any format libsndfile knows (wav, flac, ogg, mp3, ...) as it is.
+    """Read a sound file of any format that libsndfile reads (wav, flac, ogg, mp3, ...), without resampling.
 
     Args:
         source: path, or a binary file object.
-        name: what error messages call it; the path by default.
+        name: its name in error messages; the path by default.
         start: first sample to read, at the file's own rate.
         frames: number of samples to read, -1 for all.
 
@@ -51,7 +51,7 @@ def read_samples(
             _check_header(file, name)
             if start:
                 if not 0 <= start <= file.frames:
-                    raise OSError(f"segment starts at sample {start}, the file has {file.frames}")
+                    raise OSError(f"the segment starts at sample {start}, the file has {file.frames}")
                 file.seek(start)
             samples, rate = file.read(frames=frames, dtype="float32", always_2d=True), file.samplerate
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as error:
@@ -78,7 +78,7 @@ def audio_pieces(path: str | os.PathLike[str], piece_ms: float) -> Iterator[tupl
         with _open(path, str(path)) as file:
             _check_header(file, str(path))
             yield from ((piece, file.samplerate) for piece in _blocks(file, round(piece_ms * file.samplerate / 1000)))
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError, MemoryError) as error:
         raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})") from error
 
 
@@ -127,7 +127,7 @@ def read_header(source: AnySource, name: str | None = None) -> tuple[int, int]:
 
     Args:
         source: path, or a binary file object.
-        name: what error messages call it; the path by default.
+        name: its name in error messages; the path by default.
 
     Raises:
         AudioError: missing or unreadable; names the file.
@@ -139,12 +139,6 @@ def read_header(source: AnySource, name: str | None = None) -> tuple[int, int]:
             return int(file.frames), int(file.samplerate)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
         raise AudioError(f"{name}: cannot be read as audio ({_reason(error)})") from error
-
-
-def declared_samples(path: str | os.PathLike[str], sample_rate: int = SAMPLE_RATE) -> int:
-    """Number of samples at ``sample_rate`` that a sound file's header declares; errors as in :func:`read_header`."""
-    samples, rate = read_header(path)
-    return samples * sample_rate // rate
 
 
 def _reason(error: Exception) -> str:
@@ -184,7 +178,7 @@ def compressed(samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> tuple[byte
 
     Args:
         samples: (n,) or (n, channels) in -1..1.
-        sample_rate: Hz.
+        sample_rate: Hz, one of the rates of MP3 (8000 to 48000).
     Returns:
         the file's bytes and its media type.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +13,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from nast_s2x.errors import NastError
+from nast_s2x.files import open_atomic
 
 Features = TypeVar("Features", NDArray[np.float32], torch.Tensor)
 
-# A bin that never varies has no scale of its own; its variance is floored at this.
+# Floor of the variance, for bins that never vary.
 _MINIMUM_VARIANCE = 1e-8
 
 
@@ -25,6 +27,8 @@ class GlobalCmvn:
     Args:
         mean: (bins,) mean of the training features.
         std: (bins,) their standard deviation, positive.
+    Raises:
+        NastError: vectors of different sizes, values that are not finite, or a standard deviation of 0 or less.
     """
 
     def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
@@ -36,7 +40,11 @@ class GlobalCmvn:
             raise NastError("CMVN statistics must be finite and every std positive")
 
     def __call__(self, features: Features) -> Features:
-        """Normalise features (..., bins), numpy or torch, into a new array of the same kind."""
+        """Normalise features (..., bins), numpy or torch, into a new array of the same kind.
+
+        Raises:
+            NastError: features with another number of bins.
+        """
         if features.shape[-1] != len(self.mean):
             raise NastError(f"features have {features.shape[-1]} bins, the CMVN statistics {len(self.mean)}")
         if isinstance(features, torch.Tensor):
@@ -46,24 +54,32 @@ class GlobalCmvn:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GlobalCmvn:
-        """Load a ``.npz`` with ``mean`` and ``std``; errors name the file."""
+        """Load a ``.npz`` with ``mean`` and ``std``.
+
+        Raises:
+            FileNotFoundError: no such file.
+            NastError: not such a file, or unusable statistics; names the file.
+        """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such CMVN file")
         try:
-            with np.load(path, allow_pickle=False) as data:
+            data = np.load(path, allow_pickle=False)
+            if isinstance(data, np.ndarray):
+                raise NastError("it holds one array, not `mean` and `std`")
+            with data:
                 return cls(data["mean"], data["std"])
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise NastError(f"{path}: not a CMVN file ({error})") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.npz`` with ``mean`` and ``std``."""
-        with open(path, "wb") as file:
+        """Write a ``.npz`` with ``mean`` and ``std``; after an error, what was at ``path`` is unchanged."""
+        with open_atomic(path, "wb") as file:
             np.savez(file, mean=self.mean, std=self.std)
 
 
 class CmvnAccumulator:
-    """Sums of features and of their squares, in float64, from which the statistics follow."""
+    """Computes the statistics from sums of features and of their squares, in float64."""
 
     def __init__(self, bins: int = 80) -> None:
         self.frames = 0
@@ -75,13 +91,17 @@ class CmvnAccumulator:
         return self.add_sums(len(values), np.stack([values.sum(axis=0), np.square(values).sum(axis=0)]))
 
     def add_sums(self, frames: int, sums: ArrayLike) -> CmvnAccumulator:
-        """Add what another accumulator has gathered: its frame count and its (2, bins) sums."""
+        """Add the number of frames and the (2, bins) sums of another accumulator."""
         self.frames += frames
         self.sums += np.asarray(sums, dtype=np.float64)
         return self
 
     def result(self) -> GlobalCmvn:
-        """The statistics of everything added (population variance)."""
+        """The statistics of everything added (population variance).
+
+        Raises:
+            NastError: no frames were added.
+        """
         if self.frames == 0:
             raise NastError("CMVN needs at least one frame of features")
         mean, square = self.sums / self.frames

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from nast_s2x.errors import StreamError
+from nast_s2x.errors import AudioError, StreamError
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
 
 NUM_BINS = 80
 WINDOW_SAMPLES = 400  # 25 ms at 16 kHz
 SHIFT_SAMPLES = 160  # 10 ms at 16 kHz
-# Kaldi works on 16-bit sample values; our waveforms are -1..1.
+# Kaldi expects samples on the scale of 16-bit integers; here they are in -1..1.
 _WAVEFORM_SCALE = np.float32(32768.0)
 
 
 def num_frames(samples: int) -> int:
     """Number of feature frames of ``samples`` samples at 16 kHz: floor((n - 400) / 160) + 1, 0 below 400."""
     if samples < 0:
-        raise StreamError(f"a number of samples cannot be negative: {samples}")
+        raise AudioError(f"a number of samples cannot be negative: {samples}")
     return 0 if samples < WINDOW_SAMPLES else (samples - WINDOW_SAMPLES) // SHIFT_SAMPLES + 1
 
 
@@ -52,6 +52,10 @@ class StreamingFbank:
 
     Consumed frames are freed, so memory stays bounded for streams of any length.
 
+    Attributes:
+        finished: the final piece was pushed.
+        frames: feature frames returned so far.
+
     Example:
         >>> stream = StreamingFbank()
         >>> stream.push(np.zeros(399)).shape, stream.push(np.zeros(1)).shape
@@ -74,13 +78,13 @@ class StreamingFbank:
             (k, 80) float32 log-mel energies, k = new frames, in order.
 
         Raises:
-            AudioError: samples that are not finite.
-            ValueError: a push after the final one.
+            AudioError: samples that cannot be used; the stream is unchanged.
+            StreamError: a push after the final one.
         """
         if self.finished:
             raise StreamError("this stream has ended: a push after final=True needs a new StreamingFbank")
-        self.finished = final
         mono = as_mono(samples)
+        self.finished = final
         if len(mono):
             self._fbank.accept_waveform(SAMPLE_RATE, mono * _WAVEFORM_SCALE)
         if final:

@@ -14,7 +14,7 @@ SAMPLE_RATE = 16000
 LOWEST_RATE, HIGHEST_RATE = 4000, 768_000
 """Sample rates that are accepted, Hz."""
 LOUDEST = 1e4
-"""Largest absolute value of a float sample; full scale is 1, so more than this is a wrong scale."""
+"""Largest accepted absolute value of a float sample; full scale is 1, and larger values have a wrong scale."""
 
 # Zero and full scale of the integer formats that sound cards and wav readers deliver.
 _PCM = {
@@ -51,7 +51,7 @@ def as_mono(samples: ArrayLike) -> NDArray[np.float32]:
     if not np.isfinite(array).all():
         raise AudioError("samples must be finite numbers, but some are NaN or infinite")
     if len(array) and max(array.max(), -array.min()) > LOUDEST:
-        raise AudioError(f"samples of full scale are 1, but some exceed {LOUDEST:g}: divide them by their full scale")
+        raise AudioError(f"float samples must be in -1..1, but some exceed {LOUDEST:g}: divide them by full scale")
     return np.ascontiguousarray(array)
 
 
@@ -61,7 +61,7 @@ def _as_array(samples: ArrayLike) -> NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise AudioError(f"samples must be an array of numbers, not {type(samples).__name__} ({error})") from None
     if isinstance(samples, list | tuple) and array.dtype == np.int64:
-        array = array.astype(np.float64)  # a list of Python numbers that are all whole
+        array = array.astype(np.float64)  # a list of whole Python numbers is not PCM
     if array.dtype.kind != "f" and array.dtype not in _PCM:
         raise AudioError(f"samples must be floating point or int8, int16, int32 or uint8, not {array.dtype}")
     return array

@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al., 2019): bands of frequency and stretches of time masked during training."""
+"""SpecAugment (Park et al., 2019): masks over frequency bands and time spans, in training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class SpecAugment:
         time_masks: number of time masks.
         time_width: longest time mask, in frames.
         time_p: longest time mask as a share of the utterance.
+    Raises:
+        ConfigError: a negative number or width, or a share outside 0..1.
     """
 
     freq_masks: int = 1

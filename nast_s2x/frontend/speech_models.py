@@ -1,4 +1,4 @@
-"""Input of self-supervised speech models (wav2vec 2.0, HuBERT): normalised samples, samples of a frame."""
+"""Input of self-supervised speech models (wav2vec 2.0, HuBERT): normalised samples, samples per frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def normalize_samples(samples: NDArray[np.float32], variance_floor: float = VARI
 
 
 def frame_samples(convolutions: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Samples that one output frame of convolutions needs, and samples between two frames.
+    """Receptive field and stride of a stack of convolutions, in samples.
 
     Args:
         convolutions: (kernel, stride) of each layer, from the input on; without padding.

@@ -29,7 +29,7 @@ class RelativeSelfAttention(nn.Module):
     """Self-attention with clipped relative positions on keys and values (Shaw et al., 2018, equations 3 and 4).
 
     No (T, T, head size) tensor exists: queries are scored against the ``2 * clip + 1`` relation rows and the scores
-    gathered by relation; attention weights are summed by relation before they meet the value rows.
+    gathered by relation; attention weights are summed by relation and then multiplied with the value rows.
     """
 
     int8: Int8Weight | None = None
@@ -80,7 +80,7 @@ class RelativeSelfAttention(nn.Module):
         scores = query @ key.transpose(-1, -2) + by_relation.gather(-1, index)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        # Softmax and sums over positions in float32 or better: many small weights meet in the two clipped relations.
+        # Softmax and sums over positions in float32 or better: the two clipped relations sum many small weights.
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
         summed = torch.zeros_like(by_relation, dtype=weights.dtype).scatter_add(-1, index, weights)

@@ -23,8 +23,8 @@ class KeyValueCache:
     def extend(self, keys: Tensor, values: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
         """Append (B, H, n, head size) and return views of the past and the new ones together.
 
-        Only the first ``keep`` new positions stay (default all): those behind them, look-ahead copies, are seen once
-        and overwritten by the next call.
+        Only the first ``keep`` new positions stay (default all). Those behind them, look-ahead copies, are returned
+        once and overwritten by the next call.
         """
         stop = self.length + keys.size(2)
         if self.keys is None or self.values is None or stop > self.keys.size(2):

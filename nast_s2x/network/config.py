@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
-from nast_s2x.errors import ConfigError
-
-SUBSAMPLING = 4
-"""Feature frames per encoder frame: two convolutions of stride 2."""
+from nast_s2x.errors import ConfigError, check_whole_number
+from nast_s2x.network.subsampling import STRIDE
 
 
 def _size(default: int, text: str) -> Any:
@@ -59,7 +57,7 @@ class NastConfig:
         default=False,
         metadata={"help": "rotary positions (Su et al., 2021) in the unit decoder's attention (published: none)"},
     )
-    rates: SlotRates = field(default=SlotRates(), metadata={"help": "positions per chunk of audio of each stage"})
+    rates: SlotRates = field(default=SlotRates(), metadata={"help": "positions of each stage, see SlotRates"})
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -86,19 +84,19 @@ class NastConfig:
                 "rotary positions rotate pairs of features: `unit_rotary` needs an even head size, but decoder_dim "
                 f"{self.decoder_dim} / decoder_heads {self.decoder_heads} is odd"
             )
-        if self.rates.subsampling != SUBSAMPLING:
-            raise ConfigError(f"`subsampling` must be {SUBSAMPLING}, but is {self.rates.subsampling}")
+        if self.rates.subsampling != STRIDE:
+            raise ConfigError(f"`subsampling` must be {STRIDE}, but is {self.rates.subsampling}")
 
     def _check_type(self, name: str, kind: Any) -> None:
         value = getattr(self, name)
         if kind in ("int", int):
-            least = 0 if name in _MAY_BE_ZERO else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
+            check_whole_number(name, value, 0 if name in _MAY_BE_ZERO else 1)
         elif kind in ("float", float):
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value < (1 if "dropout" in name else float("inf")):
-                raise ConfigError(f"`{name}` must be a number from 0{' to 1' * ('dropout' in name)}, but is {value!r}")
+            below = 1 if "dropout" in name else float("inf")
+            if not number or not 0 <= value < below:
+                limit = " and less than 1" if below == 1 else ""
+                raise ConfigError(f"`{name}` must be a finite number of at least 0{limit}, but is {value!r}")
         elif kind in ("bool", bool) and not isinstance(value, bool):
             raise ConfigError(f"`{name}` must be true or false, but is {value!r}")
         elif kind in ("SlotRates", SlotRates) and not isinstance(value, SlotRates):
@@ -150,8 +148,12 @@ PRESETS: dict[str, dict[str, Any]] = {"base": {}, "tiny": _TINY}
 def preset(name: str, **overrides: Any) -> NastConfig:
     """The configuration called ``name`` (``base``: the paper's, ``tiny``: the example's) with fields overridden.
 
-    >>> preset("tiny", text_vocab=1000).encoder_layers
-    4
+    Raises:
+        ConfigError: no preset of that name, or values that cannot be used.
+
+    Example:
+        >>> preset("tiny", text_vocab=1000).encoder_layers
+        4
     """
     if name not in PRESETS:
         raise ConfigError(f"a preset is one of {', '.join(PRESETS)}, got {name!r}")

@@ -92,10 +92,10 @@ class SlotDecoder(nn.Module):
         Args:
             inputs: (B, N, D) slots without positions; of a stream the new ones.
             memory: (B, S, D) encoder frames; of a stream the new ones.
-            geometry: how slots and encoder frames are cut into chunks.
+            geometry: chunks of slots and encoder frames.
             lengths, memory_lengths: valid slots and encoder frames of each row; ``None``: all.
-            state: a stream; slots whose chunk has to wait for the encoder are kept in it.
-            final: the source ends here, nothing waits any longer.
+            state: of a stream; keeps the slots whose chunk needs later encoder frames.
+            final: the source ends here: all slots are decoded.
 
         Raises:
             ConfigError: more slots than the table of learned positions has.

@@ -28,7 +28,7 @@ class EncoderState:
         pending: (B, P, D) inputs, positions added, of frames that are not final yet.
         num_frames: feature frames received.
         num_emitted: encoder frames returned.
-        finished: the end of the source was announced.
+        finished: the final frames were received.
     """
 
     caches: list[KeyValueCache] = field(default_factory=list)
@@ -77,12 +77,15 @@ class ChunkEncoder(nn.Module):
             lengths: valid *encoder* frames of each row; ``None``: all.
             state: a stream, to which ``fbank`` adds new frames; only frames that are final are returned.
             final: the source ends here.
+
+        Raises:
+            StreamError: frames after the final ones; the state is unchanged.
         """
+        if state is not None and state.finished:
+            raise StreamError("the stream has ended: a state takes no frames after final=True")
         inputs = self._embed(fbank, state)
         if state is None:
             return self._run(inputs, 0, inputs.size(1), lengths, geometry, None)
-        if state.finished:
-            raise StreamError("the stream has ended: a state takes no frames after final=True")
         start, available = state.num_emitted, state.num_emitted + inputs.size(1)
         ready = geometry.ready_chunks(state.num_frames) * (geometry.per_chunk("encoder") or 0)
         stop = available if final else max(start, ready)

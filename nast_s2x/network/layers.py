@@ -28,14 +28,14 @@ class Dropouts:
 
 @dataclass
 class DecoderLayerCache:
-    """What a decoder layer remembers of a stream: its own slots and the encoder frames."""
+    """Keys and values of a decoder layer in a stream: of its own slots and of the encoder frames."""
 
     slots: KeyValueCache = field(default_factory=KeyValueCache)
     memory: KeyValueCache = field(default_factory=KeyValueCache)
 
 
 class _PostNormLayer(nn.Module):
-    """What both kinds of layer share: the residual step and the feed-forward block."""
+    """Common part of both kinds of layer: the residual step and the feed-forward block."""
 
     def __init__(self, dim: int, ffn_dim: int, dropouts: Dropouts) -> None:
         super().__init__()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FEW_ROWS = range(9, 49)
 TINY = 1e-12
-"""Least scale of 8-bit numbers: a row of zeros has no scale of its own."""
+"""Least scale of 8-bit numbers, for rows of zeros."""
+FEW_ROWS = range(9, 49)
 LARGE_WEIGHT = 1 << 18
 """Rows of input and elements of weight for which a CPU multiplies faster with the weight on the left. Measured with MKL
 on two cores, 16 and 24 rows (a 320 ms chunk with its look-ahead, and its unit slots): 0.37 to 0.51 ms against 0.64 to
@@ -20,8 +20,8 @@ on two cores, 16 and 24 rows (a 320 ms chunk with its look-ahead, and its unit s
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight.T + bias`` for x (..., K), weight (N, K), bias (N,); returns (..., N).
 
-    For the handful of rows of a chunk, on a CPU and without gradients, this computes ``(weight @ x.T + bias).T``, for
-    which MKL has faster kernels; the result then lies column by column, which the next such product reads as it is.
+    For the few rows of a chunk, on a CPU and without gradients, this computes ``(weight @ x.T + bias).T``, for which
+    MKL has faster kernels; the result is stored column by column, and the next such product uses it without a copy.
     """
     rows = x.numel() // x.size(-1)
     few = rows in FEW_ROWS and weight.numel() >= LARGE_WEIGHT
@@ -35,8 +35,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class Int8Weight:
     """A weight in 8 bits, for inference on CPUs, where products of 8-bit integers are several times as fast.
 
-    Each output has a scale of its own, and so has each row of the input, found when it comes: no row depends on
-    another, and sums of integers are exact, so neither batching nor the cut of a stream changes a product.
+    Each output has its own scale, and each row of the input has one that is computed from the row alone. Sums of
+    integers are exact, so neither batching nor the cut of a stream changes a product.
 
     Attributes:
         columns: (K, N) int8.
@@ -58,11 +58,11 @@ class Int8Weight:
         scale = rows.abs().amax(-1, keepdim=True).clamp_(min=TINY).mul_(1 / 127)
         product = torch._int_mm((rows / scale).round_().to(torch.int8), self.columns)  # (rows, N) int32
         out = product.to(x.dtype).mul_(scale).mul_(self.scale).add_(bias)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], len(self.scale))  # not -1, which torch cannot infer without rows
 
 
 class Linear(nn.Linear):
-    """:class:`torch.nn.Linear` by way of :func:`linear`, or of ``int8`` where that is set; it has a bias."""
+    """:class:`torch.nn.Linear` with bias, computed by :func:`linear`, or by ``int8`` where that is set."""
 
     int8: Int8Weight | None = None
 

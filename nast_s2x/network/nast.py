@@ -57,8 +57,8 @@ class ModelState:
     unit: DecoderState | None = None
 
 
-class _Frames:
-    """Encoder frames, how many of each row are valid, and how they are cut; passed together to both decoders."""
+class _Call:
+    """Arguments of a forward call that both decoders need, and the valid lengths of each row by axis."""
 
     def __init__(self, frames: Lengths | None, geometry: ChunkGeometry, state: ModelState | None, final: bool) -> None:
         self.geometry, self.state, self.final = geometry, state, final
@@ -70,7 +70,8 @@ class _Frames:
 
     def valid(self, axis: Axis, x: Tensor) -> Lengths:
         """Valid positions of each row of ``x`` (B, T, ...)."""
-        return self.lengths[axis] or Lengths((x.size(1),) * x.size(0))
+        lengths = self.lengths[axis]
+        return Lengths((x.size(1),) * x.size(0)) if lengths is None else lengths
 
 
 class NastModel(nn.Module):
@@ -106,29 +107,36 @@ class NastModel(nn.Module):
     def convert_for_inference(self, dtype: torch.dtype) -> NastModel:
         """Convert the weights for inference in ``dtype``; returns the model itself.
 
-        The label embeddings, which give the logits, stay in float32 at least: among thousands of labels, half-precision
-        logits would often tie. Softmax and sums over attention weights are computed in float32 whatever ``dtype`` is.
+        The label embeddings, which give the logits, stay in float32 at least, unrounded: among thousands of labels,
+        half-precision logits would often tie. Softmax and sums over attention weights are computed in float32 whatever
+        ``dtype`` is.
 
         ``torch.int8``: the layers' products alone, on a CPU (:class:`~nast_s2x.network.linear.Int8Weight`); the rest
         is float32, and the weights stay as they are.
 
         Raises:
-            ValueError: int8 on another device than a CPU.
+            ConfigError: int8 on another device than a CPU.
         """
         device = self.encoder.layernorm_embedding.weight.device
         if dtype == torch.int8 and device.type != "cpu":
-            raise ValueError(f"int8 is for CPUs, this model is on {device}")
+            raise ConfigError(f"int8 is for CPUs, but the model is on {device}")
         floating = torch.float32 if dtype == torch.int8 else dtype
+        tables = [decoder.embed_tokens for decoder in (self.decoder, self.unit_decoder) if decoder is not None]
+        exact = [table.weight.detach() for table in tables]
         self.to(floating)
-        for decoder in filter(None, (self.decoder, self.unit_decoder)):
-            decoder.embed_tokens.to(torch.promote_types(floating, torch.float32))
+        for table, weight in zip(tables, exact, strict=True):
+            table.weight.data = weight.to(torch.promote_types(floating, torch.float32))
         for module in self.modules():
             if isinstance(module, Linear | RelativeSelfAttention):
                 module.set_int8(dtype == torch.int8)
         return self
 
     def init_state(self, policy: ChunkPolicy) -> ModelState:
-        """State at the start of a stream."""
+        """State at the start of a stream.
+
+        Raises:
+            ConfigError: as :meth:`geometry`.
+        """
         unit = None if self.unit_decoder is None else self.unit_decoder.init_state()
         return ModelState(self.geometry(policy), self.encoder.init_state(), self.decoder.init_state(), unit)
 
@@ -165,29 +173,29 @@ class NastModel(nn.Module):
         geometry = self.geometry(policy)
         self._check(fbank, frames, geometry, state, text_glancer or unit_glancer)
         self._check_length(fbank.size(1), geometry, state, final, with_units)
-        parts = _Frames(frames, geometry, state, final)
-        encoder_out = self.encoder(fbank, parts.lengths["encoder"], geometry, state and state.encoder, final)
+        call = _Call(frames, geometry, state, final)
+        encoder_out = self.encoder(fbank, call.lengths["encoder"], geometry, state and state.encoder, final)
         first_slot = 0 if state is None else state.text.num_slots
         rates = geometry.rates
-        pooled = pool_frames(encoder_out, rates.pooling, parts.lengths["encoder"]).detach()
+        pooled = pool_frames(encoder_out, rates.pooling, call.lengths["encoder"]).detach()
         slots = pooled.repeat_interleave(rates.text_upsample, dim=1)
 
         text_glance = unit_glance = None
         if text_glancer is not None or unit_glancer is not None:
             with torch.no_grad():
-                text_glance, unit_glance = self._glance(slots, encoder_out, parts, text_glancer, unit_glancer)
-        hidden = self._text_hidden(slots, encoder_out, parts, text_glance)
+                text_glance, unit_glance = self._glance(slots, encoder_out, call, text_glancer, unit_glancer)
+        hidden = self._text_hidden(slots, encoder_out, call, text_glance)
         text_logits = self.decoder.logits(hidden)
         unit_logits = None
         if self.unit_decoder is not None and with_units:
-            unit_logits = self._unit_logits(hidden, encoder_out, parts, unit_glance)
+            unit_logits = self._unit_logits(hidden, encoder_out, call, unit_glance)
         return NastOutput(
             encoder_out=encoder_out,
-            encoder_lengths=parts.valid("encoder", encoder_out),
+            encoder_lengths=call.valid("encoder", encoder_out),
             text_logits=text_logits,
-            text_lengths=parts.valid("text", text_logits),
+            text_lengths=call.valid("text", text_logits),
             unit_logits=unit_logits,
-            unit_lengths=None if unit_logits is None else parts.valid("unit", unit_logits),
+            unit_lengths=None if unit_logits is None else call.valid("unit", unit_logits),
             asr_logits=self.decoder.logits(encoder_out) if with_asr else None,
             text_glance_mask=None if text_glance is None else text_glance[1],
             unit_glance_mask=None if unit_glance is None else unit_glance[1],
@@ -198,31 +206,27 @@ class NastModel(nn.Module):
         self,
         slots: Tensor,
         memory: Tensor,
-        parts: _Frames,
+        call: _Call,
         text_glancer: Glancer | None,
         unit_glancer: Glancer | None,
     ) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
         """First pass of both decoders, and the labels and masks that the glancers choose from it."""
-        hidden = self._text_hidden(slots, memory, parts, None)
+        hidden = self._text_hidden(slots, memory, call, None)
         logits = self.decoder.logits(hidden)
-        text = None if text_glancer is None else text_glancer(logits, parts.valid("text", logits))
+        text = None if text_glancer is None else text_glancer(logits, call.valid("text", logits))
         if unit_glancer is None or self.unit_decoder is None:
             return text, None
-        units = self._unit_logits(hidden, memory, parts, None)
-        return text, unit_glancer(units, parts.valid("unit", units))
+        units = self._unit_logits(hidden, memory, call, None)
+        return text, unit_glancer(units, call.valid("unit", units))
 
-    def _text_hidden(
-        self, slots: Tensor, memory: Tensor, parts: _Frames, glance: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        return _decode(self.decoder, slots, memory, parts, parts.state and parts.state.text, glance)
+    def _text_hidden(self, slots: Tensor, memory: Tensor, call: _Call, glance: tuple[Tensor, Tensor] | None) -> Tensor:
+        return _decode(self.decoder, slots, memory, call, call.state and call.state.text, glance)
 
-    def _unit_logits(
-        self, hidden: Tensor, memory: Tensor, parts: _Frames, glance: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
+    def _unit_logits(self, hidden: Tensor, memory: Tensor, call: _Call, glance: tuple[Tensor, Tensor] | None) -> Tensor:
         assert self.unit_decoder is not None
-        slots = hidden.repeat_interleave(parts.geometry.rates.unit_upsample, dim=1)
-        state = parts.state and parts.state.unit
-        return self.unit_decoder.logits(_decode(self.unit_decoder, slots, memory, parts, state, glance))
+        slots = hidden.repeat_interleave(call.geometry.rates.unit_upsample, dim=1)
+        state = call.state and call.state.unit
+        return self.unit_decoder.logits(_decode(self.unit_decoder, slots, memory, call, state, glance))
 
     def _check(
         self,
@@ -271,7 +275,7 @@ class NastModel(nn.Module):
             self.check_length(frames_of_chunks, geometry, with_units)
         except ConfigError:
             if state is not None:
-                state.encoder.num_frames = frames  # they count: the stream stays too long, whatever comes next
+                state.encoder.num_frames = frames  # counted, so that later calls are refused too
             raise
 
 
@@ -279,12 +283,12 @@ def _decode(
     decoder: SlotDecoder,
     slots: Tensor,
     memory: Tensor,
-    parts: _Frames,
+    call: _Call,
     state: DecoderState | None,
     glance: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     """Hidden states of one decoder."""
     if glance is not None:
         slots = decoder.glance(slots, *glance)
-    lengths, memory_lengths = parts.lengths[decoder.axis], parts.lengths["encoder"]
-    return decoder(slots, memory, parts.geometry, lengths, memory_lengths, state, parts.final)
+    lengths, memory_lengths = call.lengths[decoder.axis], call.lengths["encoder"]
+    return decoder(slots, memory, call.geometry, lengths, memory_lengths, state, call.final)
