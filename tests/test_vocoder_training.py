@@ -298,6 +298,10 @@ def test_resuming_with_other_units_or_sizes_is_refused_and_loses_nothing(voice: 
     (output / CHECKPOINT).write_bytes(before[:1000])
     with pytest.raises(ValueError, match="checkpoint_last.pt is not a readable checkpoint"):
         run(voice, output)
+    for state in ([1], {"generator": {}}, {"config": None}):
+        torch.save(state, output / CHECKPOINT)
+        with pytest.raises(ValueError, match="checkpoint_last.pt: not a checkpoint of a vocoder training"):
+            run(voice, output)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -520,7 +524,9 @@ def test_loaders_pin_memory_for_gpus(voice: Path, device: str, wanted: bool) -> 
         (["--workers", "-1"], "workers must be at least 0, got -1"),
         (["--max-minutes", "nan"], "time limit must be at least 0, got nan"),
         (["--num-units", "0"], "num_embeddings must be a whole number from 1, not 0"),
-        (["--batch-size", "0"], "batch_size must be 1 or more, not 0"),
+        (["--batch-size", "0"], "batch_size must be a whole number from 1, not 0"),
+        (["--seed", "-1"], "seed must be in 0..4294967295, not -1"),
+        (["--seed", str(1 << 40)], "not 1099511627776"),
     ],
 )
 def test_impossible_flags_are_refused(voice: Path, tmp_path: Path, flags: list[str], message: str) -> None:

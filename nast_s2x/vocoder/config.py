@@ -20,16 +20,22 @@ _UNSUPPORTED = {
 }
 
 
-def _check_size(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise :class:`ConfigError` unless the value of setting ``name`` is a whole number, ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number from {least}, not {value!r}")
 
 
-def _check_sizes(name: str, values: Any) -> None:
+def check_whole_list(name: str, values: Any, where: str = "") -> None:
+    """Raise :class:`ConfigError` unless the value of setting ``name`` is a tuple of whole numbers from 1.
+
+    Args:
+        where: beginning of the message, such as ``"training: "``.
+    """
     if not isinstance(values, tuple):
-        raise ConfigError(f"{name} must be a list of whole numbers, not {values!r}")
+        raise ConfigError(f"{where}{name} must be a list of whole numbers, not {values!r}")
     for value in values:
-        _check_size(f"every entry of {name}", value)
+        check_whole(f"{where}every entry of {name}", value)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class DurationConfig:
 
     def __post_init__(self) -> None:
         for name in ("encoder_embed_dim", "var_pred_hidden_dim"):
-            _check_size(f"dur_predictor_params.{name}", getattr(self, name))
+            check_whole(f"dur_predictor_params.{name}", getattr(self, name))
         if self.var_pred_kernel_size != 3:
             raise ConfigError(f"var_pred_kernel_size must be 3, not {self.var_pred_kernel_size}")
         dropout = self.var_pred_dropout
@@ -85,13 +91,13 @@ class VocoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_embeddings", "embedding_dim", "upsample_initial_channel"):
-            _check_size(name, getattr(self, name))
+            check_whole(name, getattr(self, name))
         for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
-            _check_sizes(name, getattr(self, name))
+            check_whole_list(name, getattr(self, name))
         if not isinstance(self.resblock_dilation_sizes, tuple):
             raise ConfigError(f"resblock_dilation_sizes must be a list of lists, not {self.resblock_dilation_sizes!r}")
         for dilations in self.resblock_dilation_sizes:
-            _check_sizes("resblock_dilation_sizes", dilations)
+            check_whole_list("resblock_dilation_sizes", dilations)
         if not isinstance(self.unit_hash, str | None):
             raise ConfigError(f"unit_hash must be a string or null, not {self.unit_hash!r}")
         self._check_upsampling()

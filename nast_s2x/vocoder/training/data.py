@@ -20,7 +20,8 @@ from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.progress import progress_bar
 
-# Units need whole windows, so the last frame or two of a recording may have none; mp3 headers count padding as samples.
+# Unit frames that a recording may lack, or have in excess: features need whole windows, so the last frame or two may
+# have no unit; the length in an mp3 header includes padding.
 _MISSING_FRAMES, _SURPLUS_FRAMES = 2, 6
 
 
@@ -63,13 +64,14 @@ def units_of(row: Utterance) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def num_unit_frames(row: Utterance) -> int:
     """Sum of a row's durations."""
-    return sum((row.units and row.units.durations) or ())
+    return sum(row.units.durations or ()) if row.units else 0
 
 
 def check_recordings(rows: Sequence[Utterance], show: bool = False) -> None:
     """Compare the length of every recording, from the header of its file, with its units.
 
     Args:
+        rows: of a units manifest with durations.
         show: show a progress bar.
 
     Raises:
@@ -143,7 +145,7 @@ class Crop:
 class CropDataset(Dataset[Crop]):
     """Random crops that start at unit frames, with the frames around them as context.
 
-    An item is named by (recording, seed): the same pair gives the same crop in every process.
+    The index of an item is (recording, seed): the same pair gives the same crop in every process.
 
     Args:
         recordings: at least one row of a units manifest.
@@ -163,7 +165,7 @@ class CropDataset(Dataset[Crop]):
         units, durations = units_of(recording)
         total, window = int(durations.sum()), self.crop_frames + 2 * self.context_frames
         start = int(np.random.default_rng(seed).integers(max(0, total - self.crop_frames) + 1))
-        # At the edges of a recording the window is shifted inwards, so that the network meets edges as in synthesis.
+        # At the edges of a recording the window is shifted inwards: edges are trained on as they are synthesized.
         first = min(max(0, start - self.context_frames), max(0, total - window))
         frames = np.repeat(units, durations)[first : first + window]
         length = len(frames)
@@ -233,6 +235,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     Args:
         num_items: number of recordings.
         batch_size: crops per update over all processes; divisible by ``world_size``.
+        seed: of the order and of the crops.
+        start, stop: first update, and the one after the last.
+        rank, world_size: of this process, and number of processes.
     """
 
     def __init__(

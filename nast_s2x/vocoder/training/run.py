@@ -57,11 +57,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run that do not change what it computes.
+    """Options of a run; sizes and settings of the training come from its configuration file.
 
     Attributes:
         output: folder of the checkpoint, the log, samples and the vocoder.
-        seed: of everything random.
+        seed: of everything random, 0 to 2**32 - 1.
         device: "cpu", "cuda" (the process's own GPU under torchrun), ...
         amp: mixed precision, on CUDA.
         workers: processes that read recordings beside the training; 0 reads them in the training process.
@@ -86,6 +86,8 @@ class RunOptions:
     tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 32:
+            raise ConfigError(f"seed must be in 0..{(1 << 32) - 1}, not {self.seed}")
         for name, least in (("workers", 0), ("dev_recordings", 0), ("log_every", 1), ("save_every", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -214,8 +216,7 @@ def _gathered(value: Value, waiting: distributed.ProcessGroup | None) -> list[Va
 
 
 def _loader(run: _Run) -> DataLoader[CropBatch]:
-    trainer, options = run.trainer, run.options
-    settings = trainer.settings
+    trainer, options, settings = run.trainer, run.options, run.trainer.settings
     return DataLoader(
         run.data,
         batch_sampler=StepBatches(
@@ -340,14 +341,16 @@ def resume(trainer: VocoderTrainer, path: Path) -> bool:
     """Continue from a checkpoint if there is one; returns whether there was.
 
     Raises:
-        NastError: a damaged file, or one of another vocoder.
+        NastError: a damaged file, not a checkpoint of a vocoder training, or one of another vocoder.
     """
     if not path.is_file():
         return False
     state = safe_load(path, device=trainer.device)
     try:
         trainer.resume(state)
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of a vocoder training ({error})") from error
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     return True
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.files import read_json
-from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, tuples
+from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, check_whole, check_whole_list, tuples
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,47 @@ class DiscriminatorSettings:
     period_channels: tuple[int, ...] = (32, 128, 512, 1024)
     scales: int = 3
     scale_width: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("periods", "period_channels"):
+            check_whole_list(f"discriminators.{name}", getattr(self, name), "training: ")
+        if self.periods and not self.period_channels:
+            raise ConfigError("training: discriminators.period_channels must have at least one entry")
+        check_whole("training: discriminators.scales", self.scales, 0)
+        check_whole("training: discriminators.scale_width", self.scale_width)
+
+
+# Rules for numbers: in words, and as a test of the value.
+_NOT_NEGATIVE = "at least 0", lambda value: value >= 0
+_POSITIVE = "positive", lambda value: value > 0
+_BELOW_ONE = "at least 0 and below 1", lambda value: 0 <= value < 1
+_FRACTION = "at least 0 and at most 1", lambda value: 0 <= value <= 1
+_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "learning_rate": _POSITIVE,
+    "weight_decay": _NOT_NEGATIVE,
+    "decay": _POSITIVE,
+    "final_fraction": _FRACTION,
+    "clip_norm": _POSITIVE,
+    "init_std": _NOT_NEGATIVE,
+    "mel_weight": _NOT_NEGATIVE,
+    "stft_weight": _NOT_NEGATIVE,
+    "floor": _POSITIVE,
+    "duration_weight": _NOT_NEGATIVE,
+    "adversarial_weight": _NOT_NEGATIVE,
+    "feature_weight": _NOT_NEGATIVE,
+    "ema_decay": _BELOW_ONE,
+}
+_WHOLE_NUMBERS = {
+    **dict.fromkeys(("max_updates", "batch_size", "crop_frames", "decay_every"), 1),
+    **dict.fromkeys(("context_frames", "warmup_updates", "adversarial_from"), 0),
+}
+_OPTIONAL = {"final_fraction", "clip_norm", "init_std", "adversarial_from"}
+
+
+def _check_number(name: str, value: Any, rule: tuple[str, Callable[[float], bool]]) -> None:
+    words, test = rule
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not test(value):
+        raise ConfigError(f"training: {name} must be {words}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +87,9 @@ class TrainingSettings:
         adversarial_weight, feature_weight: of the generator's adversarial and feature matching loss.
         ema_decay: decay of the exponential moving average of the weights that is exported; 0 exports the weights.
         discriminators: sizes of the discriminators.
+
+    Raises:
+        ConfigError: an impossible value; names the setting, the rule and the value.
     """
 
     max_updates: int = 400000
@@ -73,19 +118,29 @@ class TrainingSettings:
     discriminators: DiscriminatorSettings = DiscriminatorSettings()
 
     def __post_init__(self) -> None:
-        for name in ("max_updates", "batch_size", "crop_frames", "decay_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training: {name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("context_frames", "warmup_updates", "mel_weight", "stft_weight", "duration_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"training: {name} cannot be negative, but is {getattr(self, name)}")
-        for kind in ("mel", "stft"):
-            if getattr(self, f"{kind}_weight") and not getattr(self, f"{kind}_resolutions"):
+        given = {name: value for name, value in vars(self).items() if value is not None or name not in _OPTIONAL}
+        for name in _WHOLE_NUMBERS.keys() & given.keys():
+            check_whole(f"training: {name}", given[name], _WHOLE_NUMBERS[name])
+        for name in _NUMBERS.keys() & given.keys():
+            _check_number(name, given[name], _NUMBERS[name])
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise ConfigError(f"training: betas must be a list of two numbers, not {self.betas!r}")
+        for beta in self.betas:
+            _check_number("every entry of betas", beta, _BELOW_ONE)
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        for kind, form in (("mel", ("n_fft", "hop", "mel bins")), ("stft", ("n_fft", "hop"))):
+            resolutions = getattr(self, f"{kind}_resolutions")
+            if getattr(self, f"{kind}_weight") and not resolutions:
                 raise ConfigError(f"training: {kind}_weight needs {kind}_resolutions")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"training: learning_rate must be positive, not {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training: ema_decay must be at least 0 and below 1, not {self.ema_decay}")
+            for sizes in resolutions:
+                check_whole_list(f"{kind}_resolutions", sizes, "training: ")
+                if len(sizes) != len(form) or sizes[1] > sizes[0]:
+                    raise ConfigError(
+                        f"training: every entry of {kind}_resolutions must be ({', '.join(form)}) with hop at most "
+                        f"n_fft, not {sizes}"
+                    )
         if not self.mel_weight and not self.stft_weight and self.adversarial_from != 0:
             raise ConfigError(
                 "training: the waveform needs a loss: set mel_weight, stft_weight, or adversarial_from to 0"

@@ -225,7 +225,7 @@ class VocoderTrainer:
     def _frozen_discriminators(
         self, real: Tensor, fake: Tensor
     ) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
-        """Outputs of the discriminators whose gradients reach the generator alone."""
+        """Outputs of the discriminators, with gradients for the generator and none for the discriminators' weights."""
         assert self.discriminators is not None
         self.discriminators.requires_grad_(False)
         with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
