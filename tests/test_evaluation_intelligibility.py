@@ -15,9 +15,10 @@ from random_vocoder import make_vocoder
 
 pytest.importorskip("sacrebleu")
 
-from nast_s2x.cli.intelligibility import measure  # noqa: E402
+from nast_s2x.cli.intelligibility import measure, parse_folders  # noqa: E402
 from nast_s2x.cli.main import build_parser, main  # noqa: E402
 from nast_s2x.corpus import Utterance  # noqa: E402
+from nast_s2x.errors import ConfigError  # noqa: E402
 from nast_s2x.evaluation import intelligibility  # noqa: E402
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle  # noqa: E402
@@ -146,6 +147,31 @@ def test_the_command_writes_table_figures_and_transcripts(
     assert f"{figures['results'][0]['wer']:.1f}" == lines[2].split(" | ")[1]
     rows = read_table(tmp_path / "t.tsv")
     assert rows[0] == ["id", "reference", "original", "copy", "copy, true durations"] and len(rows) == 4
+
+
+def test_everything_is_checked_before_any_speech_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intelligibility, "copy_synthesis", lambda *_: pytest.fail("speech was made"))
+    rows, _ = intelligibility.read_sentences(folder / "units.tsv", "test")
+    rows = [replace(row, target_audio=None) for row in rows]
+    system, vocoder = load_system(folder / "bundle"), make_vocoder(unit_hash="abc")
+    for chunks, folders, message in (
+        (["320", "330"], [], "330"),
+        (["320"], [("a", tmp_path)], "has no recording of sentence t0"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            next(intelligibility.all_kinds(rows, vocoder, system, chunks, folders))
+
+
+def test_folders_of_recordings() -> None:
+    assert parse_folders(["a=.", "b=x=y"], ["id"]) == [("a", Path()), ("b", Path("x=y"))]
+    for wavs in (["a=x", "a=y"], ["id=x"]):
+        with pytest.raises(ConfigError, match=f"'{wavs[-1].partition('=')[0]}' is that of another column"):
+            parse_folders(wavs, ["id"])
+    for wrong in ("x", "=x", "x="):
+        with pytest.raises(ConfigError, match="--wavs must be NAME=FOLDER"):
+            parse_folders([wrong], ["id"])
 
 
 def test_silence_is_no_transcript_and_counted(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""``nast-s2x compare``: evaluations side by side, with significance."""
+"""``nast-s2x compare``: compare evaluations, with significance tests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="set evaluations side by side, with significance",
-        description="Compares scored evaluations of the same references at every chunk size that all of them have. "
-        "The others are tested against the first by sacrebleu's paired bootstrap, on BLEU, chrF and, where one "
-        "recogniser was used for all, ASR-BLEU.",
+        description="Compare scored evaluations with the same references at every chunk size that all of them have. "
+        "The others are tested against the first by sacreBLEU's paired bootstrap on BLEU, chrF and, if all use the "
+        "same recogniser, ASR-BLEU.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR", help="evaluations (two or more), the first is the baseline"
+        "folders", nargs="+", type=Path, metavar="DIR", help="two or more evaluations; the first is the baseline"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write compare.json, compare.csv and compare.png into this folder"
+        "--output", type=Path, metavar="DIR", help="folder for compare.json, compare.csv and compare.png"
     )
     parser.add_argument(
         "--samples", type=int, default=1000, metavar="N", help="resamples of the bootstrap (default: %(default)s)"
@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the comparison, and write it if asked to."""
+    """Print the comparison and, with ``--output``, write its files; returns the exit status."""
     from nast_s2x.evaluation.compare import compare, format_table, write
 
     comparison = compare(args.folders, args.samples)

@@ -23,15 +23,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="run a system over a test set at several chunk sizes and score it",
         description="Translate the recordings as streams at each chunk size, score the logs and write a report. The "
-        "same command resumes an interrupted run; a folder never mixes results of different models, lists or settings.",
+        "same command resumes an interrupted run. A folder holds results of one model, test set and settings only.",
     )
     group = parser.add_argument_group("test set")
-    group.add_argument("--source", metavar="LIST", help="audio paths, one a line, relative to the list's folder")
-    group.add_argument("--target", metavar="REFS", help="references, one a line")
-    group.add_argument("--units", metavar="FILE", help="reference units, one line of codes for each recording")
-    group.add_argument("--manifest", metavar="TSV", help="instead: a table with columns audio, tgt_text [, tgt_audio]")
-    group.add_argument("--split", metavar="NAME", help="rows of the manifest to take (default: all)")
-    add_system_flags(parser, default_chunk="those of the training; several with commas between them")
+    group.add_argument("--source", metavar="LIST", help="audio paths, one per line; relative to the list's folder")
+    group.add_argument("--target", metavar="REFS", help="references, one per line")
+    group.add_argument("--units", metavar="FILE", help="reference units, one line of unit codes per recording")
+    group.add_argument(
+        "--manifest", metavar="TSV", help="instead of lists: a table with columns audio, tgt_text [, tgt_audio]"
+    )
+    group.add_argument("--split", metavar="NAME", help="split of the manifest to take (default: all rows)")
+    add_system_flags(parser, default_chunk="those of the training; separate several by commas")
     group = parser.add_argument_group("run")
     group.add_argument("--target-type", choices=("text", "speech"), default="text", help="output (default: text)")
     group.add_argument("--vocoder", metavar="DIR", help="unit vocoder for speech (default: the bundle's)")
@@ -43,7 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     group.add_argument("--segment-ms", type=int, default=40, metavar="MS", help="length of a segment (default: 40)")
     group.add_argument(
-        "--first-segment-ms", type=int, metavar="MS", help="length of the first one; published: 15 (default: the same)"
+        "--first-segment-ms",
+        type=int,
+        metavar="MS",
+        help="length of the first segment; published: 15 (default: the same)",
     )
     group.add_argument(
         "--skip-long", action="store_true", help="leave out recordings that are longer than the model allows"
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from nast_s2x.files import locked
 
     for needed in ("sacrebleu", *([] if args.no_report else ["matplotlib", "jinja2"])):
-        importlib.import_module(needed)  # before the run, which may take hours
+        importlib.import_module(needed)  # a missing package is reported before a run of hours
     test_set = _test_set(args)
     audio = check_audio(test_set.utterances, progress=True)
     settings = _settings(args)
@@ -94,10 +99,10 @@ def _without_long(
     test_set: TestSet,
     audio: list[CheckedAudio],
 ) -> tuple[TestSet, list[CheckedAudio]]:
-    """The test set without recordings that the model cannot take, with ``--skip-long``; each is named on stderr.
+    """Return the test set without recordings that are too long for the model; each of them is named on stderr.
 
     Raises:
-        ManifestError: there are such recordings and the flag is not given, or nothing else is left.
+        ManifestError: there are such recordings and ``--skip-long`` is not given, or no other recordings.
     """
     from nast_s2x.evaluation.run import too_long
 
@@ -110,7 +115,7 @@ def _without_long(
     if not args.skip_long:
         raise ManifestError(f"{total}; --skip-long leaves them out", found.values())
     if len(found) == len(test_set):
-        raise ManifestError(f"{total}: nothing is left to evaluate", found.values())
+        raise ManifestError(f"{total}: no recording is left to evaluate", found.values())
     log_stderr(f"note: {total} and left out")
     return test_set.without([*found]), [item for index, item in enumerate(audio) if index not in found]
 
@@ -150,7 +155,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
-    if threads is None:  # processes must not compete for the same CPUs
+    if threads is None:  # several processes share the CPUs
         threads = torch.get_num_threads() if args.workers == 1 else max(1, cpu_count() // args.workers)
     lookahead = args.synthesis_lookahead
     return RunSettings(
@@ -171,7 +176,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
 
 def _chunks(args: argparse.Namespace, system: System) -> list[str]:
-    """Names of the chunk sizes, each checked against the model."""
+    """Return the names of the chunk sizes; each is checked against the model."""
     from nast_s2x.evaluation.settings import sort_chunks
 
     words = [word.strip() for word in (args.chunk_ms or "").split(",")]
@@ -190,7 +195,7 @@ def _chunks(args: argparse.Namespace, system: System) -> list[str]:
 
 
 def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | None:
-    """The recogniser, opened before the run, which may take hours."""
+    """Open the recogniser of the flags; called before the run, so that errors are reported early."""
     if args.recogniser is None:
         if args.target_type == "speech":
             log_stderr("note: without --recogniser there is no ASR-BLEU; `nast-s2x score` can add it later")

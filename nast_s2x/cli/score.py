@@ -1,4 +1,4 @@
-"""``nast-s2x score``: score the logs of an evaluation again, without running it."""
+"""``nast-s2x score``: score the stored logs of an evaluation."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "score",
         help="score the logs of an evaluation again",
-        description="Score the stored logs of an evaluation: scores.json, scores.csv, utterances.jsonl, the report. "
-        "Also takes folders of SimulEval's own logs (DIR/instances.log or DIR/*/instances.log). "
-        "SimulEval is not needed.",
+        description="Score the stored logs of an evaluation; writes scores.json, scores.csv, utterances.jsonl and the "
+        "report. Logs written by SimulEval are read too (DIR/instances.log or DIR/*/instances.log); SimulEval need not "
+        "be installed.",
     )
-    parser.add_argument("folder", metavar="DIR", help="output folder of nast-s2x evaluate, or SimulEval's")
+    parser.add_argument("folder", metavar="DIR", help="output folder of nast-s2x evaluate or of SimulEval")
     parser.add_argument(
         "--recogniser",
         metavar="SPEC",
         help="for ASR-BLEU: bundle:DIR, faster-whisper:MODEL or wav2vec2:DIR (default: stored transcripts, if any)",
     )
-    parser.add_argument("--device", default="cpu", help="of the recogniser: cpu, cuda, cuda:N (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="device of the recogniser: cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--no-report", action="store_true", help="scores only: no pictures, no report.html")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score, show the main figures, write the report; returns the exit status."""
+    """Score, print the main figures, write the report; returns the exit status."""
     from nast_s2x.evaluation.scoring import score, table
 
     folder = Path(args.folder)

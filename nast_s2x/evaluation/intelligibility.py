@@ -1,4 +1,4 @@
-"""Word errors of speech as a recogniser transcribes it: original recordings, a vocoder's copies, a model's speech."""
+"""Word error rate and BLEU of transcribed speech: original recordings, copy synthesis, translations of a model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,20 @@ from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.offline import synthesize
 
 BATCH = 16
+"""Number of sentences that the vocoder synthesizes at once."""
 Waveforms = list[NDArray[np.float32]]
-"""(n,) at 16 kHz each."""
+"""One array (n,) at 16 kHz per sentence."""
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Waveforms of all sentences; of a model also its texts and units."""
+    """Speech of one kind for all sentences.
+
+    Attributes:
+        name: name of the kind.
+        waveforms: one for each sentence.
+        texts, units: text and unit output of a model for each sentence; ``None`` for other speech.
+    """
 
     name: str
     waveforms: Waveforms
@@ -38,16 +45,17 @@ class Speech:
 
 @dataclass(frozen=True)
 class Intelligibility:
-    """One line of the table; scores in percent, None where they do not apply.
+    """Scores of one kind of speech, in percent; ``None`` where they do not apply.
 
     Attributes:
         speech: name of the kind of speech.
-        wer, asr_bleu: of the recogniser's transcripts against the references.
-        own_wer: of the transcripts against the model's own text: the errors of the speech alone.
-        text_bleu, unit_bleu: of the model's text and units.
+        wer, asr_bleu: word error rate and BLEU of the transcripts against the references.
+        seconds: length of the speech of all sentences.
+        silent: number of sentences without speech.
+        own_wer: word error rate of the transcripts against the text output of the model: errors of synthesis and
+            recogniser, without those of the translation.
+        text_bleu, unit_bleu: BLEU of the text and unit output of the model.
         kept: asr_bleu / text_bleu.
-        seconds: of speech, all sentences together.
-        silent: sentences without any speech.
     """
 
     speech: str
@@ -62,10 +70,13 @@ class Intelligibility:
 
 
 def read_sentences(manifest: Path, split: str, limit: int | None = None) -> tuple[list[Utterance], str | None]:
-    """Rows of a split of a manifest, or of the ``manifest.tsv`` of a folder, and the hash of their units.
+    """Read the rows of a split and the hash of their units.
 
+    Args:
+        manifest: a manifest, or a folder with a ``manifest.tsv``.
+        limit: number of rows to take, from the first one on; ``None`` takes all.
     Raises:
-        FileNotFoundError, ManifestError: no such manifest, split or column, or a broken line; names it.
+        FileNotFoundError, ManifestError: no such manifest, split or column, or a damaged line; names it.
         ConfigError: a limit below 1.
     """
     if limit is not None and limit < 1:
@@ -75,26 +86,26 @@ def read_sentences(manifest: Path, split: str, limit: int | None = None) -> tupl
     return table.rows[:limit], table.unit_hash()
 
 
-def read_folder(folder: Path, rows: Sequence[Utterance]) -> Waveforms:
-    """Recordings of a folder: ID.wav or ID.flac of each row, or SimulEval's N_pred.wav (N: place in the list).
+def find_recordings(folder: Path, rows: Sequence[Utterance]) -> list[Path]:
+    """Find the recording of each row: ID.wav, ID.flac, or SimulEval's N_pred.wav (N: position in the list, from 0).
 
     Raises:
-        FileNotFoundError: one is missing; it is named.
+        FileNotFoundError: a recording is missing; names the row.
     """
-    waveforms = []
+    recordings = []
     for number, row in enumerate(rows):
         names = [f"{row.id}.wav", f"{row.id}.flac", f"{number}_pred.wav", f"wavs/{number}_pred.wav"]
         found = [folder / name for name in names if (folder / name).is_file()]
         if not found:
             raise FileNotFoundError(f"{folder} has no recording of sentence {row.id}: none of {', '.join(names)}")
-        waveforms.append(load_audio(found[0]))
-    return waveforms
+        recordings.append(found[0])
+    return recordings
 
 
 def copy_synthesis(
     vocoder: UnitVocoder, rows: Sequence[Utterance], true_durations: bool, progress: bool = False
 ) -> Waveforms:
-    """The vocoder's waveform of the rows' units, with predicted durations or the true ones."""
+    """Synthesize the units of the rows, with predicted durations or those of the manifest."""
     waveforms: Waveforms = []
     with progress_bar(len(rows), "copying", show=progress) as bar:
         for start in range(0, len(rows), BATCH):
@@ -106,7 +117,7 @@ def copy_synthesis(
 
 
 def translate_all(system: System, rows: Sequence[Utterance], chunk: str, progress: bool = False) -> Speech:
-    """The system's translation of each recording at a chunk size (milliseconds or "offline")."""
+    """Translate the recording of each row at a chunk size (milliseconds or "offline")."""
     name = "model, offline" if chunk == "offline" else f"model, {chunk} ms"
     policy = system.policy(chunk)
     waveforms: Waveforms = []
@@ -125,7 +136,7 @@ def translate_all(system: System, rows: Sequence[Utterance], chunk: str, progres
 
 
 def score_speech(speech: Speech, transcripts: Sequence[str], rows: Sequence[Utterance]) -> Intelligibility:
-    """The scores of one kind of speech from its transcripts."""
+    """Score one kind of speech by its transcripts, one for each row."""
     references = [row.target_text for row in rows]
     result = Intelligibility(
         speech=speech.name,
@@ -150,11 +161,11 @@ def score_speech(speech: Speech, transcripts: Sequence[str], rows: Sequence[Utte
 
 
 def check_hashes(**hashes: str | None) -> None:
-    """Raise ConfigError where two parts are known to use units of different centroids."""
+    """Raise ConfigError if two of the named unit hashes differ; unknown ones (``None`` or empty) are ignored."""
     known = {name: value for name, value in hashes.items() if value}
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name}: {value}" for name, value in known.items())
-        raise ConfigError(f"units of different centroids do not belong together ({listed})")
+        raise ConfigError(f"the units must be made with the same centroids, but are not ({listed})")
 
 
 def all_kinds(
@@ -165,34 +176,46 @@ def all_kinds(
     folders: Sequence[tuple[str, Path]],
     progress: bool = False,
 ) -> Iterator[Speech]:
-    """Every kind of speech that the rows have or the parts make, one after the other.
+    """Yield every kind of speech: originals, copy synthesis, translations, recordings of other programs.
 
     Args:
-        rows: of the manifest; only columns that all rows fill are used.
-        vocoder: copies the rows' units.
-        system: translates the rows' recordings, at each of ``chunks``.
+        rows: rows of the manifest; a column is used if all rows fill it.
+        vocoder: synthesizes the units of the rows; ``None``: no copy synthesis.
+        system: translates the recordings of the rows at each chunk size; ``None``: no translations.
+        chunks: chunk sizes: milliseconds, or ``offline``.
         folders: (name, folder) of recordings of other programs.
     Raises:
-        ManifestError: a column that only some rows fill, or no recordings to translate.
+        ConfigError, FileNotFoundError, ManifestError: a chunk size that does not fit the model, a missing recording, a
+            column that only some rows fill, no recordings to translate. They are raised before anything is yielded.
     """
-    if _given(rows, lambda row: row.target_audio, "tgt_speech"):
-        yield Speech("original", [_present(row.target_audio).samples() for row in rows])
-    if vocoder is not None and _given(rows, lambda row: row.units, "tgt_audio"):
-        if vocoder.dur_predictor is not None:
-            yield Speech("copy", copy_synthesis(vocoder, rows, False, progress))
-        if _given(rows, lambda row: row.units and row.units.durations, "tgt_durations"):
-            yield Speech("copy, true durations", copy_synthesis(vocoder, rows, True, progress))
+    has_originals = _given(rows, lambda row: row.target_audio, "tgt_speech")
+    has_units = vocoder is not None and _given(rows, lambda row: row.units, "tgt_audio")
+    has_durations = has_units and _given(rows, lambda row: row.units and row.units.durations, "tgt_durations")
     if system is not None:
         if not _given(rows, lambda row: row.audio, "audio"):
             raise ManifestError("the manifest has no column audio, the recordings to translate")
         for chunk in chunks:
+            system.policy(chunk)  # raises if the model cannot have it
+    recordings = [(name, find_recordings(folder, rows)) for name, folder in folders]
+    if has_originals:
+        yield Speech("original", [_present(row.target_audio).samples() for row in rows])
+    if vocoder is not None and has_units and vocoder.dur_predictor is not None:
+        yield Speech("copy", copy_synthesis(vocoder, rows, False, progress))
+    if vocoder is not None and has_durations:
+        yield Speech("copy, true durations", copy_synthesis(vocoder, rows, True, progress))
+    if system is not None:
+        for chunk in chunks:
             yield translate_all(system, rows, chunk, progress)
-    for name, folder in folders:
-        yield Speech(name, read_folder(folder, rows))
+    for name, paths in recordings:
+        yield Speech(name, [load_audio(path) for path in paths])
 
 
 def _given(rows: Sequence[Utterance], value: Callable[[Utterance], Any], column: str) -> bool:
-    """True where all rows have a value, False where none has."""
+    """Return True if all rows have a value, False if none has.
+
+    Raises:
+        ManifestError: only some rows have one.
+    """
     without = [row.id for row in rows if value(row) is None]
     if without and len(without) < len(rows):
         raise ManifestError(f"{without[0]} has no {column}, other rows do")
@@ -205,7 +228,7 @@ def _present(audio: AudioRef | None) -> AudioRef:
 
 
 def format_intelligibility(results: Sequence[Intelligibility]) -> str:
-    """The results as a Markdown table."""
+    """Format the results as a Markdown table; columns without values are left out."""
     shown = (
         ("speech", "speech", "{}"),
         ("WER", "wer", "{:.1f}"),
