@@ -16,7 +16,7 @@ DEFAULT_FOLDER = "translated"
 
 
 def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """``--speech --vocoder --synthesis-lookahead``, as a group that a subcommand adds its own to."""
+    """Add ``--speech``, ``--vocoder`` and ``--synthesis-lookahead``; returns their group, for further flags."""
     group = parser.add_argument_group("speech")
     group.add_argument("--speech", action="store_true", help="also produce speech (the system needs a vocoder)")
     group.add_argument(
@@ -32,12 +32,14 @@ def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
 
 
 def check_speech_flags(args: argparse.Namespace, flags: Sequence[str]) -> None:
-    """Refuse flags that mean nothing without ``--speech``, and ``--speech`` for a bundle without units.
+    """Refuse flags for speech without ``--speech``, and ``--speech`` for a model without unit decoder.
 
     Args:
-        flags: those of the subcommand itself, as written.
+        args: parsed arguments with ``model`` and the flags of :func:`add_speech_flags`.
+        flags: further flags of the subcommand that need ``--speech``, such as ``"--output"``.
+
     Raises:
-        ConfigError: names the first such flag.
+        ConfigError: names the model or the flag.
     """
     from nast_s2x.inference.bundle import has_unit_decoder
 
@@ -53,7 +55,7 @@ def with_speech(args: argparse.Namespace, system: System) -> tuple[System, Synth
     """The system with the vocoder of ``--vocoder``, and the synthesis window; ``None`` without ``--speech``.
 
     Raises:
-        FileNotFoundError, NastError: there is no vocoder, or it belongs to other units.
+        FileNotFoundError, NastError: no vocoder, one for other units, or a negative look-ahead.
     """
     from nast_s2x.vocoder.streaming import SynthesisWindow
 

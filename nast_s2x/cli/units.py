@@ -1,4 +1,4 @@
-"""``nast-s2x units``: centroids, and units of recordings."""
+"""``nast-s2x units``: fit centroids, extract units of recordings, convert k-means models."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Cluster the features of recordings: K centroids, which define K units. MANIFEST 
 (any format, rate and channels, or segments x.flac:START:SAMPLES) are read in an order that depends on --seed until
 there are --max-frames. The same recordings, settings and kind of machine give the same centroids for any --jobs. Needs
 scikit-learn.
-mfcc and logmel need nothing else. mhubert is a layer of a Hugging Face HubertModel folder (needs transformers), fairseq
-a layer of a fairseq HuBERT checkpoint (needs fairseq); --model gives the path, nothing is downloaded."""
+Features: mfcc and logmel need no model. mhubert is a layer of a Hugging Face HubertModel folder (needs transformers),
+fairseq a layer of a fairseq HuBERT checkpoint (needs fairseq); --model gives the path, nothing is downloaded."""
 _EXTRACT = """\
 Write the units of recordings. The output has the columns of MANIFEST, and
   tgt_audio      units (runs of equal ones collapsed), such as "71 12 993"
-  tgt_n_frames   their number
-  tgt_durations  frames of 20 ms of each
-  unit_hash      names the centroids
+  tgt_n_frames   number of units
+  tgt_durations  frames of 20 ms of each unit
+  unit_hash      hash of the centroids
 Relative paths are rewritten for the folder of the output. NAME.units.json beside it describes the units. An interrupted
 run is resumed by the same command. Bad rows are listed on stderr as FILE:LINE: reason and left out."""
 _CONVERT = """\
 Write the centres of a k-means model that scikit-learn or joblib pickled, such as those released with mHuBERT, as
-.safetensors. Loading a pickle can execute code. This command executes none: it implements the few names that arrays
-consist of, replaces scikit-learn's classes by empty ones and refuses any other name. Pass --trust-pickle if you know
+.safetensors. Loading a pickle can execute code. This command executes none: it accepts only the names that pickled
+arrays need, replaces scikit-learn's classes by empty ones and refuses any other name. Pass --trust-pickle if you know
 where the file comes from."""
 
 
@@ -57,7 +57,9 @@ def _add_fit(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument("--num-units", metavar="K", type=int, required=True, help="number of centroids")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="centroids, a .safetensors file")
     parser.add_argument("--split", default="train", help="use rows of this split only (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the order and the clusters (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the order and of the clusters (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-frames", metavar="N", type=int, default=360_000,
         help="unit frames of 20 ms to fit on (default: %(default)s, two hours)",
@@ -73,11 +75,11 @@ def _add_extract(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("manifest", metavar="MANIFEST", type=Path, help="TSV of recordings")
     parser.add_argument(
         "--centroids", metavar="FILE", type=Path, required=True,
-        help="of `units fit` or `units convert-kmeans`, or a table as .npy or .npz",
+        help="centroids of `units fit` or `units convert-kmeans`, or a table as .npy or .npz",
     )  # fmt: skip
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="table to write, such as units.tsv")
     parser.add_argument(
-        "--features", choices=_BACK_ENDS, help="what the centroids are clusters of, where the file does not record it"
+        "--features", choices=_BACK_ENDS, help="features of the centroids, if their file does not record them"
     )
     parser.add_argument(
         "--change-cost", metavar="COST", type=float, default=0.0,
@@ -93,15 +95,17 @@ def _add_shared(parser: argparse.ArgumentParser, strict: str) -> None:
         "--audio-column", metavar="NAME", default="tgt_speech", help="column of the recordings (default: %(default)s)"
     )
     parser.add_argument("--model", metavar="PATH", help="folder (mhubert) or checkpoint (fairseq) of the network")
-    parser.add_argument("--layer", metavar="N", type=int, help="of the network, from 1 on (default: 11)")
-    parser.add_argument("--device", default="cpu", help="of the network: cpu or cuda (default: %(default)s)")
+    parser.add_argument("--layer", metavar="N", type=int, help="layer of the network, from 1 on (default: 11)")
+    parser.add_argument(
+        "--device", default="cpu", help="device of the network: cpu, cuda or cuda:N (default: %(default)s)"
+    )
     parser.add_argument(
         "--window", metavar="SECONDS", type=float, default=30.0,
-        help="longer recordings are computed in windows of this length (default: %(default)s)",
+        help="length of the windows in which longer recordings are computed (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--overlap", metavar="SECONDS", type=float, default=2.0,
-        help="of a network's windows on each side (default: %(default)s)",
+        help="overlap of windows on each side, for networks (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per CPU; on cuda one)")
     parser.add_argument("--strict", action="store_true", help=f"fail at {strict}")
@@ -176,15 +180,15 @@ def run_extract(args: argparse.Namespace) -> int:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """Convert a pickle whose source is known."""
+    """Convert a pickled k-means model; refuses without ``--trust-pickle``."""
     from nast_s2x.errors import ConfigError
 
     if args.output.suffix != ".safetensors":
         raise ConfigError(f"{args.output}: centroids are written as .safetensors")
     if not args.trust_pickle:
         raise ConfigError(
-            f"{args.pickle}: is a pickle, a program rather than data, which can do anything when it is loaded; its "
-            "centres are read here without executing it, but pass --trust-pickle to confirm that its source is known"
+            f"{args.pickle}: loading a pickle can execute code; this command executes none, but pass --trust-pickle to "
+            "confirm that you know the source of the file"
         )
     from nast_s2x.checkpoints.kmeans import read_kmeans_centers
     from nast_s2x.units.centroids import Centroids

@@ -68,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--tensorboard", metavar="DIR", help="also write TensorBoard events")
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of initial weights, crops and dropout (default: 1)"
+        "--seed", type=int, default=1, metavar="N", help="seed of initial weights, crops and dropout (default: 1)"
     )
     parser.set_defaults(func=run)
 
@@ -127,7 +127,7 @@ def _device(name: str) -> torch.device:
 
 
 def _declared_units(manifest: Path) -> int | None:
-    """Number of units that `nast-s2x units extract` wrote beside the manifest."""
+    """Number of units in the record that `nast-s2x units extract` writes beside the manifest, ``None`` without one."""
     from nast_s2x.corpus.manifest import unit_record
 
     return unit_record(manifest).get("num_units")
