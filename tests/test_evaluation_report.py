@@ -18,10 +18,12 @@ import pytest
 import soundfile
 from evaluation_folder import REFERENCES, SOURCE_MS, make_evaluation, tone
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation import published
 from nast_s2x.evaluation.report import curves, write
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import load_results, spread
+from nast_s2x.evaluation.report.tables import settings
 from nast_s2x.evaluation.report.timeline import wave_path, wrapped
 from nast_s2x.evaluation.report.utterances import collect
 from nast_s2x.evaluation.report.write import page
@@ -267,16 +269,29 @@ def test_transcripts_of_sources_from_a_manifest(tmp_path: Path) -> None:
     scores["settings"]["source"]["path"] = str(tmp_path / "list.tsv")
     (folder / "scores.json").write_text(json.dumps(scores))
     assert "le vieux pont" in page_without_pictures(folder).text
+    with (tmp_path / "list.tsv").open("a", encoding="utf-8") as file:
+        file.write("sentence_0\t0.wav\tun autre pont\n")  # of another split, perhaps
+    assert load_results(folder).source_texts() == {}
+
+
+def test_settings_of_the_model_are_not_taken_for_zero(tmp_path: Path) -> None:
+    folder = make_evaluation(tmp_path, outputs=OUTPUTS, chunks=("320",))
+    assert "Decoder wait as in training" in page_without_pictures(folder).text
+    scores = json.loads((folder / "scores.json").read_text())
+    for wait, text in ((0, "0 chunks"), (1, "1 chunk"), (2, "2 chunks")):
+        scores["settings"]["wait_chunks"] = wait
+        (folder / "scores.json").write_text(json.dumps(scores))
+        assert ("Decoder wait", text) in settings(load_results(folder))
 
 
 def test_figures_that_the_page_does_not_know_are_shown_too(tmp_path: Path) -> None:
     folder = make_evaluation(tmp_path, outputs=OUTPUTS, chunks=("320",))
     scores = json.loads((folder / "scores.json").read_text())
-    scores["rows"][0]["latency"]["NewLag"] = 12.5
+    scores["rows"][0]["latency"] |= {"NewLag": 12.5, "NewLag_CA": 17.25}
     scores |= {"settings": None, "notes": ["a note"]}  # logs of SimulEval alone
     (folder / "scores.json").write_text(json.dumps(scores))
     text = page_without_pictures(folder).text
-    assert "NewLag" in text and "a note" in text
+    assert "NewLag 12.50" in text and "NewLag_CA 17.25" in text and "a note" in text
 
 
 def test_every_figure_of_the_scores_is_explained() -> None:
@@ -344,6 +359,9 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         write(folder)
     (folder / "320" / "utterances.jsonl").write_text('{"index": 0}\nnonsense\n')
     with pytest.raises(ValueError, match="utterances.jsonl, line 2"):
+        write(folder)
+    (folder / "320" / "utterances.jsonl").write_bytes(b'{"index": 0, "id": "\xff"}\n')
+    with pytest.raises(NastError, match=r"utterances.jsonl: not UTF-8 text"):
         write(folder)
     (folder / "320" / "utterances.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match="utterances.jsonl is missing"):

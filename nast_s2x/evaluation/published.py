@@ -1,4 +1,4 @@
-"""Published figures of NAST-S2X, drawn beside measured ones for orientation: other data, other models.
+"""Published results of NAST-S2X, shown beside measured ones for orientation; data and models differ.
 
 Source: Ma et al., "A Non-autoregressive Generation Framework for End-to-End Simultaneous Speech-to-Any Translation",
 ACL 2024, arXiv 2406.06937.
@@ -15,12 +15,12 @@ SOURCE = "Ma et al., ACL 2024 (arXiv 2406.06937)"
 class PublishedPoint:
     """One published result.
 
-    Args:
+    Attributes:
         target_type: ``"text"`` or ``"speech"``.
         data: test set and languages.
-        chunk: chunk size in ms, or ``"offline"``; a look-ahead as long as the chunk.
+        chunk: chunk size in ms, or ``"offline"``; the look-ahead is as long as the chunk.
         quality: figure -> value, under the names of ``scores.json``.
-        latency: figure -> ms, under the names of ``scores.json``; empty where none was published (offline).
+        latency: figure -> ms, under the names of ``scores.json``; empty if none was published (offline).
     """
 
     target_type: str
@@ -31,7 +31,7 @@ class PublishedPoint:
 
 
 def _speech(chunk: str, silence: float, removed: float, start: float, lagging: float, end: float) -> PublishedPoint:
-    # The published AL of speech sets pieces of speech against words of the reference.
+    # The published AL of speech compares delays of pieces of speech with words of the reference.
     latency = {"StartOffset": start, "AL_chunks_vs_words": lagging, "EndOffset": end}
     quality = {"ASR_BLEU_silence": silence, "ASR_BLEU": removed}
     return PublishedPoint("speech", "CVSS-C Fr-En", chunk, quality, latency)
@@ -61,14 +61,15 @@ POINTS: tuple[PublishedPoint, ...] = (
 
 
 def points(target_type: str, quality: str, latency: str) -> dict[str, list[tuple[str, float, float]]]:
-    """Published curves of one figure against another.
+    """Return the published curves of one figure against another.
 
     Args:
         target_type: ``"text"`` or ``"speech"``.
         quality: name in ``scores.json``, such as ``"ASR_BLEU"``.
         latency: name in ``scores.json``, such as ``"StartOffset"``.
     Returns:
-        test set -> (chunk size, latency in ms, quality), in order of chunk size; without the test sets that lack it.
+        test set -> points (chunk size, latency in ms, quality), in order of chunk size. Test sets without points are
+        left out.
     """
     curves: dict[str, list[tuple[str, float, float]]] = {}
     for point in POINTS:
@@ -78,7 +79,7 @@ def points(target_type: str, quality: str, latency: str) -> dict[str, list[tuple
 
 
 def offline(target_type: str, quality: str) -> dict[str, float]:
-    """Published quality of offline translation: test set -> value, where the figure was published."""
+    """Return the published quality of offline translation: test set -> value, if the figure was published."""
     return {
         point.data: point.quality[quality]
         for point in POINTS

@@ -9,16 +9,16 @@ from nast_s2x.files import write_atomic
 
 
 def write(folder: Path, shown: int = 5) -> list[Path]:
-    """Write ``curves.csv``, ``quality_latency_*.png`` and ``report.html`` into a scored evaluation.
+    """Write ``curves.csv``, ``quality_latency_*.png`` and ``report.html`` into the folder of a scored evaluation.
 
     Args:
-        folder: of the evaluation, with ``scores.json`` and, per chunk size, the log and scores of utterances.
-        shown: number of utterances on the page, from the best to the worst sentence BLEU.
+        folder: folder of the evaluation, with ``scores.json`` and, per chunk size, the log and scores of utterances.
+        shown: number of utterances on the page, evenly spread from the best to the worst sentence BLEU.
     Returns:
         the files written, the page last.
     Raises:
-        FileNotFoundError: scores, a log, or speech output is missing; names the file. Nothing is written then.
-        ValueError: scores of another format, a negative ``shown``.
+        FileNotFoundError: scores, a log, or a sound file is missing; names the file. Nothing is written then.
+        ValueError: damaged files, scores of another format, a negative ``shown``.
     """
     from nast_s2x.evaluation.report import curves
     from nast_s2x.evaluation.report.results import load_results, spread
@@ -26,7 +26,7 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
     from nast_s2x.evaluation.report.write import page, quality_label
 
     if shown < 0:
-        raise NastError(f"the number of utterances to show must be 0 or more, got {shown}")
+        raise NastError(f"`shown`, the number of utterances on the page, must be 0 or more, got {shown}")
     folder = Path(folder)
     results = load_results(folder)
     utterances = collect(results, spread(results.utterance_scores(results.main_chunk), shown))

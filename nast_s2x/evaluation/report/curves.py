@@ -1,4 +1,4 @@
-"""Quality against latency, over chunk sizes: as CSV and as pictures."""
+"""Curves of quality against latency over the chunk sizes, as CSV and as pictures."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe
 from nast_s2x.files import open_atomic
 
-#: target type -> figures of latency that get a picture, in this order
 LATENCIES = {
     "text": ("AL", "LAAL", "StartOffset"),
     "speech": ("StartOffset", "AL_words", "LAAL_words", "AL_chunks_vs_words"),
 }
-#: target type -> figures of quality; of speech, that of its own text where no recogniser was asked
+"""Target type -> figures of latency that get a picture, in this order."""
 QUALITIES = {"text": ("BLEU",), "speech": ("ASR_BLEU", "ASR_BLEU_silence", "BLEU")}
+"""Target type -> figures of quality; BLEU of the text output of a speech system is drawn without a recogniser only."""
 COLUMNS = ("origin", "data", "chunk", "quality", "quality_value", "latency", "latency_value", "source")
 PUBLISHED_LABEL = "published (other data), for orientation"
-AWARE_LABEL = "dotted: computing time counted"
+AWARE_LABEL = "dotted: with computing time"
 MARKERS = "osD^v"
 
 
@@ -44,7 +44,14 @@ DARK = Palette("#171b21", "#e8ebee", "#39414b", "#98a2ae", ("#6cb4ff", "#ff9d66"
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of one line: (chunk size, latency, quality); ``kind`` is measured, computation-aware or published."""
+    """One line of a picture.
+
+    Attributes:
+        label: text in the legend.
+        points: (chunk size, latency, quality) of each point, in order of chunk size.
+        kind: ``measured``, ``computation-aware`` or ``published``.
+        colour: index of colour and marker.
+    """
 
     label: str
     points: tuple[tuple[str, float, float], ...]
@@ -53,19 +60,19 @@ class Curve:
 
 
 def qualities(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
-    """Figures of quality to draw: those that some row has; a speech system's own text only if nothing else."""
+    """Return the figures of quality to draw: those that some row has; for speech, BLEU only without ASR-BLEU."""
     there = [name for name in QUALITIES[target_type] if any(row["quality"].get(name) is not None for row in rows)]
     return [name for name in there if name != "BLEU"] or there
 
 
 def measured(rows: Sequence[dict[str, Any]], quality: str, latency: str) -> tuple[tuple[str, float, float], ...]:
-    """(chunk size, latency, quality) of the rows that have both figures."""
+    """Return (chunk size, latency, quality) of the rows that have both figures."""
     pairs = [(row["chunk"], row["latency"].get(latency), row["quality"].get(quality)) for row in rows]
     return tuple((chunk, x, y) for chunk, x, y in pairs if x is not None and y is not None)
 
 
 def curves_of(rows: Sequence[dict[str, Any]], target_type: str, latency: str) -> list[Curve]:
-    """All curves of a picture: measured ones, computation-aware ones, published ones."""
+    """Return the curves of a picture: measured, then computation-aware, then published ones."""
     curves = []
     for colour, quality in enumerate(qualities(rows, target_type)):
         label = describe(quality).label
@@ -79,7 +86,7 @@ def curves_of(rows: Sequence[dict[str, Any]], target_type: str, latency: str) ->
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], target_type: str) -> None:
-    """Write every point of every curve, a line each; offline points that were published without a latency too."""
+    """Write a line for every point of every curve, and for offline results published without a latency."""
     with open_atomic(path) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -100,7 +107,7 @@ def _write(writer: Any, row: Sequence[Any]) -> None:
 
 
 def pictures(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
-    """Figures of latency for which there is something measured to draw."""
+    """Return the figures of latency for which some row has a figure of quality too."""
     return [
         latency
         for latency in LATENCIES[target_type]
@@ -117,8 +124,8 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
     """Draw curves of quality against figures of latency, side by side.
 
     Args:
-        parts: (name of a latency in ``scores.json``, its curves), at least one; published curves are drawn hollow.
-        quality_label: of the vertical axis.
+        parts: (name of a latency in ``scores.json``, its curves), at least one; published points are drawn hollow.
+        quality_label: label of the vertical axis.
         palette: colours.
     Returns:
         a PNG file.
@@ -161,7 +168,7 @@ def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
         style = {"linewidth": 2, "markersize": 6, "zorder": 3}
     (line,) = axes.plot(xs, ys, marker=marker, color=colour, **style)
     if curve.kind == "computation-aware":
-        return line  # each of its points lies beside one that has its chunk size written to it
+        return line  # the chunk sizes are written beside the measured points
     for chunk, x, y in curve.points:
         place = (4, 5) if curve.kind == "published" else (6, -10)
         axes.annotate(chunk, (x, y), xytext=place, textcoords="offset points", fontsize=8, color=colour, zorder=4)

@@ -1,4 +1,4 @@
-"""Content inside the page: sounds and pictures as data addresses."""
+"""Data URIs: sounds and pictures embedded in the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nast_s2x.frontend.samples import SAMPLE_RATE
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Content inside an address."""
+    """Return the content as a ``data:`` URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -23,8 +23,8 @@ class Sound:
 
     Attributes:
         label: its name.
-        uri: data address of the sound file; "" for no samples.
-        css: class of its element.
+        uri: data URI of the sound file; "" without samples.
+        css: class of the audio element.
     """
 
     label: str
@@ -33,6 +33,6 @@ class Sound:
 
     @classmethod
     def of(cls, label: str, samples: NDArray[np.float32], css: str = "") -> Sound:
-        """The sound of samples (n,) or (n, channels) at 16 kHz, n from 0."""
+        """Return the sound of samples (n,) or (n, channels) at 16 kHz, n from 0."""
         uri = data_uri(*compressed(samples, SAMPLE_RATE)) if len(samples) else ""
         return cls(label, uri, css)

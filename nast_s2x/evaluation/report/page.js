@@ -1,4 +1,4 @@
-// The page is complete without this: it stops a sound when another one starts, and moves a line over the timeline.
+// Stops a sound when another one starts, and moves a line over the timeline. The page works without this script.
 "use strict";
 (() => {
   const sounds = document.querySelectorAll("audio");
@@ -23,7 +23,7 @@
     sound.addEventListener("play", move);
     sound.addEventListener("seeked", move);
   }
-  // A hidden sound must not go on: the chunk size was changed.
+  // Stop the sounds that a change of chunk size hides.
   for (const choice of document.querySelectorAll("input[name=chunk]")) {
     choice.addEventListener("change", () => sounds.forEach((sound) => sound.offsetParent === null && sound.pause()));
   }

@@ -1,4 +1,4 @@
-"""A scored evaluation as reports and comparisons read it: scores, scores of utterances, logs."""
+"""Reading of scored evaluations: scores, scores of utterances, logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from nast_s2x.corpus import read_manifest
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log
+from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_lines, read_log
 from nast_s2x.files import read_json
 
 FORMAT = 1
@@ -19,10 +19,10 @@ DEFAULT_CHUNK = "320"
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation's folder with its ``scores.json``.
+    """A scored evaluation.
 
     Attributes:
-        folder: the evaluation's folder.
+        folder: folder of the evaluation.
         scores: content of ``scores.json``.
     """
 
@@ -41,7 +41,7 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was run; empty for logs of SimulEval alone."""
+        """Settings of the run; empty for logs written by SimulEval."""
         return self.scores.get("settings") or {}
 
     @property
@@ -51,45 +51,48 @@ class Results:
 
     @property
     def main_chunk(self) -> str:
-        """The chunk size to look at first: 320 ms, or else the first one."""
+        """The chunk size that the page shows first: 320 ms if it was evaluated, otherwise the first one."""
         return DEFAULT_CHUNK if DEFAULT_CHUNK in self.chunks else self.chunks[0]
 
     def row(self, chunk: str) -> dict[str, Any]:
-        """Figures of a chunk size."""
+        """Return the figures of a chunk size."""
         return self.rows[self.chunks.index(chunk)]
 
     def place(self, chunk: str) -> Path:
-        """Folder of a chunk size; logs of SimulEval alone may lie in the evaluation's folder itself."""
+        """Return the folder of a chunk size; logs written by SimulEval may lie in the evaluation's folder itself."""
         inner = self.folder / chunk
         return self.folder if not inner.is_dir() and (self.folder / LOG_NAME).is_file() else inner
 
     def log(self, chunk: str) -> list[LoggedUtterance]:
-        """Utterances of a chunk size, in order of index."""
+        """Read the log of a chunk size: its utterances, in order of index."""
         return read_log(self.place(chunk))
 
     def source_texts(self) -> dict[str, str]:
-        """Name of an utterance -> its transcript, where the sources came from a manifest that has transcripts."""
+        """Return the source transcripts of the manifest by the id of the utterance; empty without such a manifest.
+
+        Ids that appear with different transcripts, for example in several splits, are left out.
+        """
         path = Path(str((self.settings.get("source") or {}).get("path", "")))
         if path.suffix != ".tsv" or not path.is_file():
             return {}
-        rows = read_manifest(path, unique_ids=False, strict=False).rows
-        return {row.id: row.source_text for row in rows if row.id and row.source_text}
+        texts: dict[str, set[str]] = {}
+        for row in read_manifest(path, unique_ids=False, strict=False).rows:
+            if row.id and row.source_text:
+                texts.setdefault(row.id, set()).add(row.source_text)
+        return {name: found.pop() for name, found in texts.items() if len(found) == 1}
 
     def utterance_scores(self, chunk: str) -> list[dict[str, Any]]:
-        """Scores of each utterance of a chunk size, in order of index.
+        """Read the scores of each utterance of a chunk size, in order of index.
 
         Raises:
             FileNotFoundError: ``utterances.jsonl`` is missing.
-            ValueError: a line that is no JSON object with an index.
+            ValueError: the file is not UTF-8, or has a line that is not a JSON object with an index.
         """
         path = self.place(chunk) / "utterances.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: score the evaluation again (nast-s2x score {self.folder})")
         found = []
-        # Texts may hold characters that str.splitlines takes for line ends: split at newlines only.
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-            if not line:
-                continue
+        for number, line in read_lines(path):
             try:
                 entry = json.loads(line)
                 entry["index"]
@@ -106,7 +109,7 @@ def load_results(folder: Path) -> Results:
         folder: the evaluation's folder, with ``scores.json``.
     Raises:
         FileNotFoundError: no ``scores.json``.
-        ValueError: it is broken, of another format, without rows, or of an unknown kind of target; names the file.
+        ValueError: it is damaged, of another format, without rows, or of an unknown target type; names the file.
     """
     path = Path(folder) / "scores.json"
     if not path.is_file():
@@ -127,15 +130,16 @@ def load_results(folder: Path) -> Results:
 
 
 def sentence_score(entry: dict[str, Any]) -> tuple[str, float | None]:
-    """Name and value of the sentence score by which an utterance is ranked: ASR-BLEU where it is known, else BLEU."""
+    """Return name and value of the score by which utterances are ranked: ASR-BLEU if it is known, otherwise BLEU."""
     name = "BLEU" if entry.get("ASR_BLEU") is None else "ASR_BLEU"
     return name, entry.get(name)
 
 
 def spread(scores: Sequence[dict[str, Any]], count: int) -> list[int]:
-    """Indices of ``count`` utterances from the best to the worst, evenly spread over the ranking.
+    """Return indices of ``count`` utterances, evenly spread from the best to the worst.
 
-    The ranking is by :func:`sentence_score`; ties go by index. From two on, the best and the worst are among them.
+    The ranking is by :func:`sentence_score`, ties by index. With a count of two or more, the best and the worst
+    utterance are included.
 
     Example:
         >>> spread([{"index": i, "BLEU": score} for i, score in enumerate([10, 90, 50, 70, 30])], 3)

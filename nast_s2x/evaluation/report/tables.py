@@ -11,12 +11,12 @@ from nast_s2x.evaluation.report.results import Results
 
 
 def chunk_name(chunk: str) -> str:
-    """``"320"`` as ``"320 ms"``; offline as it is."""
+    """Return ``"320 ms"`` for ``"320"``; other names, such as ``"offline"``, are returned unchanged."""
     return f"{chunk} ms" if chunk.isdigit() else chunk
 
 
 def tiles(results: Results) -> list[dict[str, str]]:
-    """Quality and start of every chunk size."""
+    """Return the content of the tile of each chunk size: quality, start offset, empty outputs."""
     names = qualities(results.rows, results.target_type)
     items = []
     for row in results.rows:
@@ -34,12 +34,12 @@ def tiles(results: Results) -> list[dict[str, str]]:
 
 
 def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, list[float | None]]]]]:
-    """Figures that some row has, grouped: (heading, [(name, value of each row)])."""
-    latencies = [*LATENCY, *_others(rows, "latency", LATENCY)]
+    """Return the figures that some row has, grouped: (heading, [(name, value of each row)])."""
+    latencies = [*LATENCY, *(f"{name}{CA_SUFFIX}" for name in LATENCY), *_others(rows, "latency", LATENCY)]
     parts = [
         ("Quality", "quality", [*QUALITY, *_others(rows, "quality", QUALITY)]),
-        ("Latency, computing time not counted", "latency", [n for n in latencies if not n.endswith(CA_SUFFIX)]),
-        ("Latency, computation-aware", "latency", [f"{name}{CA_SUFFIX}" for name in LATENCY]),
+        ("Latency, without computing time", "latency", [n for n in latencies if not n.endswith(CA_SUFFIX)]),
+        ("Latency, computation-aware", "latency", [n for n in latencies if n.endswith(CA_SUFFIX)]),
         ("Cost", "cost", [*COST, *_others(rows, "cost", COST)]),
     ]
     found = []
@@ -52,20 +52,20 @@ def groups(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, li
 
 
 def _others(rows: Sequence[dict[str, Any]], part: str, known: dict[str, Any]) -> list[str]:
-    """Figures that the glossary does not know, so that nothing measured is hidden."""
+    """Return the names of figures without an entry in the glossary; the page shows them too."""
     names = dict.fromkeys(name for row in rows for name in row[part])
     return [name for name in names if name.removesuffix(CA_SUFFIX) not in known]
 
 
 def figures(results: Results) -> list[dict[str, Any]]:
-    """Lines of the table of all figures, grouped: ``heading`` and ``lines``, each with its meaning."""
+    """Return the groups of the table of all figures: ``heading`` and ``lines``, each line with its explanation."""
     counts = [
-        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Recordings translated."),
+        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Number of recordings."),
         _line(
             "Empty outputs",
             "",
             [str(row["empty"]) for row in results.rows],
-            "Recordings with an empty output: they count as nothing in quality and have no latency.",
+            "Recordings with an empty output: they count as empty texts in quality and have no latency.",
             marked=[bool(row["empty"]) for row in results.rows],
         ),
     ]
@@ -85,7 +85,7 @@ def _line(label: str, unit: str, values: Sequence[str], meaning: str, marked: Se
 
 
 def settings(results: Results) -> list[tuple[str, str]]:
-    """What was run, as a list of names and values, and the signatures of the scores."""
+    """Return names and values of the settings, and the signatures of the scores."""
     values = results.settings
     model = values.get("model") or {}
     pairs = [
@@ -98,9 +98,9 @@ def settings(results: Results) -> list[tuple[str, str]]:
         ("Utterances", str(values.get("num_utterances", "?"))),
         ("Chunk sizes", ", ".join(map(chunk_name, results.chunks))),
         ("Look-ahead", _ms(values.get("lookahead_ms"), "as in training")),
-        ("Chunks waited for", str(values.get("wait_chunks")) if values.get("wait_chunks") else "0"),
+        ("Decoder wait", _chunks(values.get("wait_chunks"))),
         ("Left context", _ms(values.get("left_ms"), "as in training")),
-        ("Segment size", _ms(values.get("segment_ms"), "?") + " of source at a time"),
+        ("Segment size", _ms(values.get("segment_ms"), "?")),
         ("First segment", _ms(values.get("first_segment_ms"), "as the others")),
         ("Recogniser", results.scores.get("recogniser") or "none"),
         ("Computed on", _computer(values)),
@@ -123,6 +123,10 @@ def _ms(value: float | None, otherwise: str) -> str:
     return otherwise if value is None else f"{value:g} ms"
 
 
+def _chunks(number: int | None) -> str:
+    return "as in training" if number is None else f"{number} chunk{'s' * (number != 1)}"
+
+
 def _computer(values: dict[str, Any]) -> str:
     threads = values.get("threads")
     parts = [values.get("device"), values.get("dtype"), f"{threads} thread{'s' * (threads != 1)}" if threads else None]
@@ -135,4 +139,4 @@ def _vocoder(values: dict[str, Any]) -> str:
     vocoder = values.get("vocoder") or "the model's"
     name = _file(vocoder) if isinstance(vocoder, dict) else str(vocoder)
     held = values.get("synthesis_lookahead")
-    return name if held is None else f"{name}; {held} unit frames of 20 ms held back as right context"
+    return name if held is None else f"{name}; right context {held} unit frames of 20 ms"

@@ -1,4 +1,4 @@
-"""Timelines of utterances as SVG: the source, its chunks, when words were written and when speech is played."""
+"""Timelines of utterances as SVG: source, chunks, times at which words are written and speech is played."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WAVE_HEIGHT = 56
 SPEECH_HEIGHT = 44
 LINE_HEIGHT = 16
 LETTER_WIDTH = 6.9
-"""A little more than the mean width of a letter at 12 px, so that blocks of words never touch."""
+"""Width of a letter in px, a little more than the mean at 12 px, so that blocks of words do not touch."""
 WRAP = 26
-"""Letters of a line of words."""
+"""Maximum number of letters in a line of words."""
 COLUMNS = 480
-"""Points of a waveform."""
+"""Number of points of a waveform over the whole width."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What a timeline shows; times in ms from the start of the source.
+    """Content of a timeline; times in ms from the start of the source.
 
     Args:
         name: unique within the page, of letters, digits and hyphens.
         title, description: for screen readers.
-        source: samples (n,); ``None`` where the recording is missing.
+        source: samples (n,); ``None`` if the recording is missing.
         source_ms: length of the source.
         chunk_ms: chunk size; ``None`` offline.
         words: (time written, words), in order.
-        pieces: of speech; ``None`` for a system that writes text.
+        pieces: pieces of speech; ``None`` for text output.
         gaps: (start, duration) of the silences between pieces.
-        recognised: (time at which its end is played, word) of a recogniser; empty without one.
+        recognised: (time at which the word ends in playback, word) from a recogniser; empty without one.
         total_ms: length of the time axis.
     """
 
@@ -65,13 +65,13 @@ class Timeline:
 def wave_path(
     samples: NDArray[np.float32], left: float, right: float, middle: float, height: float, peak: float
 ) -> str:
-    """Outline of a waveform as SVG path data.
+    """Return the outline of a waveform as SVG path data; coordinates in px.
 
     Args:
         samples: (n,), n from 1.
-        left, right: where it starts and ends.
-        middle, height: vertical place.
-        peak: absolute value of a sample that fills the height.
+        left, right: horizontal start and end.
+        middle, height: vertical centre and height.
+        peak: absolute sample value that fills the height.
     """
     columns = max(1, min(len(samples), round(COLUMNS * (right - left) / WIDTH)))
     edges = np.linspace(0, len(samples), columns + 1).astype(int)
@@ -85,7 +85,7 @@ def wave_path(
 
 
 def wrapped(text: str, width: int = WRAP) -> list[str]:
-    """Words in lines of at most ``width`` letters; a longer word has a line of its own.
+    """Break a text into lines of at most ``width`` letters; a longer word gets its own line.
 
     Example:
         >>> wrapped("one two three", 8)
@@ -102,7 +102,7 @@ def wrapped(text: str, width: int = WRAP) -> list[str]:
 
 @dataclass(frozen=True)
 class _Block:
-    """Words at their place: anchor is the time they belong to."""
+    """A block of words on the page: ``anchor`` is the x coordinate of its time, ``row`` its first row from the top."""
 
     anchor: float
     left: float
@@ -116,7 +116,11 @@ class _Block:
 
 
 def _place(words: Sequence[tuple[float, str]], total_ms: float, ending: bool = False) -> list[_Block]:
-    """Blocks of words, each in the first row where it touches no other; they begin (or end) at their times."""
+    """Place blocks of words, each in the first row where it touches no other block.
+
+    Args:
+        ending: the blocks end at their times; otherwise they begin there.
+    """
     blocks: list[_Block] = []
     for time_ms, text in words:
         lines = wrapped(text)
@@ -135,7 +139,7 @@ def _x(time_ms: float, total_ms: float) -> float:
 
 
 def svg(timeline: Timeline) -> str:
-    """The timeline as an SVG element that names and describes itself; colours come from the page's style sheet."""
+    """Draw the timeline as an SVG element with title and description; colours come from the page's style sheet."""
     blocks = _place(timeline.words, timeline.total_ms)
     wave_top = 40
     words_top = wave_top + WAVE_HEIGHT + 34
@@ -151,7 +155,7 @@ def svg(timeline: Timeline) -> str:
             blocks = _place(timeline.recognised, timeline.total_ms, ending=True)
             parts += _words(blocks, speech_top + SPEECH_HEIGHT, bottom + 28, "Words of the recogniser, at their ends")
             bottom += 28 + max(block.row + len(block.lines) for block in blocks) * LINE_HEIGHT + 8
-    parts = _axis(timeline, bottom) + parts  # its lines lie behind all else
+    parts = _axis(timeline, bottom) + parts  # drawn first, so that its lines lie behind the rest
     playhead = f'<line class="playhead" x1="{MARGIN}" x2="{MARGIN}" y1="20" y2="{bottom}" hidden=""/>'
     return (
         f'<svg class="timeline" viewBox="0 0 {WIDTH} {bottom:.0f}" role="img" '
@@ -172,7 +176,7 @@ def _rect(x: float, y: float, width: float, height: float, css: str) -> str:
 
 
 def _axis(timeline: Timeline, bottom: float) -> list[str]:
-    """Seconds along the top."""
+    """Draw the time axis in seconds along the top."""
     seconds = timeline.total_ms / 1000
     step = next(step for step in (0.5, 1, 2, 5, 10, 30, 60, 300, 1e9) if seconds / step <= 14)
     parts = []
@@ -185,7 +189,7 @@ def _axis(timeline: Timeline, bottom: float) -> list[str]:
 
 
 def _source(timeline: Timeline, top: float) -> list[str]:
-    """Waveform with its chunks shaded in turn."""
+    """Draw the source waveform over its chunks, which are shaded in turn."""
     end = _x(timeline.source_ms, timeline.total_ms)
     height = WAVE_HEIGHT
     chunk = timeline.chunk_ms or timeline.source_ms
@@ -202,7 +206,7 @@ def _source(timeline: Timeline, top: float) -> list[str]:
 
 
 def _words(blocks: Sequence[_Block], wave_bottom: float, top: float, heading: str) -> list[str]:
-    """Words below their moment in the waveform above them."""
+    """Draw blocks of words, each with a line to its time in the waveform above."""
     parts = []
     for block in blocks:
         y = top + block.row * LINE_HEIGHT
@@ -218,7 +222,7 @@ def _words(blocks: Sequence[_Block], wave_bottom: float, top: float, heading: st
 
 
 def _speech(timeline: Timeline, pieces: Sequence[Piece], top: float) -> list[str]:
-    """Pieces of speech where they are played, and the gaps between them."""
+    """Draw the pieces of speech at their playback times, and the gaps between them."""
     heading = "Speech, as played" if pieces else "No speech"
     parts = [_text(MARGIN, top - 9, heading, "row")]
     peak = max((float(np.abs(piece.samples).max(initial=0)) for piece in pieces), default=1.0)

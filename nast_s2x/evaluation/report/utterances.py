@@ -1,4 +1,4 @@
-"""Single utterances: their outputs, with times and sound."""
+"""Utterances on the page: outputs with times and sounds."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Shown:
     """One utterance at one chunk size.
 
     Attributes:
-        chunk, chunk_ms: chunk size as it is called and in ms (``None``: offline).
-        log, scores: of the utterance.
-        playback: playback schedule of its speech; ``None`` for text.
-        available_ms: when each piece of speech was available.
-        recognised: (time at which its end is played, word) of the recogniser, where it gives times.
+        chunk, chunk_ms: name of the chunk size, and its ms (``None``: offline).
+        log, scores: log and scores of the utterance.
+        playback: playback schedule of the speech; ``None`` for text.
+        available_ms: time at which each piece of speech was available.
+        recognised: (time at which the word ends in playback, word) from the recogniser; empty if it gives no times.
     """
 
     chunk: str
@@ -46,7 +46,7 @@ class Shown:
 
     @property
     def words(self) -> list[tuple[float, str]]:
-        """(ms of source read, words) in order; words of the same moment together."""
+        """(ms of source read, words) in order; words written at the same time are joined."""
         if self.log.words:
             pairs = list(zip(self.log.delays, self.log.words))
         else:
@@ -63,17 +63,17 @@ class Shown:
 
     @property
     def end_ms(self) -> float:
-        """When everything has ended: source, words, speech."""
+        """Time in ms at which source, words and speech have all ended."""
         played = self.playback.end_ms if self.playback else None
         return max(self.log.source_ms, played or 0.0, *(time_ms for time_ms, _ in self.words), 1.0)
 
 
 def collect(results: Results, indices: Sequence[int]) -> list[list[Shown]]:
-    """Utterances by index, each at every chunk size.
+    """Read utterances by index, each at every chunk size.
 
     Raises:
-        FileNotFoundError: a log, scores of utterances, or speech output that is missing.
-        ValueError: a chunk size whose log or scores lack one of the utterances.
+        FileNotFoundError: a log, the scores of utterances, or a sound file is missing.
+        ValueError: the log or the scores of a chunk size lack one of the utterances.
     """
     store = TranscriptStore(results.folder / TRANSCRIPTS)
     by_chunk = {}
@@ -108,7 +108,7 @@ def _shown(results: Results, chunk: str, log: LoggedUtterance, scores: dict[str,
 
 
 def _recognised(identity: str | None, store: TranscriptStore, playback: Playback) -> tuple[tuple[float, str], ...]:
-    """Words of the stored transcript of the speech, with the times at which their ends are played."""
+    """Return the words of the stored transcript of the speech, with the times at which they end in playback."""
     if identity is None:
         return ()
     try:
@@ -122,17 +122,17 @@ def _recognised(identity: str | None, store: TranscriptStore, playback: Playback
 
 
 def _source(audio: AudioRef) -> NDArray[np.float32] | None:
-    """The recording at 16 kHz, ``None`` if it is missing."""
+    """Return the recording at 16 kHz, (n,); ``None`` if it is missing."""
     return audio.samples() if audio.path.is_file() else None
 
 
 def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text: str | None = None) -> dict[str, Any]:
-    """An utterance with a part for each chunk size, as the template takes it.
+    """Return the values of the template for an utterance, with a panel for each chunk size.
 
     Args:
-        number: of the utterance, unique on the page.
+        number: number of the utterance, unique on the page.
         versions: the utterance at every chunk size.
-        main_chunk: the chunk size whose score stands in the heading.
+        main_chunk: the chunk size whose score is in the heading.
         source_text: transcript of the source, if known.
     """
     main = next(version for version in versions if version.chunk == main_chunk)
@@ -153,7 +153,7 @@ def article(number: int, versions: Sequence[Shown], main_chunk: str, source_text
 def _panel(
     number: int, place: int, version: Shown, source: NDArray[np.float32] | None, total_ms: float
 ) -> dict[str, Any]:
-    """An utterance at one chunk size, the ``place``-th."""
+    """Return the values of the template for an utterance at one chunk size, the ``place``-th (from 0)."""
     from markupsafe import Markup
 
     name, where = f"timeline-{number}-{place}", chunk_name(version.chunk)
@@ -164,7 +164,7 @@ def _panel(
         "heading": _heading(version),
         "texts": _texts(version),
         "timeline_label": f"Timeline at {where}",
-        "timeline": Markup(svg(_timeline(name, version, source, total_ms))),  # its texts are escaped there
+        "timeline": Markup(svg(_timeline(name, version, source, total_ms))),  # svg() escapes its texts
         "sounds": _sounds(version, source),
         "figures": _figures(version),
         "tables": tables,
@@ -177,7 +177,7 @@ def _heading(version: Shown) -> str:
 
 
 def _texts(version: Shown) -> list[tuple[str, str]] | None:
-    """Translation, and its transcript by the recogniser; ``None`` for an empty output."""
+    """Return the translation and its transcripts; ``None`` for an empty output."""
     if version.log.empty:
         return None
     pairs = [("Translation", version.log.text)]
@@ -201,7 +201,7 @@ def _sounds(version: Shown, source: NDArray[np.float32] | None) -> list[Sound]:
 
 
 def _figures(version: Shown) -> str:
-    """Figures of the utterance in one line."""
+    """Format the figures of the utterance in one line."""
     latency = version.scores.get("latency") or {}
     names = ("ASR_BLEU", "BLEU")
     parts = [(name, version.scores.get(name)) for name in names] + [(name, latency.get(name)) for name in LATENCY]
@@ -218,7 +218,7 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def _times(version: Shown) -> list[dict[str, Any]]:
-    """What the timeline shows, as tables."""
+    """Return the content of the timeline as tables."""
     where = chunk_name(version.chunk)
     tables = []
     if version.words:
@@ -269,7 +269,7 @@ def _timeline(name: str, version: Shown, source: NDArray[np.float32] | None, tot
 
 
 def _description(version: Shown, pieces: int | None, gaps: Sequence[tuple[float, float]]) -> str:
-    """The timeline in a few sentences, for screen readers."""
+    """Describe the timeline in a few sentences, for screen readers."""
     sentences = [f"The source lasts {version.log.source_ms / 1000:.2f} seconds."]
     words = version.words
     if words:

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no other file, with every translation of the chosen utterances."""
+"""The page of an evaluation: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _SECTIONS = (
     ("curves", "Quality and latency"),
     ("figures", "All figures"),
     ("utterances", "Utterances"),
-    ("settings", "What was run"),
+    ("settings", "Settings"),
 )
 _LANGUAGES = (("from", "source_lang"), ("to", "target_lang"))
 
 
 def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[Sequence[Shown]]) -> str:
-    """The whole page, from the template ``report.html.j2``; every text is escaped.
+    """Fill the template ``report.html.j2``; every text is escaped.
 
     Args:
         results: the evaluation.
-        pictures: figure of latency -> the picture of its curves on white, a PNG file.
-        utterances: those to show, each at every chunk size.
+        pictures: figure of latency -> picture of its curves on white, a PNG file.
+        utterances: the utterances to show, each at every chunk size.
     Returns:
-        HTML.
+        the HTML of the page.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -40,14 +40,14 @@ def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[S
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 
     def own(name: str) -> str:
-        """A file of this package as it is."""
+        """Return the text of a file of this package."""
         return loader.get_source(environment, name)[0]
 
     texts = results.source_texts() if utterances else {}
     return environment.get_template("report.html.j2").render(
         title=f"Evaluation of {Path(str((results.settings.get('model') or {}).get('path', 'a model'))).name}",
         subtitle=_subtitle(results),
-        # Our own style and script, and names by number: nothing in them comes from the evaluation.
+        # Style and script hold no text of the evaluation, so they need no escaping.
         style=Markup(own("page.css") + _choice_style(results.chunks)),
         script=Markup(own("page.js")),
         sections=_SECTIONS,
@@ -81,7 +81,7 @@ def _subtitle(results: Results) -> str:
 
 
 def _curves(results: Results, pictures: Mapping[str, bytes]) -> list[dict[str, str]]:
-    """The pictures in light and dark, of which the browser takes one, and their descriptions."""
+    """Return each picture in light and dark colours, for the browser to choose from, with its description."""
     rows, target, label = results.rows, results.target_type, quality_label(results)
     found = []
     for latency, picture in pictures.items():
@@ -98,7 +98,7 @@ def _curves(results: Results, pictures: Mapping[str, bytes]) -> list[dict[str, s
 
 
 def quality_label(results: Results) -> str:
-    """What the vertical axis shows."""
+    """Return the label of the vertical axis."""
     names = curves.qualities(results.rows, results.target_type)
     return "ASR-BLEU" if names and names[0].startswith("ASR") else "BLEU"
 
@@ -111,27 +111,27 @@ def _published_note(results: Results) -> str:
         for name, value in published.offline(results.target_type, quality).items()
     ]
     return (
-        "Filled points are measured here, one for each chunk size; the dotted line beside them counts computing time. "
-        f"Hollow grey points are published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other data "
+        "Filled points: this evaluation, one point for each chunk size. Dotted lines: the same with computing time. "
+        f"Hollow grey points: published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other data "
         "and other models, for orientation only, not measured here."
         + (f" Published offline: {', '.join(offline)}." if offline else "")
     )
 
 
 def _alternative(lines: Sequence[curves.Curve], latency: str, label: str) -> str:
-    """The picture in words: measured points in full."""
+    """Describe a picture in words, with all measured points."""
     measured = [
         f"{curve.label}: " + ", ".join(f"{chunk_name(chunk)} {y:.1f} at {x:.0f}" for chunk, x, y in curve.points)
         for curve in lines
         if curve.kind == "measured"
     ]
-    also = " Published points of other data lie beside it." if any(line.kind == "published" for line in lines) else ""
+    also = " Published points of other data are shown too." if any(line.kind == "published" for line in lines) else ""
     return f"{label} against {describe(latency).label} ({describe(latency).unit}). {'. '.join(measured)}.{also}"
 
 
 def _choice_style(chunks: Sequence[str]) -> str:
-    """Only the chosen chunk size is shown, where the browser can look into a section; else all are."""
-    # By number: the names of chunk sizes may hold anything where the logs are SimulEval's alone.
+    """Return a style that shows the chosen chunk size only; browsers without ``:has`` show all."""
+    # By number: folders with logs written by SimulEval may have any name.
     shown = ",".join(f"#utterances:has(#chunk-{n}:checked) .panel-{n}" for n in range(len(chunks)))
     return (
         "@media screen{@supports selector(:has(*)){fieldset.chunks{display:block}"
@@ -140,18 +140,18 @@ def _choice_style(chunks: Sequence[str]) -> str:
 
 
 def _selection(results: Results, utterances: Sequence[Sequence[Shown]]) -> str:
-    """How the utterances on the page were chosen."""
+    """Describe how the utterances on the page were chosen."""
     main = next(version for version in utterances[0] if version.chunk == results.main_chunk)
     ranking = f"sentence {describe(sentence_score(main.scores)[0]).label}"
     total = results.row(results.main_chunk)["utterances"]
     return (
         f"{len(utterances)} of {total}, evenly spread from the best to the worst by {ranking} at "
-        f"{chunk_name(results.main_chunk)}. Times count from the start of the source; computing time is left out."
+        f"{chunk_name(results.main_chunk)}. Times are from the start of the source, without computing time."
     )
 
 
 def _empty(results: Results) -> list[str]:
-    """Names of the utterances with an empty output, of each chunk size that has some."""
+    """Return a line for each chunk size with empty outputs: the names of their utterances."""
     found = []
     for row in results.rows:
         if row["empty"]:
