@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -147,10 +147,6 @@ class ChunkPolicy:
         wait = f", wait {self.wait_chunks}" if self.wait_chunks else ""
         left = "" if self.left_chunks is None else f", left context {self.left_chunks} chunks"
         return f"{self.chunk_ms} ms chunks with {self.lookahead_ms} ms look-ahead{wait}{left}"
-
-    def replace(self, **changes: Any) -> ChunkPolicy:
-        """The same policy with some fields changed."""
-        return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, for configuration files."""
@@ -369,8 +365,9 @@ def _valid(position: Tensor, lengths: Lengths | None, stop: int) -> Tensor | Non
 def may_attend(query: SequenceLayout, key: SequenceLayout, wait: int = 0, left: int | None = None) -> Tensor:
     """Visibility of keys to queries by chunk, (..., Tq, Tk) bool, True = may attend. Padding is not considered.
 
-    A query sees the keys of its own chunk, of the ``left`` chunks before it (``None``: all) and of the ``wait`` chunks
-    after it. A look-ahead copy is visible to its own chunk only, copies included (Ma et al., 2024, section 3.2).
+    A query may attend to the keys of its own chunk, of the ``left`` chunks before it (``None``: all) and of the
+    ``wait`` chunks after it. A look-ahead copy is visible to its own chunk only, copies included (Ma et al., 2024,
+    section 3.2).
     """
     age = query.chunk[..., :, None] - key.chunk[..., None, :]
     visible = age >= -wait if left is None else (age >= -wait) & (age <= left)

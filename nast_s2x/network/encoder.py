@@ -40,10 +40,10 @@ class EncoderState:
 
 
 class ChunkEncoder(nn.Module):
-    """Convolutional subsampling, then post-norm layers whose attention sees own and earlier chunks and the look-ahead.
+    """Convolutional subsampling, then post-norm layers with attention to own and earlier chunks and the look-ahead.
 
-    The look-ahead of a chunk is a hard copy of the next frames, appended behind the sequence, that only this chunk
-    sees; copies are recomputed for every chunk and dropped after the last layer.
+    The look-ahead of a chunk is a hard copy of the next frames, appended behind the sequence and visible to this chunk
+    only; copies are computed anew for every chunk and dropped after the last layer.
     """
 
     def __init__(self, config: NastConfig) -> None:

@@ -12,14 +12,14 @@ WINDOW = 7
 """Feature frames under one encoder frame: 4t - 6 .. 4t."""
 STRIDE = 4
 LEFT_FRAMES = WINDOW - 1
-"""Zero frames in front of the stream: the convolution sees no future (no look-ahead)."""
+"""Zero frames in front of the stream: all padding is on the left, so the convolution has no look-ahead."""
 
 
 class ConvSubsampler(nn.Module):
     """Two 3x3 convolutions with stride 2 in time, then a projection: (B, F, bins) -> (B, ceil(F / 4), D).
 
-    Encoder frame t needs feature frames up to 4t. The same function serves a stream: ``left`` holds the frames that
-    the next windows still need, zeros at the start.
+    Encoder frame t needs feature frames up to 4t. In a stream, ``left`` holds the frames that the next windows still
+    need, zeros at the start.
     """
 
     def __init__(self, bins: int, channels: int, dim: int) -> None:
