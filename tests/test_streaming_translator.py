@@ -166,6 +166,9 @@ def test_a_stream_longer_than_the_position_tables(bundle: System) -> None:
     with pytest.raises(ValueError, match=f"{seconds:g} s"):
         for _ in range(40):
             translator.push(np.zeros(16000))
+    assert translator.is_finished
+    with pytest.raises(StreamError, match="has ended, by final=True or by an error"):
+        translator.push(np.zeros(16))
 
 
 def test_batches_padding_and_empty_utterances(bundle: System) -> None:

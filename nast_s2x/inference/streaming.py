@@ -129,20 +129,19 @@ class TranslationStream:
         Raises:
             StreamError: a push after the final one; another rate or number of channels than before.
             AudioError: NaN, infinite or far too large samples, a wrong shape or type, a rate out of range.
-            ConfigError: a stream longer than the model's position tables allow. The stream cannot be continued after
-                this error; the other errors leave it unchanged.
+            ConfigError: a stream longer than the model's position tables allow. The stream ends with this error; the
+                other errors leave it unchanged.
         """
         if self.is_finished:
-            raise StreamError("this stream has ended: a push after final=True needs a new stream")
+            raise StreamError("this stream has ended, by final=True or by an error: further samples need a new stream")
         mono = self._accept(samples, sample_rate)
         ready = np.zeros(0, np.float32)
+        self.is_finished = True  # an error from here on leaves the states with a part of the piece
         if self._resampler is not None:
             ready = self._resampler.push(mono, final)
         emissions = self._advance(self._fbank.push(ready, final=final), final)
-        if not final:
-            return emissions
-        self.is_finished = True
-        return self._last_emissions(emissions) if self._num_frames else []
+        self.is_finished = final
+        return self._last_emissions(emissions) if final and self._num_frames else emissions
 
     def _last_emissions(self, emissions: list[Emission]) -> list[Emission]:
         """``emissions`` with the word and the samples that were held back, the last one marked ``final``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nast_s2x.errors import AudioError
+from nast_s2x.progress import progress_bar
 
 if TYPE_CHECKING:
     from nast_s2x.ctc import CtcCollapser  # scoring needs no torch
@@ -104,6 +105,19 @@ def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
             raise AudioError(f"waveform {number} must hold finite samples: sample {wrong} is {samples[wrong]}")
         checked.append(samples)
     return checked
+
+
+def transcribe_each(
+    transcribe: Callable[[Waveform], Transcript], waveforms: Iterable[ArrayLike], progress: bool
+) -> list[Transcript]:
+    """Check the waveforms, then transcribe them one at a time; ``progress`` shows a bar on stderr."""
+    samples = checked_waveforms(waveforms)
+    transcripts = []
+    with progress_bar(len(samples), "transcribing", show=progress) as bar:
+        for waveform in samples:
+            transcripts.append(transcribe(waveform))
+            bar.update(1)
+    return transcripts
 
 
 def by_length(waveforms: Sequence[Waveform], size: int) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, W
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.system import System
+from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
     RecognisedWord,
@@ -74,20 +74,17 @@ class BundleRecogniser:
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
         """See :class:`~nast_s2x.recognisers.base.Recogniser`; in batches of similar length."""
-        from tqdm import tqdm
-
         samples = checked_waveforms(waveforms)
         policy = self.bundle.policy(prefer_offline=True)
         transcripts = [NOTHING] * len(samples)
-        batches = by_length(samples, BATCH)
-        for batch in tqdm(
-            batches, desc="transcribing", unit="batch", file=sys.stderr, disable=None if progress else True
-        ):
-            features = [fbank(samples[index]) for index in batch]
-            found = translate_batch(self.bundle, features, policy, with_units=False)
-            for index, translation in zip(batch, found, strict=True):
-                words = words_of_labels(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
-                transcripts[index] = Transcript(translation.text, words)
+        with progress_bar(len(samples), "transcribing", show=progress) as bar:
+            for batch in by_length(samples, BATCH):
+                features = [fbank(samples[index]) for index in batch]
+                found = translate_batch(self.bundle, features, policy, with_units=False)
+                for index, translation in zip(batch, found, strict=True):
+                    words = words_of_labels(self.bundle, translation.labels, len(samples[index]) / SAMPLE_RATE)
+                    transcripts[index] = Transcript(translation.text, words)
+                bar.update(len(batch))
         return transcripts
 
 

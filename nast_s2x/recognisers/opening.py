@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from nast_s2x.errors import ConfigError
 from nast_s2x.recognisers.base import Recogniser
@@ -40,7 +41,7 @@ def open_recogniser(spec: str, device: str = "cpu", language: str | None = None)
     return Wav2Vec2Recogniser.load(name, device)
 
 
-def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
+def _parse(spec: str) -> tuple[str, str, dict[str, Any]]:
     """Kind, model and options of a spec."""
     kind, colon, name = spec.partition(":")
     if not colon or kind not in KINDS:
@@ -50,7 +51,7 @@ def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
             listed = ", ".join(f"{kind}:..." for kind in KINDS)
             raise ConfigError(f"a recogniser is a bundle folder or one of {listed}, got {spec!r}")
         return "bundle", spec, {}
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     while kind == "faster-whisper" and (match := _OPTION.search(name)):
         options[match[1]] = match[2]
         name = name[: match.start()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,10 @@ from nast_s2x.recognisers.base import (
     RecognisedWord,
     Transcript,
     Waveform,
-    checked_waveforms,
     files_digest,
     timed_words,
     token_spans,
+    transcribe_each,
 )
 
 _TOKENIZER_FILES = ("special_tokens_map.json", "tokenizer_config.json")
@@ -91,11 +90,7 @@ class Wav2Vec2Recogniser:
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
         """See :class:`~nast_s2x.recognisers.base.Recogniser`; one waveform at a time."""
-        from tqdm import tqdm
-
-        samples = checked_waveforms(waveforms)
-        bar = tqdm(samples, desc="transcribing", unit="utt", file=sys.stderr, disable=None if progress else True)
-        return [self._transcript(waveform) for waveform in bar]
+        return transcribe_each(self._transcript, waveforms, progress)
 
     @torch.inference_mode()
     def _transcript(self, waveform: Waveform) -> Transcript:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from nast_s2x.recognisers.base import (
     RecognisedWord,
     Transcript,
     Waveform,
-    checked_waveforms,
     files_digest,
+    transcribe_each,
 )
 
 BEAM_SIZE = 5
@@ -84,13 +83,11 @@ class WhisperRecogniser:
 
     def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
         """See :class:`~nast_s2x.recognisers.base.Recogniser`; one waveform at a time."""
-        from tqdm import tqdm
-
-        samples = checked_waveforms(waveforms)
-        bar = tqdm(samples, desc="transcribing", unit="utt", file=sys.stderr, disable=None if progress else True)
-        return [self._transcript(waveform) if len(waveform) else NOTHING for waveform in bar]
+        return transcribe_each(self._transcript, waveforms, progress)
 
     def _transcript(self, waveform: Waveform) -> Transcript:
+        if not len(waveform):
+            return NOTHING
         segments, _ = self.model.transcribe(
             waveform,
             language=self.language,
