@@ -10,33 +10,13 @@ import pytest
 import torch
 from killed import killed_before_each_write
 from random_vocoder import make_vocoder, vocoder_config
+from released_files import released_vocoder, with_weight_norm
 from torch import Tensor, nn
 
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.vocoder.checkpoint import fold_weight_norm, load_vocoder, read_card, save_vocoder
 from nast_s2x.vocoder.config import VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
-
-
-def with_weight_norm(model: UnitVocoder) -> dict[str, Tensor]:
-    """The state under weight norm, its directions of any length, as after training."""
-    state = {}
-    for name, value in model.state_dict().items():
-        if value.dim() == 3 and not name.startswith("dur_predictor"):
-            module = name.removesuffix("weight")
-            state[module + "weight_g"] = value.flatten(1).norm(dim=1).view(-1, 1, 1)
-            state[module + "weight_v"] = value * torch.rand(value.shape[0], 1, 1).add(0.5)
-        else:
-            state[name] = value.clone()
-    return state
-
-
-def released(folder: Path, model: UnitVocoder, **settings: Any) -> Path:
-    """A released checkpoint of ``model`` with its configuration; returns the checkpoint."""
-    folder.mkdir(exist_ok=True)
-    torch.save({"generator": with_weight_norm(model)}, folder / "g_00500000")
-    (folder / "config.json").write_text(json.dumps(model.config.to_dict() | settings))
-    return folder / "g_00500000"
 
 
 def assert_same_weights(model: UnitVocoder, other: UnitVocoder, tolerance: float = 1e-6) -> None:
@@ -61,7 +41,7 @@ def test_equal_to_fairseq(tmp_path: Path, durations: bool, capsys: pytest.Captur
     pytest.importorskip("fairseq")
     from fairseq.models.text_to_speech.vocoder import CodeHiFiGANVocoder
 
-    checkpoint = released(tmp_path, make_vocoder(durations))
+    checkpoint = released_vocoder(tmp_path, make_vocoder(durations))
     settings = json.loads((tmp_path / "config.json").read_text())
     theirs, ours = CodeHiFiGANVocoder(str(checkpoint), settings).eval(), load_vocoder(checkpoint)
     units = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]])
@@ -180,14 +160,14 @@ def test_weights_are_laid_out_for_the_device_they_are_on(tmp_path: Path) -> None
 
 
 def test_sizes_that_the_weights_do_not_have_take_no_memory(tmp_path: Path) -> None:
-    path = released(tmp_path, make_vocoder(), num_embeddings=10**12)
+    path = released_vocoder(tmp_path, make_vocoder(), num_embeddings=10**12)
     with pytest.raises(CheckpointError, match=r"dict.weight has shape \(20, 16\), not \(1000000000000, 16\)"):
         load_vocoder(path)
 
 
 def test_released_folder_file_and_bundle(tmp_path: Path) -> None:
     model = make_vocoder()
-    checkpoint = released(tmp_path / "released", model)
+    checkpoint = released_vocoder(tmp_path / "released", model)
     for path in (checkpoint, checkpoint.parent, str(checkpoint)):
         assert_same_weights(load_vocoder(path), model)
     save_vocoder(model, tmp_path / "bundle" / "vocoder")
@@ -216,7 +196,7 @@ def test_weight_norm_in_both_spellings() -> None:
     ("part", "shape"), [("v", ()), ("v", (32,)), ("v", (32, 16, 7)), ("g", (7,)), ("g", (1, 1, 1))]
 )
 def test_weight_norm_of_shapes_that_do_not_fit(tmp_path: Path, part: str, shape: tuple[int, ...]) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     torch.save({"generator": with_weight_norm(make_vocoder()) | {f"conv_pre.weight_{part}": torch.ones(shape)}}, path)
     with pytest.raises(CheckpointError, match="weight norm: conv_pre.weight_v has shape .*, its magnitude"):
         load_vocoder(path)
@@ -242,7 +222,7 @@ def test_a_vocoder_in_training_can_be_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, legacy: bool) -> None:
     mark = tmp_path / "was-here"
-    path = released(tmp_path / "bad", make_vocoder())
+    path = released_vocoder(tmp_path / "bad", make_vocoder())
     state = {"generator": {"a": torch.ones(1)}, "steps": _Opens(mark)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ValueError, match="g_00500000 was not loaded: .*nothing in the file was executed"):
@@ -254,7 +234,7 @@ def test_a_malicious_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, lega
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"PK\x03\x04 broken zip"])
 def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     path.write_bytes(content)
     with pytest.raises(ValueError, match="g_00500000"):
         load_vocoder(path)
@@ -265,7 +245,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("state", [{"model": {}}, [1], {"generator": {}}, {"generator": {"a": 3}}])
 def test_checkpoints_without_a_generator(tmp_path: Path, state: Any) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     torch.save(state, path)
     with pytest.raises(ValueError, match="g_00500000 is not a vocoder checkpoint"):
         load_vocoder(path)
@@ -276,7 +256,7 @@ def test_missing_files(tmp_path: Path) -> None:
         load_vocoder(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="is not a vocoder folder"):
         load_vocoder(tmp_path)
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="config.json not found"):
         load_vocoder(path)
@@ -311,12 +291,12 @@ def test_missing_files(tmp_path: Path) -> None:
 )
 def test_configurations_that_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_vocoder(released(tmp_path, make_vocoder(), **settings))
+        load_vocoder(released_vocoder(tmp_path, make_vocoder(), **settings))
 
 
 @pytest.mark.parametrize("key", sorted(vocoder_config().to_dict().keys() - {"unit_hash", "dur_predictor_params"}))
 def test_a_configuration_without_a_key(tmp_path: Path, key: str) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     settings = json.loads((tmp_path / "config.json").read_text())
     del settings[key]
     (tmp_path / "config.json").write_text(json.dumps(settings))
@@ -329,14 +309,14 @@ def test_a_configuration_without_a_key(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"num_embeddings": "many"}', "null"])
 def test_configurations_that_are_none(tmp_path: Path, text: str) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="config.json"):
         load_vocoder(path)
 
 
 def test_weights_of_another_network(tmp_path: Path) -> None:
-    path = released(tmp_path, make_vocoder())
+    path = released_vocoder(tmp_path, make_vocoder())
     for name, message in (
         ("spkr.weight", r"spkr.weight \(speakers\) is not supported"),
         ("f0_quant_embed.weight", "quantised pitch"),

@@ -1,7 +1,7 @@
 """Entry point of ``nast-s2x SUBCOMMAND``.
 
-Only the module of the subcommand that was asked for is imported, so a missing optional package (fairseq, SimulEval,
-sacrebleu) breaks that subcommand alone and ``nast-s2x --help`` stays instant.
+Only the module of the given subcommand is imported: a missing optional package (fairseq, SimulEval, sacrebleu) affects
+that subcommand alone, and ``nast-s2x --help`` is fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nast_s2x.errors import NastError
 
 #: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
-    "user-dir": ("nast_s2x.cli.user_dir", "print the folder to give to fairseq's and SimulEval's --user-dir"),
+    "user-dir": ("nast_s2x.cli.user_dir", "print the folder for --user-dir of fairseq and SimulEval"),
     "doctor": ("nast_s2x.cli.doctor", "report the version and state of every dependency"),
     "convert": ("nast_s2x.cli.convert", "write a manifest from a published corpus"),
     "export-manifest": ("nast_s2x.cli.export_manifest", "write a manifest as lhotse's JSONL"),
@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "vocoder": ("nast_s2x.cli.vocoder", "turn units into sound files, or train a vocoder"),
     "train": ("nast_s2x.cli.train", "train the stages of a recipe with fairseq-train"),
     "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
+    "download": ("nast_s2x.cli.download", "turn a released model into a bundle"),
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
     "translate": ("nast_s2x.cli.translate", "translate recordings as streams, printing words as they come"),
@@ -33,15 +34,15 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "score": ("nast_s2x.cli.score", "score the logs of an evaluation again"),
     "compare": ("nast_s2x.cli.compare", "set evaluations side by side, with significance"),
     "intelligibility": ("nast_s2x.cli.intelligibility", "word errors of a vocoder's and a model's speech"),
-    "benchmark": ("nast_s2x.cli.benchmark", "measure streaming, losses and alignment against the plain way"),
+    "benchmark": ("nast_s2x.cli.benchmark", "measure speed and memory"),
 }
 
-#: Set to any value to see the whole traceback of an error that is otherwise shown in one line.
+#: Environment variable; with any value, errors that are shown in one line otherwise are shown with their traceback.
 TRACEBACK_VARIABLE = "NAST_S2X_TRACEBACK"
 
 
 def build_parser(subcommand: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser; only ``subcommand``'s module is imported, the others appear by name and help alone."""
+    """Build the parser; only the module of ``subcommand`` is imported, the others have no flags."""
     parser = argparse.ArgumentParser(
         prog="nast-s2x", description="Non-autoregressive simultaneous speech-to-any translation."
     )
@@ -66,13 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser(name if name in SUBCOMMANDS else None)
         args = _parse(parser, argv, name)
-        return int(args.func(args) or 0)
+        status = int(args.func(args) or 0)
+        sys.stdout.flush()  # an error of the flush at exit could not be handled
+        return status
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "nast_s2x":
+        if (error.name or "").split(".")[0] == "nast_s2x" or os.environ.get(TRACEBACK_VARIABLE):
             raise
         return _fail(name, f"needs the Python package '{error.name}', which is not installed; see `nast-s2x doctor`")
     except BrokenPipeError:
-        # The reader (head, less) has gone; point stdout elsewhere so that the flush at exit stays quiet.
+        # The reader (head, less) has ended. The flush at exit must not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -> argparse.Namespace:
-    """Parse the command line; for subcommands that pass words on, those behind ``--`` become ``args.rest``."""
+    """Parse the command line; where the module has ``TAKES_REST``, words behind ``--`` become ``args.rest``."""
     if name not in SUBCOMMANDS or not getattr(importlib.import_module(SUBCOMMANDS[name][0]), "TAKES_REST", False):
         return parser.parse_args(argv)
     end = argv.index("--") if "--" in argv else len(argv)
