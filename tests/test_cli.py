@@ -1,10 +1,12 @@
-"""The console command: its table, ``user-dir``, ``doctor``, and how it fails."""
+"""The console command: its subcommands, ``user-dir``, ``doctor``, and its errors."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,15 +95,29 @@ def test_missing_package_breaks_only_its_subcommand(
     assert main(["probe"]) == 1
     assert f"needs the Python package '{TRAIN_ONLY}', which is not installed" in capsys.readouterr().err
     assert main(["user-dir"]) == 0
+    monkeypatch.setenv(command.TRACEBACK_VARIABLE, "1")
+    with pytest.raises(ModuleNotFoundError):
+        main(["probe"])
 
 
-def test_interruption_and_closed_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
     use_subcommand(monkeypatch, interrupted)
     assert main(["probe"]) == 130
     assert capsys.readouterr().err == "nast-s2x probe: error: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_closed_pipe_ends_the_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-m", "nast_s2x.cli.main", "user-dir"]
+    result = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_user_dir_holds_the_plugin(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,15 @@
-"""Answers to mistyped commands: one line that says what to do, and nothing written."""
+"""Wrong commands: an error message in one line, and nothing written."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nast_s2x.cli.main import main
+from nast_s2x.cli.system import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "examples/espeak_fr_en/bundle"
@@ -39,7 +41,7 @@ GENERATE = ["generate", str(RECORDING), "--no-progress", "--model", str(BUNDLE)]
         (["translate", "none.wav", "--model", "nowhere"], "nowhere"),
     ],
 )
-def test_the_answer_names_the_mistake(
+def test_the_message_names_the_mistake(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -54,6 +56,7 @@ def test_the_answer_names_the_mistake(
     [
         ([*GENERATE, "--batch-size", "0"], "batch_size must be at least 1, got 0"),
         ([*GENERATE, "--max-tokens", "0"], "max_tokens must be at least 1 frame, got 0"),
+        ([*GENERATE, "--json", "a.txt", "-o", "./a.txt"], "--json and --output must name different files, got a.txt"),
         ([*GENERATE, "--speech"], "it produces text only"),
         ([*TRANSLATE, str(BUNDLE), "--speech"], "it produces text only"),
     ],
@@ -83,6 +86,34 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pyte
     assert main(["generate", "--manifest", str(manifest), "--model", str(BUNDLE), "--no-progress"]) == 0
     captured = capsys.readouterr()
     assert "\x1b" not in captured.out + captured.err and "red\\x1b[31m text" in captured.out
+    manifest.write_text("id\taudio\ttgt_text\nu\x1b[31m\tnone.wav\tred\n")
+    assert main(["generate", "--manifest", str(manifest), "--model", str(BUNDLE), "--no-progress"]) == 1
+    assert "left out: u\\x1b[31m: " in capsys.readouterr().err
+    manifest.write_text("id\taudio\tsrc_text\ttgt_text\tsplit\nu\tnone\x1b[31m.wav\ta\tb\ttrain\n")
+    assert main(["prepare", str(manifest), "--output", str(tmp_path / "out"), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and "none\\x1b[31m.wav" in error
+
+
+def test_letters_and_spaces_of_every_language_are_printed() -> None:
+    text = "l'été\xa0! \u3000 \u200d\t"
+    assert printable(text) == text
+    assert printable("a\x9b\u2028\ud800\n") == "a\\x9b\\u2028\\ud800\\n"
+
+
+def test_export_refuses_flags_that_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "card.md"
+    card.write_bytes("modèle".encode("latin-1"))
+    checkpoint = str(ROOT / "tests/fixtures/parity/published_checkpoint/checkpoint.pt")
+    assert main(["export", checkpoint, "--output", str(tmp_path / "out"), "--card", str(card)]) == 1
+    assert f"--card must be UTF-8 text, but {card} is not (byte 3)" in capsys.readouterr().err
+    text_only = SimpleNamespace(units=None)
+    monkeypatch.setattr("nast_s2x.inference.loading.system_from_checkpoints", lambda *_: text_only)
+    assert main(["export", checkpoint, "--output", str(tmp_path / "out"), "--drop-repeats", "2"]) == 1
+    assert "--drop-repeats needs a model with a unit decoder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The console command ``nast-s2x``: one module per subcommand, imported only when asked for."""
+"""The console command ``nast-s2x``: one module per subcommand, imported when it is run."""

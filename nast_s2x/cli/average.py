@@ -24,13 +24,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Average and write; returns the exit status."""
+    """Write the average; returns the exit status."""
     from nast_s2x.checkpoints.fairseq import average_checkpoints
     from nast_s2x.files import locked
 
-    if Path(args.output).exists() and not args.overwrite:
-        raise ConfigError(f"{args.output} already exists: choose another output file, or pass --overwrite")
     with locked(args.output):
+        if Path(args.output).exists() and not args.overwrite:
+            raise ConfigError(f"{args.output} already exists: choose another output file, or pass --overwrite")
         average_checkpoints(args.checkpoints, args.output)
     print(f"averaged {len(args.checkpoints)} checkpoints into {args.output}", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""``nast-s2x benchmark``: each part measures two ways of doing the same work in one run."""
+"""``nast-s2x benchmark``: speed and memory of one part of the library, mostly beside a reference implementation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Callable
 from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
 
-# part: (module, function, help); the modules are imported only when their part runs.
+# part: (module of nast_s2x.benchmarks, function, help); a module is imported when its part is run.
 _PARTS = {
-    "streaming": ("nast_s2x.benchmarks.streaming", "run_streaming", "cached streaming against recomputed prefixes"),
-    "voice": ("nast_s2x.benchmarks.speech", "run_voice", "streaming speech to speech, stage by stage"),
-    "nmla": ("nast_s2x.benchmarks.losses", "run_nmla", "NMLA by linear recurrence against all pairs of slots"),
-    "alignment": ("nast_s2x.benchmarks.losses", "run_alignment", "batched Viterbi alignment against plain Python"),
-    "training": ("nast_s2x.benchmarks.training", "run_training", "one training step: time, memory, operations, reads"),
-    "attention": ("nast_s2x.benchmarks.streaming", "run_attention", "relative-position attention"),
+    "streaming": ("streaming", "run_streaming", "a stream with caches, and the offline forward on every prefix"),
+    "voice": ("speech", "run_voice", "streaming speech to speech, stage by stage"),
+    "nmla": ("losses", "run_nmla", "NMLA in linear time, and over all pairs of slots"),
+    "alignment": ("losses", "run_alignment", "batched Viterbi alignment, and plain Python"),
+    "training": ("training", "run_training", "one training step: time, memory, operations, host reads"),
+    "attention": ("streaming", "run_attention", "relative-position attention, and its form with all pairs"),
     "autoregressive": (
-        "nast_s2x.benchmarks.autoregressive",
+        "autoregressive",
         "run_autoregressive",
-        "speech to units in one pass against fairseq's s2ut_transformer, unit by unit (needs fairseq)",
+        "speech to units in one pass, and by fairseq's s2ut_transformer unit by unit (needs fairseq)",
     ),
 }
 _DEFAULT_SECONDS = 15.0
@@ -32,17 +32,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "benchmark",
         help="measure speed and memory",
-        description="Measure two ways of doing the same work in one run.",
+        description="Measure speed and memory of one part of the library, where there is a reference both in one run.",
         epilog="; ".join(f"{name}: {text}" for name, (_, _, text) in _PARTS.items()),
     )
     parser.add_argument("part", choices=list(_PARTS), help="what to measure")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--preset", default="base", help="network size: base or tiny (default: %(default)s)")
     parser.add_argument(
         "--seconds",
         type=_several(float),
         metavar="S[,S...]",
-        help=f"source length (default: {_DEFAULT_SECONDS:g}); autoregressive takes several (default: 2,5,10,20)",
+        help=f"source length in s (default: {_DEFAULT_SECONDS:g}); autoregressive takes several (default: 2,5,10,20)",
     )
     parser.add_argument("--chunk-ms", default="320", help="chunk size in ms, or offline (default: %(default)s)")
     parser.add_argument("--threads", type=_positive(int), default=2, help="torch threads (default: %(default)s)")
@@ -50,17 +50,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--batch",
         type=_several(int),
         metavar="N[,N...]",
-        help="sentences (default: 4 nmla, 16 alignment); autoregressive takes several (default: 1,16)",
+        help="sentences (default: 4 nmla, 16 alignment, 1 attention); autoregressive takes several (default: 1,16)",
     )
     parser.add_argument("--slots", type=_positive(int), help="slots per sentence (default: 600 nmla and alignment)")
-    parser.add_argument("--vocab", type=_positive(int), help="labels (default: 1005 nmla, 1004 alignment)")
-    parser.add_argument("--targets", type=_positive(int), help="target labels (default: 250 nmla, 200 alignment)")
+    parser.add_argument("--vocab", type=_positive(int), help="number of labels (default: 1005 nmla, 1004 alignment)")
+    parser.add_argument("--targets", type=_positive(int), help="labels of a target (default: 250 nmla, 200 alignment)")
     parser.add_argument(
         "--playback-buffer-ms",
         type=_positive(float),
         default=250.0,
         metavar="MS",
-        help="voice: start delay to compare with none (default: %(default)s)",
+        help="voice: start delay of the second playback; the first has none (default: %(default)s)",
     )
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="number type (default: fp32)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
@@ -76,24 +76,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def _add_autoregressive_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("autoregressive")
     group.add_argument("--beams", type=_several(int), metavar="N[,N...]", help="beam sizes (default: 1,10)")
-    group.add_argument("--quick", action="store_true", help="defaults of 2 and 10 s at batch 1 alone")
+    group.add_argument("--quick", action="store_true", help="by default only 2 and 10 s, batch size 1")
     group.add_argument(
         "--units-per-second",
         type=_positive(float),
         default=25.0,
         metavar="N",
-        help="units decoded a second of speech, runs collapsed (default: %(default)s; the example's have 18)",
+        help="units per second of speech, repeated units merged (default: %(default)s; the example corpus has 18)",
     )
     group.add_argument(
         "--decoder-layers",
         type=_positive(int),
         metavar="N",
-        help="of the autoregressive model (default: as many as our unit decoder has)",
+        help="decoder layers of the autoregressive model (default: as many as the unit decoder has)",
     )
     group.add_argument(
         "--autoregressive-dtype",
         choices=("fp32", "bf16", "fp16"),
-        help="number type of the autoregressive model (default: the same; fp32 where that is int8)",
+        help="number type of the autoregressive model (default: that of --dtype, fp32 for int8)",
     )
 
 
@@ -108,7 +108,7 @@ def _several(kind: type[int] | type[float]) -> Callable[[str], tuple[int | float
 
 
 def _take_one(args: argparse.Namespace) -> None:
-    """Only one length and one batch size for the parts that measure one case."""
+    """Replace the lists of ``--seconds`` and ``--batch`` by their only values, for parts that measure one case."""
     for name in ("seconds", "batch"):
         values = getattr(args, name)
         if values and len(values) > 1:
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     module, function, _ = _PARTS[args.part]
     if args.part != "autoregressive":
         _take_one(args)
-    result = getattr(importlib.import_module(module), function)(args)
+    result = getattr(importlib.import_module(f"nast_s2x.benchmarks.{module}"), function)(args)
     if args.json:
         print(json.dumps(result))
     else:

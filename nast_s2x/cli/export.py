@@ -1,4 +1,4 @@
-"""``nast-s2x export``: a checkpoint becomes a bundle."""
+"""``nast-s2x export``: make a bundle from checkpoints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "export",
         help="turn a checkpoint into a self-contained bundle",
-        description="Make a bundle (one folder with weights, configuration, vocabulary, CMVN, a model card and, if "
-        "asked for, a vocoder) from a checkpoint of this project or a released one. Several checkpoints are averaged.",
+        description="Make a bundle (one folder with weights, configuration, vocabulary, CMVN, a model card and, with "
+        "--vocoder, a vocoder) from a checkpoint of this project or a released one. Several checkpoints are averaged.",
     )
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="fairseq checkpoint file")
     parser.add_argument(
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="drop runs of up to N units that repeat the run before them; 0 (published, default) drops none",
+        help="remove sequences of up to N units that repeat the one before them; 0 (published, default) removes none",
     )
     parser.add_argument("--output", "-o", required=True, metavar="BUNDLE", help="folder to write")
     parser.add_argument("--card", metavar="FILE", help="text of the model card (default: a generated one)")
@@ -60,15 +60,13 @@ def run(args: argparse.Namespace) -> int:
     for path in map(Path, args.checkpoints):
         if (path / CONFIG).is_file():
             raise ConfigError(f"{path} is a bundle already: `export` makes bundles from checkpoints")
-    card = ""
-    if args.card is not None:
-        if not Path(args.card).is_file():
-            raise FileNotFoundError(f"--card: no such file {args.card}")
-        card = Path(args.card).read_text(encoding="utf-8")
+    card = "" if args.card is None else _read_card(Path(args.card))
     RepeatFilter(args.drop_repeats)  # checks the value before anything is read
     with locked(args.output):
         check_output_folder(args.output, "bundle", CONFIG, args.overwrite)
         system = system_from_checkpoints(args.checkpoints, args.data)
+        if args.drop_repeats and system.units is None:
+            raise ConfigError("--drop-repeats needs a model with a unit decoder; this one produces text only")
         if args.vocoder is not None:
             system = system.with_vocoder(args.vocoder)
         units = system.units and UnitLabels(system.units.num_units, system.units.hash, args.drop_repeats)
@@ -77,6 +75,15 @@ def run(args: argparse.Namespace) -> int:
     vocoder = f", vocoder {_megabytes(folder / 'vocoder')}" if system.vocoder is not None else ""
     print(f"wrote {folder} ({_megabytes(folder)}{vocoder})", file=sys.stderr)
     return 0
+
+
+def _read_card(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"--card: no such file {path}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--card must be UTF-8 text, but {path} is not (byte {error.start})") from None
 
 
 def _megabytes(folder: Path) -> str:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -47,13 +48,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("audio", nargs="*", metavar="AUDIO", help="audio files (wav, flac, ogg, mp3) or .npy features")
     parser.add_argument("--manifest", metavar="TSV", help="table with columns id, audio[, tgt_text, n_frames, split]")
     parser.add_argument("--split", metavar="NAME", help="translate only the rows of this split of the manifest")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="utterances a batch (default: 16)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="utterances per batch (default: 16)")
     parser.add_argument(
-        "--max-tokens", type=int, default=20000, metavar="N", help="frames a batch, with padding (default: 20000)"
+        "--max-tokens", type=int, default=20000, metavar="N", help="frames per batch, with padding (default: 20000)"
     )
-    parser.add_argument("--num-shards", type=int, default=1, metavar="N", help="split the work into N parts")
-    parser.add_argument("--shard-id", type=int, default=0, metavar="I", help="and do part I, from 0")
-    parser.add_argument("--json", metavar="FILE", help="also write one JSON object a row; - is standard output")
+    parser.add_argument(
+        "--num-shards", type=int, default=1, metavar="N", help="number of parts that the work is split into"
+    )
+    parser.add_argument("--shard-id", type=int, default=0, metavar="I", help="do part I of them, from 0")
+    parser.add_argument("--json", metavar="FILE", help="also write one JSON object per row; - is standard output")
     parser.add_argument("--output", "-o", metavar="FILE", help="write the lines to FILE instead of standard output")
     parser.add_argument("--no-units", action="store_true", help="leave the units out")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -68,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from nast_s2x.inference.generation import check_batch_limits, shard_rows
 
     check_speech_flags(args, ("--output-wav",))
+    if args.json and args.json != "-" and args.output and os.path.realpath(args.json) == os.path.realpath(args.output):
+        raise ConfigError(f"--json and --output must name different files, got {args.json} for both")
     check_batch_limits(args.batch_size, args.max_tokens)
     utterances = _utterances(args)
     rows = shard_rows(utterances, args.num_shards, args.shard_id)
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         folder = _open_folder(stack, args, utterances) if args.speech else None
         json_file = _open(stack, args.json) if args.json else None
-        # With JSON on standard output, nothing else is written there.
+        # With JSON on standard output, the lines are written only if --output names a file.
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
         results = _generated(args, system, policy, rows, synthesis)
         done = list(_write(results, system, with_units, lines, json_file, folder))
@@ -148,10 +153,10 @@ def _write(
     json_file: IO[str] | None,
     folder: SpeechFolder | None,
 ) -> Iterable[GeneratedRow]:
-    """Write each result as it comes; yields it without its waveform, which is in its file by then."""
+    """Write each result as it comes; yields it without its waveform, which is in a file by then."""
     for result in results:
         if result.error is not None:
-            log_stderr(f"left out: {result.row.utterance.id}: {result.error}")
+            log_stderr(printable(f"left out: {result.row.utterance.id}: {result.error}"))
         if lines is not None and result.translation is not None:
             pieces = system.text.pieces(result.translation.tokens)
             lines.write(fairseq_lines(result, pieces, with_units))
@@ -162,14 +167,14 @@ def _write(
 
 
 def without_waveform(result: GeneratedRow) -> GeneratedRow:
-    """The result without its waveform: those of a corpus would not fit into memory."""
+    """Return the result without its waveform, since the waveforms of a corpus may not fit into memory."""
     if result.translation is None:
         return result
     return replace(result, translation=replace(result.translation, waveform=None))
 
 
 def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> str:
-    """The T-, H-, D- and Unit- lines of one row; control characters of the corpus are not written to the terminal."""
+    """The T-, H-, D- and Unit- lines of one row, with control characters as visible escapes."""
     index, reference, translation = result.row.index, result.row.utterance.target_text, result.translation
     assert translation is not None
     score = f"{translation.score / math.log(2):.4f}"
@@ -181,7 +186,7 @@ def fairseq_lines(result: GeneratedRow, pieces: list[str], with_units: bool) -> 
 
 
 def as_json(result: GeneratedRow, system: System, with_units: bool) -> dict[str, Any]:
-    """One row as a JSON object; with ``error`` instead of a translation where there is none."""
+    """One row as a JSON object; ``error`` takes the place of a translation that failed."""
     from nast_s2x.chunking import FRAME_MS
 
     utterance, translation = result.row.utterance, result.translation

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from nast_s2x.cli.system import log_stderr, printable
 
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
@@ -99,4 +100,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _list_problems(problems: list[str]) -> None:
     for problem in problems:
-        print(problem, file=sys.stderr)
+        log_stderr(printable(problem))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import unicodedata
 from typing import TYPE_CHECKING
 
 from nast_s2x.device import DTYPES
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
-    """``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --device --dtype --threads``."""
+    """Add ``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --device --dtype --threads``.
+
+    Args:
+        default_chunk: default of ``--chunk-ms``, for the help.
+    """
     group = parser.add_argument_group("system")
     group.add_argument("--model", "-m", required=True, metavar="BUNDLE", help="bundle folder, or checkpoint file")
     group.add_argument(
@@ -24,10 +29,13 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
     group.add_argument("--chunk-ms", metavar="MS", help=f"chunk size in ms, or offline (default: {default_chunk})")
     group.add_argument("--lookahead-ms", type=int, metavar="MS", help="right context in ms (default: as in training)")
     group.add_argument(
-        "--wait-chunks", type=int, metavar="N", help="chunks the decoders follow the encoder by (default: as trained)"
+        "--wait-chunks",
+        type=int,
+        metavar="N",
+        help="chunks by which the decoders follow the encoder (default: as in training)",
     )
     group.add_argument(
-        "--left-ms", type=int, metavar="MS", help="past audio that stays visible at least (default: as in training)"
+        "--left-ms", type=int, metavar="MS", help="least past audio that stays visible (default: as in training)"
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
@@ -41,7 +49,13 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
 
 
 def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System, ChunkPolicy]:
-    """Load the system of the flags and choose the chunk policy; notes for the user go to stderr."""
+    """Load the system of the flags and choose the chunk policy; prints notes for the user to stderr.
+
+    Args:
+        prefer_offline: use the offline policy by default where the model was trained for it.
+    Raises:
+        FileNotFoundError, NastError: no system there, or flags that do not fit it.
+    """
     import torch
 
     from nast_s2x.device import parse_dtype
@@ -66,7 +80,9 @@ def log_stderr(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, such as escape sequences of a terminal, as visible escapes; tabs stay."""
+    """Return ``text`` with control characters and line separators as visible escapes; tabs stay."""
+    hidden = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, line and paragraph separators
     return "".join(
-        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode() for char in text
+        char.encode("unicode_escape").decode() if char != "\t" and unicodedata.category(char) in hidden else char
+        for char in text
     )

@@ -19,14 +19,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         usage="nast-s2x train RECIPE --data DIR --save DIR [--stage NAME]... [--processes N] [--set NAME=VALUE]... "
         "[--dry-run] [-- FLAGS...]",
         description="Run the stages of a recipe one after the other as plain fairseq-train. The same command "
-        "again goes on where it was interrupted; finished stages are passed over. FLAGS behind -- are passed to "
+        "again continues an interrupted run; finished stages are skipped. FLAGS behind -- are passed to "
         "fairseq-train and replace those of the recipe.",
     )
     parser.add_argument(
         "recipe", metavar="RECIPE", help="YAML file, or the name of a bundled recipe such as tiny_espeak"
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="data folder made by `nast-s2x prepare`")
-    parser.add_argument("--save", required=True, metavar="DIR", help="checkpoints and logs, a folder for each stage")
+    parser.add_argument(
+        "--save", required=True, metavar="DIR", help="folder of checkpoints and logs, one folder in it per stage"
+    )
     parser.add_argument("--stage", action="append", default=[], metavar="NAME", help="only this stage; can be repeated")
     parser.add_argument(
         "--processes",
@@ -34,9 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N",
         help="data-parallel processes on the CPU (default: the recipe's); fairseq-train uses all GPUs itself",
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="value of a variable of the recipe"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the recipe")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     parser.set_defaults(func=run)
 

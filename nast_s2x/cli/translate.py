@@ -1,4 +1,4 @@
-"""``nast-s2x translate``: recordings played as streams; words are printed, and spoken, as they become final."""
+"""``nast-s2x translate``: recordings translated as streams; words are printed as they become final."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("audio", nargs="+", metavar="AUDIO", help="audio file (wav, flac, ogg, mp3) of any sample rate")
     parser.add_argument("--offline", action="store_true", help="the same as --chunk-ms offline")
     parser.add_argument("--piece-ms", type=float, default=40.0, metavar="MS", help="length of a piece (default: 40)")
-    parser.add_argument("--real-time", action="store_true", help="play at the speed of speech")
+    parser.add_argument("--real-time", action="store_true", help="read each recording at the speed of speech")
     parser.add_argument("--units", action="store_true", help="print speech units too")
-    parser.add_argument("--json", action="store_true", help="one JSON object an emission, with computing time")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per emission, with computing time")
     _add_listening_flags(parser)
     add_system_flags(parser, default_chunk="320 if the model was trained for it, else its smallest chunk")
     parser.set_defaults(func=run)
@@ -45,12 +45,12 @@ def _add_listening_flags(parser: argparse.ArgumentParser) -> None:
         "--playback-buffer-ms",
         type=float,
         metavar="MS",
-        help="start to play so much later, which closes gaps between the pieces of speech (default: 0)",
+        help="delay of the start of playback, which closes gaps between pieces of speech (default: 0)",
     )
     group.add_argument(
         "--computation-aware",
         action="store_true",
-        help="a piece is available when it was computed, not when its source had been read (times vary between runs)",
+        help="count speech as available once it is computed, not once its source is read; times vary between runs",
     )
 
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _output_names(args: argparse.Namespace) -> list[str]:
-    """Names of the recordings' files, checked before anything is computed."""
+    """File names of the recordings' outputs; also checks the output files and the start delay."""
     from nast_s2x.inference.speech_folder import file_names, protect_sources
 
     names = file_names([Path(path).stem for path in args.audio])
@@ -114,7 +114,7 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
         if not args.json:
             print(f"= {' '.join(show.words)}", flush=True)
     except NastError:
-        # What was translated before the recording broke off is kept.
+        # What was translated before the recording became unreadable is kept.
         if show.recorder is not None and show.recorder.has_source:
             show.speech(name)
         raise
@@ -126,9 +126,9 @@ class _Clock:
 
     Attributes:
         compute_ms: computing time so far.
-        ready_ms: when the results of the last push were there, from the start of the source: measured in real time,
-            else as if the source came at the speed of speech and each push began when its piece had been read and the
-            push before it had ended.
+        ready_ms: time when the results of the last push were available, from the start of the source. In real time it
+            is measured; else the source is taken to arrive at the speed of speech, and a push to begin when its piece
+            has arrived and the push before it has ended.
     """
 
     def __init__(self, real_time: bool) -> None:
@@ -149,17 +149,18 @@ class _Clock:
 
     @property
     def elapsed_ms(self) -> float:
+        """Time since the clock was made."""
         return 1000 * (time.monotonic() - self.started)
 
     def wait_for(self, source_ms: float) -> None:
-        """Record that ``source_ms`` of the source have been read; in real time, sleep until they would have been."""
+        """Record that ``source_ms`` of the source have been read; in real time, wait until that time."""
         self.source_ms = source_ms
         if self.real_time:
             time.sleep(max(0.0, (source_ms - self.elapsed_ms) / 1000))
 
 
 class _Show:
-    """Prints the emissions of one recording, and collects its words and, with ``--speech``, its sound."""
+    """Prints the emissions of one recording, and collects its words and, with ``--speech``, its waveform."""
 
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
         self.path, self.args = path, args
@@ -172,7 +173,7 @@ class _Show:
             self.recorder = PlaybackRecorder(args.playback_buffer_ms or 0.0)
 
     def emissions(self, emissions: list[Emission]) -> None:
-        """Print emissions; units and sound as the flags say."""
+        """Print emissions, with units and speech according to the flags."""
         for emission in emissions:
             if emission.text:
                 self.words.append(emission.text)
@@ -211,7 +212,7 @@ class _Show:
 
 
 def describe_speech(summary: dict[str, Any]) -> str:
-    """What :meth:`PlaybackRecorder.write` returned, as lines of text."""
+    """Format what :meth:`PlaybackRecorder.write` returned as lines of text."""
     files = f"  {summary['stereo']} (left the source, right the translation)\n  {summary['wav']}\n  {summary['srt']}"
     if summary["start_ms"] is None:
         return f"speech: none\n{files}"

@@ -1,4 +1,4 @@
-"""``nast-s2x user-dir``: the folder of the fairseq and SimulEval plugin."""
+"""``nast-s2x user-dir``: folder of the fairseq and SimulEval plugin."""
 
 from __future__ import annotations
 
