@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "vocoder": ("nast_s2x.cli.vocoder", "turn units into sound files, or train a vocoder"),
     "train": ("nast_s2x.cli.train", "train the stages of a recipe with fairseq-train"),
     "average": ("nast_s2x.cli.average", "average the weights of several checkpoints"),
+    "download": ("nast_s2x.cli.download", "turn a released model into a bundle"),
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
     "translate": ("nast_s2x.cli.translate", "translate recordings as streams, printing words as they come"),
