@@ -28,7 +28,7 @@ STEP = 1 / 32767  # of 16-bit samples
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a voice, one without, and a recording of each kind."""
+    """A bundle with a vocoder, one without, and a recording of each kind."""
     folder = tmp_path_factory.mktemp("speech")
     save_bundle(make_bundle(folder / "system", voice=True), folder / "bundle")
     save_bundle(make_bundle(folder / "system"), folder / "mute")
@@ -68,7 +68,7 @@ def played(emissions: list[Emission], buffer_ms: float = 0.0) -> Playback:
     return playback
 
 
-def test_translate_writes_what_a_listener_hears(
+def test_translate_writes_the_playback(
     folder: Path, bundle: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--speech", "-o", tmp_path / "out", "--chunk-ms", 160, "--json"]
@@ -145,7 +145,7 @@ def test_translate_all_kinds_of_recordings(
     assert summaries["empty.wav"]["seconds"] == 0 and summaries["empty.wav"]["start_ms"] is None
     assert soundfile.info(summaries["empty.wav"]["wav"]).frames == 0
     assert Path(summaries["empty.wav"]["srt"]).read_text() == ""
-    # What was heard before the damage was translated, and is kept.
+    # The part before the damage is translated, and its speech is kept.
     assert "nan.wav: samples must be finite" in err and summaries["nan.wav"]["source_seconds"] == 1.12
     assert summaries["nan.wav"]["seconds"] > 0
     assert "gone.wav: no such audio file" in err and not (tmp_path / "gone.wav").exists()
@@ -211,7 +211,7 @@ def test_wrong_usage(
     assert message in capsys.readouterr().err and not (tmp_path / "translated").exists()
 
 
-def test_a_voice_for_a_system_without_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_vocoder_for_a_system_without_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     voice = save_vocoder(make_voice(seed=3), tmp_path / "voice")
     flags = ["--speech", "--vocoder", voice, "-o", tmp_path / "out"]
     assert run("translate", folder / "plain.wav", "-m", folder / "mute", *flags) == 0
@@ -233,7 +233,7 @@ def manifest(folder: Path) -> Path:
     return folder / "manifest.tsv"
 
 
-def test_generate_speaks_a_corpus(
+def test_generate_writes_the_speech_of_a_corpus(
     folder: Path, bundle: System, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--speech", "--output-wav", tmp_path / "all", "--json", "-", "--batch-size", 4]

@@ -59,10 +59,10 @@ def slowly_smoothed(centers: NDArray[np.float32], vectors: NDArray[np.float32], 
 
 @pytest.mark.parametrize("block", [1, 40, 1 << 22])
 @pytest.mark.parametrize("size", [(2, 3), (9, 4), (64, 20), (129, 7)])
-def test_smoothing_is_what_the_slow_way_finds(
+def test_smoothing_equals_the_frame_by_frame_form(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], block: int
 ) -> None:
-    """Defect 10: one matrix product for each block of frames."""
+    """The same units, with one matrix product for each block of frames."""
     monkeypatch.setattr(centroids_module, "_BLOCK_ELEMENTS", block)
     products: list[int] = []
     real = Centroids._distances
@@ -191,13 +191,13 @@ def test_features_are_frames_of_20_ms() -> None:
 
 @pytest.mark.parametrize("features", [LogMel(), Mfcc()], ids=lambda features: features.name)
 @pytest.mark.parametrize("window", [0.06, 0.1, 0.5, 1.99, 2.2])
-def test_windows_of_plain_features_leave_no_trace(features: LogMel, window: float) -> None:
+def test_windows_do_not_change_plain_features(features: LogMel, window: float) -> None:
     for samples in (signal(2.0), signal(2.0)[:-133], signal(2.0)[:-319]):
         np.testing.assert_array_equal(Windows(window).compute(features, samples), features(samples))
 
 
 class Counted:
-    """Features that see the whole window: the sum of a frame's samples, and the number of samples seen."""
+    """Features that depend on the whole window: the sum of a frame's samples, and the samples of the window."""
 
     dim, context_samples = 2, None
 
@@ -221,7 +221,7 @@ def test_windows_keep_order_count_and_bounds(length: int) -> None:
     assert features.longest <= 3 * 16000 + 319
     if length <= 48000:
         assert (found[:, 1] == length).all()
-    else:  # every frame has seen the overlap on both sides: no window is short
+    else:  # every frame has the overlap on both sides: no window is short
         assert found[:, 1].min() >= 1.5 * 16000
 
 
@@ -237,7 +237,7 @@ def test_windows_must_hold_more_than_their_overlaps() -> None:
             Windows(window, overlap).compute(Counted(), signal(1.0))
 
 
-def test_fit_finds_clusters_and_says_what_of() -> None:
+def test_clusters_are_found_and_their_features_recorded() -> None:
     means = 20 * table(5, 20, seed=3)
     vectors = np.repeat(means, 60, axis=0) + 0.01 * table(300, 20)
     found = cluster(vectors[np.random.default_rng(0).permutation(300)], 5, Mfcc(), seed=1)

@@ -58,7 +58,7 @@ def test_fit_follows_the_seed_and_stops_at_max_frames(manifest: Path, tmp_path: 
     assert found.hash == cluster(vectors, 4, Mfcc(), 5).hash and found.features == Mfcc().describe()
 
 
-def test_fit_says_what_it_cannot_use(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_lists_what_it_cannot_use(manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "c.safetensors"
     add_row(manifest, "sound/missing.wav")
     fitting = ("fit", manifest, "--features", "logmel", "--num-units", 4, "--jobs", 1, "--output", output)
@@ -136,7 +136,7 @@ def test_same_table_from_any_number_of_processes(manifest: Path, centroids: Path
 
 
 class Interrupted(Exception):
-    """Stands for a lost machine."""
+    """An error in the middle of a run."""
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
@@ -194,7 +194,7 @@ def test_parts_of_something_else_are_made_again(
     assert (tmp_path / "units.tsv").read_bytes() == (tmp_path / "fresh.tsv").read_bytes()
 
 
-def test_a_finished_table_is_never_replaced_unasked(manifest: Path, centroids: Path, tmp_path: Path) -> None:
+def test_a_finished_table_is_replaced_with_overwrite_only(manifest: Path, centroids: Path, tmp_path: Path) -> None:
     output, other = tmp_path / "units.tsv", tmp_path / "other.safetensors"
     make(manifest, centroids, output)
     Centroids(Centroids.load(centroids).centers[:5], Mfcc().describe()).save(other)
@@ -217,7 +217,7 @@ def test_a_finished_table_is_never_replaced_unasked(manifest: Path, centroids: P
 
 
 def write_bad_recordings(folder: Path) -> dict[str, str]:
-    """Unusable sound files, and what is said of them."""
+    """Unusable sound files, and the message for each."""
     soundfile.write(folder / "none.wav", np.zeros(0, np.float32), 16000)
     (folder / "empty.wav").touch()
     (folder / "broken.wav").write_bytes(b"RIFF" + bytes(50))
@@ -256,7 +256,7 @@ def test_bad_rows_are_listed_and_left_out(
     for number, (line, reason) in enumerate(zip(lines, reasons), start=7):
         assert line.startswith(f"{manifest}:{number}: ") and reason in line
     assert [row["id"] for row in read_rows(output)] == [f"u{i}" for i in range(5)]
-    assert units(*command) == 0  # what is complete says so again
+    assert units(*command) == 0  # complete: the same bad rows are listed again
     assert capsys.readouterr().err == captured.err
     assert units(*command, "--strict") == 1
 

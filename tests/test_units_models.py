@@ -78,7 +78,9 @@ def test_hubert_of_short_recordings(hubert: Any) -> None:
 
 
 @pytest.mark.parametrize("asked", [None, {}, {"do_normalize": False}, {"do_normalize": True}])
-def test_hubert_normalises_as_the_folder_says(hubert: Any, tmp_path: Path, asked: dict[str, bool] | None) -> None:
+def test_hubert_normalises_as_the_folder_is_configured(
+    hubert: Any, tmp_path: Path, asked: dict[str, bool] | None
+) -> None:
     model, folder = hubert
     shutil.copytree(folder, tmp_path / "m")
     if asked is not None:
