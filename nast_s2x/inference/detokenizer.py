@@ -43,14 +43,14 @@ class StreamingDetokenizer:
         return " ".join(self._decode_word())
 
     def _decode_word(self) -> list[str]:
-        # A lone word-start piece decodes to nothing and a piece may hold an inner space: split gives 0 to n words.
+        # A lone word-start piece decodes to nothing, and a piece may contain a space: 0 to n words.
         words = self.tokenizer.decode(self._word).split() if self._word else []
         self._word = []
         return words
 
 
 def detokenize(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
-    """Text of a whole sentence: what a stream of the same tokens gives, words joined by one space."""
+    """Text of a whole sentence, equal to that of a stream of the same tokens: words joined by one space."""
     stream = StreamingDetokenizer(tokenizer)
     return join_words([stream.push(tokens), stream.finish()])
 

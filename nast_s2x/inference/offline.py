@@ -39,8 +39,8 @@ class Translation:
         num_frames: feature frames (10 ms) of the source.
         labels, unit_labels: best label of each text and unit slot, before collapse.
         unit_chunks: the units of each chunk.
-        waveform: (n,) float32 at 16 kHz; ``None`` when no speech was asked for. Translations that
-            differ in this alone count as equal.
+        waveform: (n,) float32 at 16 kHz; ``None`` without speech. Translations that differ in this alone count as
+            equal.
     """
 
     text: str = ""
@@ -68,7 +68,7 @@ def translate_batch(
 
     Args:
         system: the trained system.
-        features: of each utterance (F, bins), F from 0; log-mel as the front end gives them.
+        features: of each utterance (F, bins), F from 0; log-mel features of the front end.
         policy: ``None`` takes the default for whole utterances.
         with_units: return units too, if the model has a unit decoder.
         normalized: True if CMVN has been applied already.
@@ -151,8 +151,8 @@ def waveform_of(
 ) -> NDArray[np.float32]:
     """The waveform of a translation, (n,) float32: that of a stream of the same policy for the units of its chunks.
 
-    The end of a stream counts as a chunk without units, so that the waveform does not depend on whether the end of the
-    source was known when the last chunk was complete. An offline translation is a single chunk, in one window.
+    The end of a stream counts as a chunk without units, so that the waveform is the same whether or not the source
+    ended with the push that completed the last chunk. An offline translation is a single chunk, in one window.
     """
     return synthesize_chunks(vocoder, chunks if policy.is_offline else [*chunks, []], synthesis)
 

@@ -41,7 +41,7 @@ class Playback:
 
     Example:
         >>> playback = Playback()
-        >>> playback.add(1000, np.zeros(8000))  # half a second of sound, there after one second
+        >>> playback.add(1000, np.zeros(8000))  # 500 ms of speech, available after 1000 ms
         1000.0
         >>> playback.add(1600, np.zeros(1600))  # 100 ms too late
         1600.0

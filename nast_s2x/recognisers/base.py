@@ -102,7 +102,7 @@ def checked_waveforms(waveforms: Iterable[ArrayLike]) -> list[Waveform]:
             raise AudioError(f"waveform {number} must have the shape (samples,), got {samples.shape}")
         if not np.isfinite(samples).all():
             wrong = int(np.flatnonzero(~np.isfinite(samples))[0])
-            raise AudioError(f"waveform {number} must hold finite samples: sample {wrong} is {samples[wrong]}")
+            raise AudioError(f"waveform {number} must contain finite samples only: sample {wrong} is {samples[wrong]}")
         checked.append(samples)
     return checked
 
