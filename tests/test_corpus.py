@@ -84,6 +84,8 @@ def test_configuration_fields(tmp_path: Path) -> None:
         ("specaugment: {freq_mask_N: []}", "specaugment.freq_mask_N must be a whole number"),
         ("specaugment: {time_mask_T: -1}", "specaugment.time_mask_T must be a whole number in 0..1000000, not -1"),
         ("specaugment: {time_mask_p: x}", "specaugment.time_mask_p must be a number, not 'x'"),
+        (f"specaugment: {{time_mask_p: {10**400}}}", "specaugment.time_mask_p must be a number"),
+        ("specaugment: {time_mask_p: .nan}", "specaugment.time_mask_p must be a number, not nan"),
         ("specaugment: {time_mask_p: 2}", "time_p must be in 0..1"),
         ("specaugment: {mask_value: []}", "mask_value must be 0"),
         ("source_lang: no", "source_lang must be text, not False: put it in quotes"),
@@ -130,6 +132,12 @@ def test_dictionary_errors(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         TextLabels.load(tmp_path / "d.txt")
     assert "d.txt" in str(error.value)
+
+
+def test_a_dictionary_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_bytes(b"\xff\xfe 1\n")
+    with pytest.raises(NastError, match=r"d\.txt is not a dictionary: it must be UTF-8 text"):
+        TextLabels.load(tmp_path / "d.txt")
 
 
 def test_published_tokenizer() -> None:

@@ -92,7 +92,7 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
 
 
 def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NastConfig:
-    # Everything follows from the shapes of the weights, except the number of heads and, not in released checkpoints, the
+    # Everything follows from the shapes of the weights, except the number of heads and, not in released checkpoints,
     # sinusoids and rotary positions of the unit decoder.
     released_names = {
         "encoder_attention_heads": flags["encoder_heads"],

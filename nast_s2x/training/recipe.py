@@ -168,7 +168,9 @@ def _build(path: Path, table: Mapping[str, Any]) -> Recipe:
 
 def _stage(name: Any, flags: Any, base: Mapping[str, Flags], path: Path) -> Flags:
     if not isinstance(name, str) or not _STAGE_NAME.fullmatch(name):
-        raise ConfigError(f"{path}: stages: {name!r} cannot be the name of a stage and its folder; put it in quotes")
+        raise ConfigError(
+            f"{path}: the name of a stage must be a text of letters, digits, '_', '.' and '-', but is {name!r}"
+        )
     if flags is None:
         flags = {"like": name}
     own = _flags(flags, path, f"stages.{name}")
