@@ -236,7 +236,7 @@ def check_glancing(fixture: Fixture, output: NastOutput) -> Iterator[Row]:
 
 @dataclass
 class Stream:
-    """What a stream emitted: log-probabilities, text slots of each emission, and feature frames read before it."""
+    """Output of a stream: log-probabilities, text slots of each emission, and feature frames read before it."""
 
     log_probs: dict[str, Tensor]
     sizes: list[int]
@@ -249,7 +249,7 @@ def run_stream(model: NastModel, fbank: Tensor, policy: ChunkPolicy) -> Stream:
     parts: dict[str, list[Tensor]] = {"text": [], "unit": []}
     stream = Stream({}, [], [])
     total = fbank.size(1)
-    for start in range(0, total + PUSH_FRAMES, PUSH_FRAMES):  # one piece more than needed: the empty, final one
+    for start in range(0, total + PUSH_FRAMES, PUSH_FRAMES):  # the last piece is empty and final
         piece, final = fbank[:, start : start + PUSH_FRAMES], start >= total
         with torch.no_grad():
             output = model(piece, None, policy, state=state, final=final)
@@ -345,7 +345,7 @@ def check_released(folder: Path) -> Iterator[Row]:
 
 
 def check(path: Path) -> list[Row]:
-    """Rows of whatever kind of fixture ``path`` is."""
+    """Rows of a case, a filter-bank fixture or the folder of a released checkpoint."""
     if path.is_dir():
         return list(check_released(path))
     with np.load(path, allow_pickle=False) as arrays:
@@ -358,7 +358,7 @@ def check(path: Path) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print one row per quantity; 1 if any fails."""
+    """Print one row per quantity; returns 1 if any fails, else 0."""
     parser = argparse.ArgumentParser(description="Compare with recorded outputs of the published implementation.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="fixture .npz, or a checkpoint folder")
     failures = rows = 0

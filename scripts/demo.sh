@@ -16,8 +16,8 @@ step "Installation"
 bash scripts/install.sh evaluate
 nast=$VENV/bin/nast-s2x
 
-mapfile -t recordings < <(sed -n 1,3p "$example/recordings/source.txt")
-recordings=("${recordings[@]/#/$example/recordings/}")
+recordings=() # without mapfile, which the bash of macOS does not have
+while IFS= read -r name; do recordings+=("$example/recordings/$name"); done < <(sed -n 1,3p "$example/recordings/source.txt")
 
 step "Streaming, chunks of 320 ms: each line is an emission and the source audio it required"
 "$nast" translate "${recordings[@]}" --model "$model" --chunk-ms 320 --real-time

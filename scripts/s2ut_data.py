@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Data folder for fairseq's own speech-to-unit transformer (`s2ut_transformer`), from one made by `nast-s2x prepare`.
+"""Convert a data folder of `nast-s2x prepare` for fairseq's own speech-to-unit transformer (`s2ut_transformer`).
 
     python scripts/s2ut_data.py DATA --output DIR
 
-The autoregressive baseline then learns the same units from the same features: features, normalisation and units are
-those of DATA, the features are not copied. fairseq reads DIR with its task `speech_to_speech --target-is-code`; the
-transcripts, cut into the pieces of DATA's vocabulary, are the target of an auxiliary CTC loss on the encoder
-(`--multitask-config-yaml multitask.yaml`). DIR names DATA by its absolute path: make it anew where DATA has moved.
+The autoregressive baseline is trained with the features, normalisation and units of DATA; the features are not copied.
+fairseq reads DIR with its task `speech_to_speech --target-is-code`; the transcripts, as pieces of DATA's vocabulary,
+are the target of an auxiliary CTC loss on the encoder (`--multitask-config-yaml multitask.yaml`). DIR contains absolute
+paths: make it again after DATA or DIR has been moved.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nast_s2x.corpus import Utterance, read_manifest  # noqa: E402
 from nast_s2x.corpus.columns import audio_cell  # noqa: E402
 from nast_s2x.corpus.data_folder import CONFIG_NAME, DataFolder  # noqa: E402
+from nast_s2x.files import replace_folder  # noqa: E402
 from nast_s2x.labels import TextLabels  # noqa: E402
 
 UNITS_HEADER = ("id", "src_audio", "src_n_frames", "tgt_audio", "tgt_n_frames")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and write the folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="data folder with units, made by nast-s2x prepare")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make (must not exist, or be empty)")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make; must be empty or not exist")
     args = parser.parse_args(argv)
     try:
         counts = convert(args.data, args.output)
@@ -59,8 +60,9 @@ def convert(data: Path, output: Path) -> dict[str, int]:
     """Write ``output`` from ``data``; returns the number of utterances of each split.
 
     Raises:
-        FileNotFoundError, ValueError: ``data`` is no data folder, has no units or transcripts, features that fairseq
-            cannot read, or ``output`` holds something already; nothing is written then.
+        FileNotFoundError, ValueError: ``data`` is no data folder, has no units or transcripts, or features that fairseq
+            cannot read; or ``output`` is not empty. Nothing is written then.
+        OSError: a file cannot be written; ``output`` is then what it was before.
     """
     config = DataFolder.load(data)
     if not config.num_units:
@@ -80,7 +82,9 @@ def convert(data: Path, output: Path) -> dict[str, int]:
     for name, rows in splits.items():
         for row in rows:
             _check(row, name)
-    _write(config, tokenizer, splits, output)
+    output = output.resolve()
+    with replace_folder(output) as folder:
+        _write(config, tokenizer, splits, folder, output)
     return {name: len(rows) for name, rows in splits.items()}
 
 
@@ -95,41 +99,43 @@ def _check(row: Utterance, split: str) -> None:
         raise ValueError(f"{split}: example {row.id}: fairseq reads features from .npy and .zip only, not {name}")
 
 
-def _write(config: DataFolder, tokenizer: TextLabels, splits: dict[str, list[Utterance]], output: Path) -> None:
-    transcripts = output / "source"
-    transcripts.mkdir(parents=True, exist_ok=True)
+def _write(
+    config: DataFolder, tokenizer: TextLabels, splits: dict[str, list[Utterance]], folder: Path, output: Path
+) -> None:
+    """Write all files into ``folder``, which is renamed to ``output`` (absolute) afterwards."""
+    transcripts = folder / "source"
+    transcripts.mkdir()
     root = os.path.realpath(config.audio_root)
     for name, rows in splits.items():
         units = (
             (r.id, audio_cell(r.audio, root), r.length(), str(r.units), len(r.units.codes)) for r in rows if r.units
         )
-        _write_table(output / f"{name}.tsv", UNITS_HEADER, units)
+        _write_table(folder / f"{name}.tsv", UNITS_HEADER, units)
         texts = ((r.id, " ".join(tokenizer.pieces(tokenizer.encode(r.source_text)))) for r in rows)
         _write_table(transcripts / f"{name}.tsv", TEXT_HEADER, texts)
     shutil.copyfile(config.vocab_path, transcripts / "dict.txt")
-    # fairseq looks for the dictionary from the working directory, so its path is absolute, and the data's with it.
+    # fairseq takes relative paths from the working directory: all paths are absolute.
     multitask = {
         "decoder_type": "ctc",
-        "data": str(transcripts.resolve()),
-        "dict": str((transcripts / "dict.txt").resolve()),
+        "data": str(output / "source"),
+        "dict": str(output / "source" / "dict.txt"),
     }
-    _write_yaml(output / "multitask.yaml", {"source_text": multitask})
+    _write_yaml(folder / "multitask.yaml", {"source_text": multitask})
     settings = {
         "audio_root": str(config.audio_root.resolve()),
         "input_feat_per_channel": config.feature_bins,
         "shuffle": True,
         "specaugment": SPECAUGMENT,
         "feature_transforms": {"_train": ["specaugment"]},
-        # Not read by fairseq's task, which wants --target-code-size.
+        # For information: fairseq's task takes the number of units from --target-code-size.
         "num_units": config.num_units,
         "unit_hash": config.unit_hash,
     }
     if config.cmvn_path is not None:
-        shutil.copyfile(config.cmvn_path, output / "gcmvn.npz")
-        # This path, too, is taken from the working directory.
-        settings["global_cmvn"] = {"stats_npz_path": str((output / "gcmvn.npz").resolve())}
+        shutil.copyfile(config.cmvn_path, folder / "gcmvn.npz")
+        settings["global_cmvn"] = {"stats_npz_path": str(output / "gcmvn.npz")}
         settings["feature_transforms"] = {"*": ["global_cmvn"], "_train": ["global_cmvn", "specaugment"]}
-    _write_yaml(output / CONFIG_NAME, settings)
+    _write_yaml(folder / CONFIG_NAME, settings)
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

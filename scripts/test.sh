@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs ruff, mypy and the tests, installing first what they need. Arguments go to pytest alone:
+# Runs ruff, mypy and the tests after installing what they need. With arguments, which are those of pytest, only pytest:
 #   bash scripts/test.sh                          everything but the slow checks
 #   bash scripts/test.sh --slow                   the slow checks too
 #   bash scripts/test.sh tests/test_ctc.py -k merge
@@ -9,7 +9,7 @@ bash scripts/install.sh all
 bin=${VENV:-.venv}/bin
 if [ $# -eq 0 ]; then
     "$bin/ruff" check -q nast_s2x tests scripts examples
-    "$bin/ruff" format -q --check nast_s2x tests
+    "$bin/ruff" format -q --check nast_s2x tests scripts examples
     "$bin/python" -m mypy
 fi
 exec "$bin/python" -m pytest "$@"

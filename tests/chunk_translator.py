@@ -1,4 +1,4 @@
-"""A translator for tests that knows nothing of speech: at each chunk it writes how many samples it had been given."""
+"""A fake translator for tests: its output at each chunk is the number of samples that it has received."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nast_s2x.inference.streaming import Emission
 
 
 class ChunkTranslator:
-    """Emits at every chunk of a policy: the number of samples so far as a word, and sound if asked for.
+    """Emits one word per chunk, ``s`` and the number of samples so far, with a constant waveform if asked for.
 
     Args:
-        policy: when chunks are complete; sources have 16 kHz.
+        policy: determines when chunks are complete; sources have 16 kHz.
         sound: samples of each emission, 0 for text.
-        last_words: written at the end of the source.
+        last_words: emit once more at the end of the source.
     """
 
     def __init__(self, policy: ChunkPolicy, sound: int = 0, last_words: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What all tests share: the ``slow`` marker and a fixed number of threads."""
+"""Settings of all tests: the ``slow`` marker and a fixed number of threads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Operations of this size are fastest on one thread, and float sums depend on the number of threads: every test
-    begins with one, whatever the one before it (a command with --threads, say) has left."""
+    """Run every test with one thread, also after a test that changed the number.
+
+    Small operations are fastest on one thread, and sums of floats depend on the number of threads.
+    """
     torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)  # for what fixtures of a whole module compute
+    torch.set_num_threads(1)  # for fixtures of a whole module, which are made before one_thread
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

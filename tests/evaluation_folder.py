@@ -1,4 +1,4 @@
-"""Small evaluations in the shared formats, written by hand: what reports and comparisons read."""
+"""Small evaluations with made-up figures, in the formats that reports and comparisons read."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def make_evaluation(
     """Write a scored evaluation of :data:`REFERENCES`; scores fall with the chunk size, so that curves have a slope.
 
     Args:
-        outputs: what the system says, one text for each reference; "" for nothing.
-        recogniser: of speech; ``None``: no transcripts, no ASR-BLEU.
+        outputs: text of each translation, one for each reference; "" for an empty one.
+        recogniser: name of the recogniser of speech; ``None``: no transcripts, no ASR-BLEU.
     """
     for index in range(len(outputs)):
         write_wav(folder / "recordings" / f"{index}.wav", tone(SOURCE_MS, 150 + 30 * index))
@@ -92,11 +92,11 @@ def make_evaluation(
             if target_type == "speech":
                 line = speech_line(index, words, chunk_ms, folder, chunk)
             lines.append(line)
-            heard = output if target_type == "speech" and recogniser else None
+            transcript = output if target_type == "speech" and recogniser else None
             latency = {"StartOffset": line["delays"][0] if words else None, "AL": chunk_ms if words else None}
             bleu = 100.0 - 20 * index if words else 0.0
-            entry = {"index": index, "id": line["id"], "text": output, "transcript": heard, "BLEU": bleu}
-            scores.append(entry | {"transcript_silence": heard, "latency": latency, "gaps": []})
+            entry = {"index": index, "id": line["id"], "text": output, "transcript": transcript, "BLEU": bleu}
+            scores.append(entry | {"transcript_silence": transcript, "latency": latency, "gaps": []})
         write_lines(folder / chunk / "instances.log", lines)
         write_lines(folder / chunk / "utterances.jsonl", scores)
         empty = sum(not output for output in outputs)
@@ -122,15 +122,17 @@ def make_evaluation(
 
 
 def make_row(chunk: str, target_type: str, utterances: int, empty: int, recogniser: str | None) -> dict:
-    """Figures of a chunk size, made up."""
+    """Made-up figures of a chunk size."""
     size = 2400 if chunk == "offline" else int(chunk)
     speech = target_type == "speech"
-    heard = speech and recogniser is not None
+    has_transcripts = speech and recogniser is not None
     quality = {"BLEU": 20 + size / 100, "chrF": 50.25, "unit_BLEU": None}
-    quality |= {name: 15 + size / 100 if heard else None for name in ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")}
+    quality |= {
+        name: 15 + size / 100 if has_transcripts else None for name in ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
+    }
     latency = {"StartOffset": 2.0 * size + 15, "EndOffset": 100.0, "NumChunks": 6.5}
     names = ("AL_words", "LAAL_words", "AL_chunks_vs_words") if speech else ("AL", "LAAL")
-    latency |= {name: 1.5 * size for name in names if heard or not speech or name == "AL_chunks_vs_words"}
+    latency |= {name: 1.5 * size for name in names if has_transcripts or not speech or name == "AL_chunks_vs_words"}
     latency |= {f"{name}_CA": value + 30 for name, value in latency.items()}
     if speech:
         latency |= {"GapNum": 2.0, "GapMean": 75.0, "GapSum": 150.0}
@@ -153,7 +155,7 @@ def write_lines(path: Path, entries: Sequence[dict]) -> None:
 
 
 def evaluator_flags(output: Path, segment_ms: int, target_type: str) -> Namespace:
-    """What SimulEval's evaluator wants to know for one utterance, scores aside."""
+    """Flags of SimulEval's evaluator for one utterance, without scoring."""
     return Namespace(
         output=str(output),
         wavs=output / "wavs",

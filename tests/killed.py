@@ -1,4 +1,4 @@
-"""Processes that end in the middle of writing files, as if killed: for tests of atomic and resumable writing."""
+"""Processes that end while they write files, as if killed, for tests of atomic and resumable writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses, alignments and glancing called with plain tensors of lengths, as the tests write them."""
+"""Losses, alignments and glancing with lengths as tensors instead of :class:`Lengths`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_feasible(labels: Tensor, sizes: Tensor, slots: Tensor) -> Tensor:
 
 
 def bigram_counts(labels: Tensor, valid: Tensor) -> Tensor:
-    """Counts for labels valid in any places: the others are made padding."""
+    """Bigram counts (B, L - 1) of labels (B, L) where ``valid`` (B, L) is True; the others become padding."""
     return TargetBatch.of(labels.masked_fill(~valid, 1), lengths_of(torch.full((len(labels),), labels.size(1)))).bigrams
 
 

@@ -1,4 +1,4 @@
-"""Running fairseq inside a test: training, generation, and the parts that a program would build itself."""
+"""fairseq inside a test: training, generation, and task, model and criterion of a command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small random system for tests of inference: real vocabulary and CMVN, random weights whose labels vary."""
+"""A small random system for tests of inference: real vocabulary and CMVN, random weights, labels that vary."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_model(text_vocab: int, units: bool, seed: int = 0) -> NastModel:
 
 
 def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
-    """Standardise the hidden states over a recording: else the label of their mean wins everywhere."""
+    """Standardise the hidden states over a recording; without it most slots have the same label."""
     for decoder in (model.decoder, model.unit_decoder):
         if decoder is None:
             continue
@@ -106,7 +106,7 @@ def centre_outputs(model: NastModel, features: torch.Tensor) -> None:
 def make_voice(
     num_units: int = NUM_UNITS, unit_hash: str | None = UNIT_HASH, durations: bool = True, seed: int = 0
 ) -> UnitVocoder:
-    """A random vocoder, the smallest there can be: units last 1 to 3 frames, samples are about 0.2."""
+    """A random vocoder of minimal size: units last 1 to 3 frames, samples have a deviation of about 0.2."""
     torch.manual_seed(seed)
     config = VocoderConfig(
         num_embeddings=num_units,
@@ -125,7 +125,7 @@ def make_voice(
     if model.dur_predictor is not None:
         model.dur_predictor.proj.weight.normal_(0.0, 0.1)
         model.dur_predictor.proj.bias.fill_(1.0)
-    model.conv_post.weight *= 0.01  # so that tanh is a straight line
+    model.conv_post.weight *= 0.01  # so that tanh is almost linear
     model.conv_post.weight *= 0.2 / model(torch.arange(num_units)[None]).std()
     return model
 
@@ -138,9 +138,10 @@ def make_bundle(
     example: str | None = None,
     voice: bool = False,
 ) -> System:
-    """A bundle in memory, its vocabulary in ``folder``; a fixed recording makes its labels vary.
+    """A random system in memory, with its vocabulary in ``folder``.
 
-    With ``voice`` it holds a tiny random vocoder, and both name the same centroids.
+    Its outputs are centred over a fixed recording, so that labels vary. With ``voice`` it has a tiny random vocoder,
+    and units and vocoder name the same centroids.
     """
     spm, vocabulary = make_vocabulary(folder)
     labels = TextLabels.load(vocabulary, spm)

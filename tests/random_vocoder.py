@@ -1,4 +1,4 @@
-"""A small random vocoder with the gain of a trained one: loud enough to show errors, not clipped."""
+"""A small random vocoder with output as loud as that of a trained one: errors are visible, nothing is clipped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def vocoder_config(durations: bool = True, num_units: int = NUM_UNITS, unit_hash
 def make_vocoder(
     durations: bool = True, seed: int = 0, num_units: int = NUM_UNITS, unit_hash: str | None = None
 ) -> UnitVocoder:
-    """Random weights that keep the signal's size through the network; samples of about 0.2, durations of 1 to 6."""
+    """A vocoder whose random weights keep the scale of signals; samples of about 0.2, durations of 1 to 6 frames."""
     torch.manual_seed(seed)
     model = UnitVocoder(vocoder_config(durations, num_units, unit_hash)).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Recorded outputs of the published implementation, as arguments of our functions."""
+"""Recorded outputs of the published implementation, as arguments of this library's functions."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 pytest.importorskip("fairseq")
 
@@ -143,6 +144,25 @@ def test_data_that_fairseq_cannot_use_is_refused(tmp_path: Path, capsys) -> None
     assert script.main([str(folder), "--output", str(tmp_path / "a")]) == 1
     assert "example train-0: fairseq reads features from .npy and .zip only" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_an_error_while_writing_leaves_no_part_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load_script()
+    folder = make_data_folder(tmp_path / "with", train=2, valid=1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script.shutil, "copyfile", full)
+        assert script.main([str(folder), "--output", str(tmp_path / "a")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["with"]
+    assert script.main([str(folder), "--output", str(tmp_path / "a")]) == 0
+    tables = yaml.safe_load((tmp_path / "a" / "multitask.yaml").read_text())["source_text"]
+    assert Path(tables["data"]) == tmp_path / "a" / "source" and Path(tables["dict"]).is_file()
 
 
 @pytest.mark.parametrize("beam", [1, 3])
