@@ -1,4 +1,4 @@
-"""Comparisons of evaluations: what is tested against what, and what is refused."""
+"""Comparisons of evaluations: significance tests, files, errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_scores_are_sacrebleus_and_chunk_sizes_the_common_ones(tmp_path: Path) -
     assert worse["significance"]["BLEU"]["score"] == BLEU().corpus_score(list(WORSE), [list(REFERENCES)]).score
     assert worse["significance"]["chrF"]["score"] == CHRF().corpus_score(list(WORSE), [list(REFERENCES)]).score
     assert good["significance"]["BLEU"]["score"] == pytest.approx(100)
-    assert good["significance"]["BLEU"]["p_value"] is None  # nothing to be tested against
+    assert good["significance"]["BLEU"]["p_value"] is None  # the baseline is not tested
     assert 0 < worse["significance"]["BLEU"]["p_value"] < 1 and worse["significance"]["chrF"]["ci"] > 0
     assert "bs:200" in result["rows"][0]["signatures"]["BLEU"] and worse["empty"] == 1
     assert worse["latency"]["AL"] == 480 and "ASR_BLEU" not in worse["significance"]
@@ -46,13 +46,13 @@ def test_scores_are_sacrebleus_and_chunk_sizes_the_common_ones(tmp_path: Path) -
 def test_a_clear_difference_is_significant_and_none_is_not(tmp_path: Path) -> None:
     folders = [make_evaluation(tmp_path / name, chunks=("320",)) for name in ("first", "same")]
     folders.append(make_evaluation(tmp_path / "wrong", outputs=["x y z"] * 4, chunks=("320",)))
-    # Exchanged words leave the bootstrap something to draw; nothing at all is left of the wrong outputs.
+    # The wrong outputs share no word with the references.
     _, same, wrong = compare(folders, samples=200)["rows"][0]["systems"]
     assert same["significance"]["BLEU"]["p_value"] is None  # equal outputs: not the bootstrap's smallest p
     assert wrong["significance"]["BLEU"]["p_value"] < 0.05
 
 
-def test_speech_is_compared_by_what_was_heard(tmp_path: Path) -> None:
+def test_speech_is_compared_by_its_transcripts(tmp_path: Path) -> None:
     folders = pair(tmp_path, "speech")
     _, worse = compare(folders, samples=50)["rows"][0]["systems"]
     heard = worse["significance"]["ASR_BLEU"]["score"]
@@ -66,7 +66,7 @@ def test_two_recognisers_cannot_be_compared(tmp_path: Path) -> None:
     assert any("recogniser differs" in note and "other ears" in note for note in result["notes"])
 
 
-def test_settings_that_differ_are_told(tmp_path: Path) -> None:
+def test_settings_that_differ_are_noted(tmp_path: Path) -> None:
     folders = pair(tmp_path)
     settings = json.loads((folders[1] / "scores.json").read_text())["settings"]
     edit(folders[1], settings=settings | {"segment_ms": 320})
@@ -102,7 +102,7 @@ def test_files_and_table(tmp_path: Path) -> None:
     assert [(line["chunk"], line["system"]) for line in lines] == [("320", "good"), ("320", "worse")]
     p_value = result["rows"][0]["systems"][1]["significance"]["BLEU"]["p_value"]
     assert lines[0]["BLEU_p"] == "" and float(lines[1]["BLEU_p"]) == p_value
-    assert "unit_BLEU" not in lines[0]  # nobody has it
+    assert "unit_BLEU" not in lines[0]  # no system has it
     assert files[2].read_bytes().startswith(b"\x89PNG") and table(result)[1]["AL"] == 480
     head, good, worse, *rest = format_table(result).splitlines()
     assert head.split()[:4] == ["chunk", "system", "BLEU", "chrF"] and "p=" not in good and f"p={p_value:.3f}" in worse
@@ -110,7 +110,7 @@ def test_files_and_table(tmp_path: Path) -> None:
 
 
 def test_names_with_special_characters(tmp_path: Path) -> None:
-    """ATTACKS H17: a folder may hold "$" (matplotlib's formulas) and "=" (a spreadsheet's)."""
+    """Names of folders may hold "$" (formulas of matplotlib) and "=" (formulas of spreadsheets)."""
     good, worse = pair(tmp_path)
     folders = [good.rename(tmp_path / r"$\frac{$"), worse.rename(tmp_path / "=1+1")]
     result = compare(folders, samples=10)

@@ -1,4 +1,4 @@
-"""Test sets: lists and manifests, and everything that can be wrong with them; the record of settings."""
+"""Test sets from lists and manifests, errors in them, and the record of settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sound(path: Path, samples: int = 160, level: float = 0.5, rate: int = 16000)
 
 
 def test_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the list first, then from the working directory; absolute ones as they are."""
+    """Relative paths are searched beside the list, then in the working directory."""
     for place in ("lists/a.wav", "here/a.wav", "here/b.wav", "c.wav"):
         sound(tmp_path / place)
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""Reading logs of evaluations: our own lines, lines of SimulEval alone, and broken ones."""
+"""Reading logs of evaluations: lines of ``nast-s2x evaluate``, lines of SimulEval, damaged lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nast_s2x.evaluation.log import (
 
 
 def text_line(index: int = 0, **changes: Any) -> dict[str, Any]:
-    """A line of ours."""
+    """Return a line as ``nast-s2x evaluate`` writes it."""
     line = {
         "index": index,
         "prediction": "two words",
@@ -80,7 +80,7 @@ def test_a_line_of_speech(tmp_path: Path) -> None:
     assert utterance.reference_units is None
 
 
-def test_lines_of_simuleval_alone(tmp_path: Path) -> None:
+def test_lines_written_by_simuleval(tmp_path: Path) -> None:
     ours = ("audio", "id", "units", "emissions", "push_ms", "chunk_ms")
     text = {key: value for key, value in text_line().items() if key not in ours}
     utterance = read_log(write(tmp_path / "text", text))[0]
@@ -112,7 +112,7 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
     assert [u.index for u in read_log(write(tmp_path, text_line(1), text_line(0), "", text_line(2)))] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"instances\.log: index 1 is missing \(2 of 4 in all\)"):
         read_log(write(tmp_path, text_line(0), text_line(3)))
-    # An index of another size costs nothing.
+    # A huge index takes no time.
     with pytest.raises(ValueError, match=r"index 1 is missing \(999999999 of 1000000001 in all\)"):
         read_log(write(tmp_path, text_line(), text_line(index=10**9)))
     with pytest.raises(ValueError, match="line 3: index 0 appears twice"):
@@ -190,7 +190,7 @@ def test_pieces_without_the_silence_between(tmp_path: Path) -> None:
 
 
 def test_pieces_that_follow_at_once_and_other_rates(tmp_path: Path) -> None:
-    """At 8 kHz, 400 ms at 640 and 50 ms that wait until they have ended; given at 16 kHz."""
+    """At 8 kHz, 400 ms at 640 and 50 ms that follow at once; returned at 16 kHz."""
     sound(tmp_path, np.zeros(3200 + 400), 8000)
     utterance = read_log(write(tmp_path, speech_line(durations=[400.0, 50.0])))[0]
     assert [len(piece) for piece in read_output_pieces(utterance)] == [6400, 800]

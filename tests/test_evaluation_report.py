@@ -1,4 +1,4 @@
-"""Reports: curves, timelines, the page, and how it lays itself out in a browser."""
+"""Reports: curves, timelines, the page, and its layout in a browser."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path) -> Page:
-    """The page as it was written."""
+    """Parse the page of an evaluation."""
     return Page((folder / "report.html").read_text("utf-8"))
 
 
 def page_without_pictures(folder: Path, count: int = 1) -> Page:
-    """The page as it would be written, but for the curves, which take their time."""
+    """Parse a page without curves, which are slow to draw."""
     results = load_results(folder)
     return Page(page(results, {}, collect(results, spread(results.utterance_scores(results.main_chunk), count))))
 
@@ -125,7 +125,7 @@ def test_files(text: Path, speech: Path) -> None:
     assert foreign and all(row["data"] == "CVSS-C Fr-En" and "ACL 2024" in row["source"] for row in foreign)
 
 
-def test_curves_say_what_is_measured_and_what_published(speech: Path) -> None:
+def test_kinds_of_curves(speech: Path) -> None:
     rows = load_results(speech).rows
     lines = curves.curves_of(rows, "speech", "StartOffset")
     kinds = [line.kind for line in lines]
@@ -135,14 +135,14 @@ def test_curves_say_what_is_measured_and_what_published(speech: Path) -> None:
     assert lines[2].points[0] == ("320", 685.0, 18.2)  # computing time counted
 
 
-def test_without_a_recogniser_the_systems_own_text_is_drawn(tmp_path: Path) -> None:
+def test_without_a_recogniser_bleu_of_the_text_is_drawn(tmp_path: Path) -> None:
     folder = make_evaluation(tmp_path, "speech", OUTPUTS, chunks=("320",), recogniser=None)
     assert curves.pictures(load_results(folder).rows, "speech") == ["StartOffset", "AL_chunks_vs_words"]
     text = page_without_pictures(folder).text
     assert "Recogniser none" in text and "Recognised" not in text
 
 
-def test_the_page_needs_nothing_else(text: Path, speech: Path) -> None:
+def test_the_page_is_self_contained(text: Path, speech: Path) -> None:
     for folder in (text, speech):
         found = page_of(folder)
         links = [
@@ -156,7 +156,7 @@ def test_the_page_needs_nothing_else(text: Path, speech: Path) -> None:
         assert found.open == []  # every element is closed, in order
 
 
-def test_the_page_is_told_to_those_who_do_not_see_it(speech: Path) -> None:
+def test_accessibility_of_the_page(speech: Path) -> None:
     found = page_of(speech)
     assert ("html", {"lang": "en"}) in found.elements
     assert len(found.all("h1")) == 1 and len(found.all("main")) == 1
@@ -173,7 +173,7 @@ def test_the_page_is_told_to_those_who_do_not_see_it(speech: Path) -> None:
     assert len(found.all("title")) == 5 and len(found.all("desc")) == 4
 
 
-def test_the_page_says_everything(text: Path) -> None:
+def test_the_page_is_complete(text: Path) -> None:
     found = page_of(text)
     assert "3 of 4" not in found.text and "1 of 4 outputs empty" in found.text
     assert "Empty output: no word and no sample." in found.text and "320 ms: sentence_3" in found.text
@@ -198,7 +198,7 @@ def test_words_and_times_of_a_timeline_are_in_a_table(text: Path) -> None:
 
 
 def test_sounds_of_the_page(speech: Path) -> None:
-    """Players hold the source, the translation without gaps, and both side by side as played."""
+    """The players hold the source, the translation without gaps, and both in stereo as played."""
     sounds = page_of(speech).all("audio")
     assert [sound["aria-label"].split(",")[0] for sound in sounds[:3]] == ["Source", "Translation", "Playback"]
     decoded = []
@@ -208,13 +208,13 @@ def test_sounds_of_the_page(speech: Path) -> None:
     source, translation, both = decoded
     assert len(source) == pytest.approx(16 * SOURCE_MS, abs=1200)
     assert len(translation) == pytest.approx(16 * 6 * 200, abs=1200)  # six words of 200 ms
-    # The last word is there after 2 * 320 + 15 + 5 * 320 ms and sounds for 200 ms.
+    # The last word is available after 2 * 320 + 15 + 5 * 320 ms and lasts 200 ms.
     assert both.shape[1] == 2 and len(both) == pytest.approx(16 * (2255 + 200), abs=1200)
     assert np.abs(both[: 16 * 600, 1]).max() < 0.02 < np.abs(both[: 16 * 600, 0]).max()
 
 
 def test_texts_cannot_change_the_page(tmp_path: Path) -> None:
-    """ATTACKS H9: what a text holds is shown as it is: placeholders, template code, markup."""
+    """Placeholders, template code and markup in a text are shown as they are."""
     hostile = ["@size@ {{ title }} {% raw %} <script>alert(1)</script> &amp;", '"><img src=x>', "{{ 7*7 }}", "${x}"]
     folder = make_evaluation(tmp_path, outputs=hostile, chunks=("320",))
     write(folder, 4)
@@ -251,12 +251,12 @@ def test_shown_utterances_are_spread_from_best_to_worst() -> None:
     scores = [{"index": i, "BLEU": float(value)} for i, value in enumerate([50, 10, 90, 70, 30, 80, 20])]
     assert spread(scores, 3) == [2, 0, 1] and spread(scores, 1) == [2] and spread(scores, 0) == []
     assert spread(scores, 99) == [2, 5, 3, 0, 4, 6, 1]
-    heard = [entry | {"ASR_BLEU": -entry["BLEU"] + 100} for entry in scores]  # what was heard decides
+    heard = [entry | {"ASR_BLEU": -entry["BLEU"] + 100} for entry in scores]  # ASR-BLEU decides
     assert spread(heard, 2) == [1, 2]
     assert spread([{"index": i, "BLEU": None} for i in range(5)], 2) == [0, 4]
 
 
-def test_a_source_that_is_gone_is_said_so(tmp_path: Path) -> None:
+def test_a_missing_recording_is_named(tmp_path: Path) -> None:
     folder = make_evaluation(tmp_path, outputs=OUTPUTS, chunks=("320",))
     (folder / "recordings" / "0.wav").unlink()
     assert "0.wav is missing" in page_without_pictures(folder).text
@@ -270,7 +270,7 @@ def test_transcripts_of_sources_from_a_manifest(tmp_path: Path) -> None:
     (folder / "scores.json").write_text(json.dumps(scores))
     assert "le vieux pont" in page_without_pictures(folder).text
     with (tmp_path / "list.tsv").open("a", encoding="utf-8") as file:
-        file.write("sentence_0\t0.wav\tun autre pont\n")  # of another split, perhaps
+        file.write("sentence_0\t0.wav\tun autre pont\n")  # as in another split
     assert load_results(folder).source_texts() == {}
 
 
@@ -284,11 +284,11 @@ def test_settings_of_the_model_are_not_taken_for_zero(tmp_path: Path) -> None:
         assert ("Decoder wait", text) in settings(load_results(folder))
 
 
-def test_figures_that_the_page_does_not_know_are_shown_too(tmp_path: Path) -> None:
+def test_figures_without_explanation_are_shown_too(tmp_path: Path) -> None:
     folder = make_evaluation(tmp_path, outputs=OUTPUTS, chunks=("320",))
     scores = json.loads((folder / "scores.json").read_text())
     scores["rows"][0]["latency"] |= {"NewLag": 12.5, "NewLag_CA": 17.25}
-    scores |= {"settings": None, "notes": ["a note"]}  # logs of SimulEval alone
+    scores |= {"settings": None, "notes": ["a note"]}  # logs written by SimulEval
     (folder / "scores.json").write_text(json.dumps(scores))
     text = page_without_pictures(folder).text
     assert "NewLag 12.50" in text and "NewLag_CA 17.25" in text and "a note" in text
@@ -387,7 +387,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --hide-scrollbars --allow-file-access-from-files"
 )
-#: Says how wide the page is, what shows, and what sticks out of it, to the page that frames it.
+# Reports width, visible panels and overflowing elements of the page to the page that frames it.
 MEASURE = """<script>addEventListener("load", () => {
   const width = document.documentElement.clientWidth, out = [];
   for (const element of document.querySelectorAll("body *")) {

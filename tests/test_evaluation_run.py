@@ -1,4 +1,4 @@
-"""Runs of an evaluation: the same as SimulEval's own, by any number of processes, resumed, never mixed; the command."""
+"""Runs of an evaluation: agreement with SimulEval, several processes, resuming, separate settings; the command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.system import System  # noqa: E402
 
 COUNT = 5
-"""Utterances of the test set."""
+"""Number of utterances of the test set."""
 AGENTS: dict[str, Any] = {"text": NastSpeechToTextAgent, "speech": NastSpeechToSpeechAgent}
 TIMED = ("elapsed", "push_ms", "chunk_ms")
 
@@ -79,7 +79,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def untimed(folder: Path) -> list[dict[str, Any]]:
-    """A log without what differs from run to run."""
+    """Read a log without the entries that differ from run to run."""
     return [{name: value for name, value in line.items() if name not in TIMED} for line in read(folder)]
 
 
@@ -91,7 +91,7 @@ def texts(corpus: Path, system: System, test_set: TestSet, tmp_path_factory: pyt
     return folder
 
 
-def test_logs_are_whole(texts: Path, test_set: TestSet) -> None:
+def test_logs_are_complete(texts: Path, test_set: TestSet) -> None:
     for chunk in ("320", "offline"):
         lines = read(texts / chunk)
         assert [line["index"] for line in lines] == list(range(COUNT))
@@ -118,9 +118,8 @@ def test_agreement_with_simuleval_alone(
     monkeypatch: pytest.MonkeyPatch,
     plain_segments: None,
 ) -> None:
-    """SimulEval with its own data loader and utterances and our agent, as its command line makes them, on the same
-    lists: the same outputs at the same times."""
-    monkeypatch.chdir(corpus)  # it knows no paths beside the list
+    """SimulEval, run with the agent as by its command line on the same lists, gives the same outputs and times."""
+    monkeypatch.chdir(corpus)  # SimulEval resolves paths from the working directory
     kind = AGENTS[target_type]
     parser = ArgumentParser()
     kind.add_args(parser)
@@ -145,7 +144,7 @@ def test_agreement_with_simuleval_alone(
             assert np.array_equal(*sounds) and len(sounds[0])
 
 
-def test_workers_do_the_same(texts: Path, corpus: Path, test_set: TestSet, tmp_path: Path) -> None:
+def test_several_workers_give_the_same_log(texts: Path, corpus: Path, test_set: TestSet, tmp_path: Path) -> None:
     evaluate(tmp_path, test_set.utterances, setup(corpus), ["320", "offline"], workers=2)
     for chunk in ("320", "offline"):
         assert untimed(tmp_path / chunk) == untimed(texts / chunk)
@@ -156,7 +155,7 @@ class Broken(RuntimeError):
 
 
 def breaking_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseException) -> None:
-    """Let reading the recording of an utterance fail."""
+    """Make reading the recording of an utterance fail."""
     original = AudioRef.recording
 
     def recording(self: AudioRef) -> Any:
@@ -168,7 +167,7 @@ def breaking_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseExceptio
 
 
 @pytest.mark.parametrize("index", [2, COUNT - 1])
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_is_resumed(
     texts: Path,
     corpus: Path,
     system: System,
@@ -184,12 +183,12 @@ def test_an_interrupted_run_goes_on(
     unfinished = tmp_path / "320" / UNFINISHED
     kept = [ResultFile(unfinished)[str(place)] for place in range(index)]
     assert len(ResultFile(unfinished)) == index and not (tmp_path / "320" / LOG).exists()
-    # A line that was being written when the machine went down.
+    # An incomplete line, as after a power failure.
     with open(unfinished, "a") as file:
         file.write('{"key": "3", "result": {"prediction": "half a l')
     evaluate(tmp_path, test_set.utterances, setup(corpus), ["320"], system=system)
     assert untimed(tmp_path / "320") == untimed(texts / "320") and not unfinished.exists()
-    # What had been done was not done again: even its times are the same.
+    # Finished utterances were not run again: their times are the same.
     assert read(tmp_path / "320")[:index] == kept
 
 
@@ -274,7 +273,7 @@ def test_two_runs_do_not_share_a_folder(corpus: Path, tmp_path: Path, capsys: py
 def test_long_recordings_are_found_before_the_run(
     corpus: Path, system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that are too long are named, and nothing is run; with --skip-long the others are."""
+    """All recordings that are too long are named and nothing is run; with --skip-long the others are run."""
     for name, seconds in (("a", 1.0), ("b", 300.0), ("c", 0.8), ("d", 200.0)):
         soundfile.write(tmp_path / f"{name}.wav", make_signal(seconds, rate=8000), 8000)
     (tmp_path / "source").write_text("a.wav\nb.wav\nc.wav\nd.wav\n")
@@ -305,7 +304,7 @@ def test_evaluate_needs_neither_simuleval_nor_fairseq(corpus: Path, tmp_path: Pa
 
 
 def test_parts_of_files_and_tables(corpus: Path, system: System, tmp_path: Path) -> None:
-    """A part of a file, and the cut file, have the same translation; a table with audio_root leads to its files."""
+    """A segment of a file and the cut file have the same translation; audio_root of the table is used."""
     whole = make_signal(3.0, seed=9)
     (tmp_path / "audio").mkdir()
     soundfile.write(tmp_path / "audio" / "whole.wav", whole, 16000, subtype="FLOAT")

@@ -1,4 +1,4 @@
-"""Scores of stored logs, and the command: figures, what is not known, stored transcripts, logs of SimulEval alone."""
+"""Scores of stored logs: figures, unknown figures, stored transcripts, logs written by SimulEval; the command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFERENCES = ["the small house is red", "the hill is old", "a red house"]
 
 
 class Ear:
-    """Hears the words of known sounds: a sound of so many samples without its zeros says so many words of 50 ms."""
+    """A recogniser for tests: a waveform has one word per 50 ms of samples that are not zero."""
 
     identity = "ear 1"
 
@@ -44,7 +44,7 @@ class Ear:
         words = ["The", "small", "house,", "is", "red!"][: np.count_nonzero(waveform) // 800]
         times = tuple(RecognisedWord(word, 0.05 * place, 0.05 * (place + 1)) for place, word in enumerate(words))
         if not waveform.all():
-            words = words[:-1]  # silence within disturbs it
+            words = words[:-1]  # silence within costs the last word
         return Transcript(" ".join(words), times if self.timed else None)
 
 
@@ -220,8 +220,10 @@ def test_speech_with_a_recogniser(speech: Path) -> None:
     ear = Ear()
     scores = score(speech, ear)
     row = scores["rows"][0]
-    assert scores["recogniser"] == "ear 1" and ear.heard == 3  # the last output has no silence: one sound, heard once
-    # 250 ms say five words, 150 ms three, of which two are wrong. With silence, the first loses its last word.
+    assert (
+        scores["recogniser"] == "ear 1" and ear.heard == 3
+    )  # the last output has no silence: its waveform is transcribed once
+    # 250 ms are five words, 150 ms three, of which two are wrong. With silence, the first loses its last word.
     assert row["quality"]["ASR_WER"] == pytest.approx(100 * (0 + 4 + 2) / 12)
     assert row["quality"]["ASR_BLEU_silence"] < row["quality"]["ASR_BLEU"] < 100
     assert "tok:none" in row["signatures"]["ASR_BLEU"] and "lower case" in row["signatures"]["ASR_WER"]
@@ -232,7 +234,7 @@ def test_speech_with_a_recogniser(speech: Path) -> None:
     # Playback 655..755 and 975..1125 (ends 875 before the source does); 2000..2150 (150 after). A gap of 220.
     assert row["latency"]["EndOffset"] == pytest.approx((-875 + 150) / 2)
     assert (row["latency"]["GapNum"], row["latency"]["GapSum"]) == (0.5, 110)
-    # Computing: pieces are there at 665 and 995: playback 665..765, 995..1145, a gap of 230.
+    # With computing time, pieces are available at 665 and 995: playback 665..765, 995..1145, a gap of 230.
     assert row["latency"]["GapSum_CA"] == 115 and row["latency"]["EndOffset_CA"] == (-855 + 160) / 2
     lines = [json.loads(line) for line in (speech / "320/utterances.jsonl").read_text().splitlines()]
     assert [entry["transcript"] for entry in lines] == ["The small house, is red!", "", "The small house,"]
@@ -246,7 +248,7 @@ def test_stored_transcripts_need_no_recogniser(speech: Path) -> None:
     ear = Ear()
     assert score(speech, ear) == scores and ear.heard == 0
     assert score(speech) == scores
-    # A chunk size that was added since has not been heard: its figures are not known, the others stay.
+    # A chunk size was added that is not transcribed: its figures are unknown, the others stay.
     settings(speech, "speech", ["320", "640"])
     lines = speech_lines(speech / "640")
     soundfile.write(speech / "640/wavs/2_pred.wav", 0.25 * np.ones(2400), 16000)
@@ -266,7 +268,7 @@ def test_a_recogniser_without_times_of_words(speech: Path) -> None:
     assert any("no times of words" in note for note in scores["notes"])
 
 
-def test_outputs_in_which_nothing_is_understood_are_said(speech: Path) -> None:
+def test_outputs_without_recognised_words_are_noted(speech: Path) -> None:
     class Deaf(Ear):
         identity = "deaf"
 
@@ -320,7 +322,7 @@ def without_ours(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in ours} for line in lines]
 
 
-def test_logs_of_simuleval_alone(tmp_path: Path) -> None:
+def test_logs_written_by_simuleval(tmp_path: Path) -> None:
     write_log(tmp_path / "run/mine", without_ours(text_lines()))
     scores = score(tmp_path / "run/mine")
     row = scores["rows"][0]
@@ -333,7 +335,7 @@ def test_logs_of_simuleval_alone(tmp_path: Path) -> None:
     assert [row["chunk"] for row in score(tmp_path / "run")["rows"]] == ["640", "mine"]
 
 
-def test_speech_logs_of_simuleval_alone(tmp_path: Path) -> None:
+def test_speech_logs_written_by_simuleval(tmp_path: Path) -> None:
     lines = [entry | {"elapsed": []} for entry in without_ours(speech_lines(tmp_path / "640"))]
     write_log(tmp_path / "640", lines)
     scores = score(tmp_path / "640", Ear())
@@ -352,7 +354,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (tmp_path / "scores.csv").exists() and (tmp_path / "640/utterances.jsonl").exists()
 
 
-def test_the_command_tells_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_errors_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def failed(*argv: str) -> str:
         assert main(["score", *argv]) == 1
         shown = capsys.readouterr()
@@ -362,7 +364,7 @@ def test_the_command_tells_errors_in_one_line(tmp_path: Path, capsys: pytest.Cap
     assert "nowhere: no such folder" in failed(str(tmp_path / "nowhere"))
     assert "nothing to score" in failed(str(tmp_path))
     write_log(tmp_path / "640", speech_lines(tmp_path / "640"))
-    # A recogniser that was asked for and cannot be had is an error, never a score of 0.
+    # A recogniser that cannot be loaded is an error, never a score of 0.
     assert "missing_folder" in failed(str(tmp_path), "--recogniser", f"bundle:{tmp_path}/missing_folder")
     assert not (tmp_path / "scores.json").exists()
 

@@ -1,4 +1,4 @@
-"""One recording through the evaluation's own loop: segments, computing time, emissions, the entries of the log."""
+"""Sessions: segments of one recording, computing time, emissions, entries of the log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(
     target_type: str = "text",
     wav: Path | None = None,
 ) -> dict[str, Any]:
-    """Entries of the log for a recording of so many samples."""
+    """Return the log entries of a recording of ``length`` samples."""
     session = SESSIONS[target_type]()
     line = run_session(session, translator, np.full(length, 0.125, np.float32), 16000, segments)
     if isinstance(session, SpeechSession) and wav is not None:
@@ -57,7 +57,7 @@ def plain_segments() -> Iterator[None]:
 
 
 def of_simuleval(folder: Path, translator: ChunkTranslator, segments: Segments, target_type: str) -> dict[str, Any]:
-    """The line that SimulEval writes with our agent for 2 s of source."""
+    """Return the log line that SimulEval writes with the agent for 2 s of source."""
     from simuleval.data.dataloader import SpeechToTextDataloader
     from simuleval.evaluator import SentenceLevelEvaluator
 

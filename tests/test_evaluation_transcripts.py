@@ -1,4 +1,4 @@
-"""The store of transcripts: what is heard once is kept, and nothing is lost or mixed up."""
+"""The cache of transcripts: waveforms are transcribed once, and nothing is lost or mixed up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nast_s2x.recognisers import NOTHING, RecognisedWord, Transcript
 
 
 class FakeRecogniser:
-    """Understands how many samples it hears; remembers what it heard, and may give up at a length."""
+    """A recogniser for tests: the transcript is the number of samples; records the lengths, may fail at a length."""
 
     def __init__(self, identity: str = "fake", timed: bool = True, gives_up_at: int = -1) -> None:
         self.identity, self.timed, self.gives_up_at = identity, timed, gives_up_at
@@ -32,7 +32,7 @@ def waves(*lengths: int) -> list[np.ndarray]:
     return [np.random.default_rng(n).standard_normal(n).astype(np.float32) for n in lengths]
 
 
-def test_only_what_is_new_is_heard_and_order_stays(tmp_path: Path) -> None:
+def test_only_new_waveforms_are_transcribed_in_order(tmp_path: Path) -> None:
     path, recogniser = tmp_path / "new" / "transcripts.jsonl", FakeRecogniser()
     first = TranscriptStore(path).transcribe(recogniser, waves(300, 100, 200, 100))
     assert [t.text for t in first] == ["né300 fake", "né100 fake", "né200 fake", "né100 fake"]
@@ -43,7 +43,7 @@ def test_only_what_is_new_is_heard_and_order_stays(tmp_path: Path) -> None:
     assert again[0] == first[2] and len(TranscriptStore(path)) == 4
 
 
-def test_lines_say_audio_recogniser_text_and_times(tmp_path: Path) -> None:
+def test_lines_hold_audio_recogniser_text_and_times(tmp_path: Path) -> None:
     (wave,) = waves(1600)
     TranscriptStore(tmp_path / "t").transcribe(FakeRecogniser("one"), [wave])
     TranscriptStore(tmp_path / "t").transcribe(FakeRecogniser("two", timed=False), [wave])
@@ -63,14 +63,14 @@ def test_recognisers_do_not_share_transcripts(tmp_path: Path) -> None:
     assert store.transcribe(FakeRecogniser("two"), waves(100))[0].text == "né100 two"
 
 
-def test_a_bit_more_sound_is_another_waveform() -> None:
+def test_any_change_of_a_sample_is_another_waveform() -> None:
     (wave,) = waves(100)
     other = wave.copy()
     other[-1] = np.nextafter(other[-1], 2)
     assert audio_hash(wave) == audio_hash(np.repeat(wave, 2)[::2]) != audio_hash(other)
 
 
-def test_a_waveform_without_samples_is_not_asked_for(tmp_path: Path) -> None:
+def test_a_waveform_without_samples_is_not_transcribed(tmp_path: Path) -> None:
     recogniser = FakeRecogniser()
     store = TranscriptStore(tmp_path / "t")
     assert store.transcribe(recogniser, [np.zeros(0, np.float32)]) == [NOTHING] == [Transcript("", ())]
@@ -124,12 +124,12 @@ def test_a_broken_line_is_an_error_and_nothing_is_lost(tmp_path: Path, line: byt
 @pytest.mark.parametrize(
     ("wave", "message"),
     [
-        (np.array([0.0, np.nan], np.float32), "waveform 1 .* finite samples: sample 1 is nan"),
+        (np.array([0.0, np.nan], np.float32), "waveform 1 .* finite samples.*: sample 1 is nan"),
         (np.array([np.inf], np.float32), "waveform 1 .* sample 0 is inf"),
         (np.zeros((2, 3), np.float32), r"waveform 1 must have the shape \(samples,\), got \(2, 3\)"),
     ],
 )
-def test_unusable_waveforms_are_refused_before_anything_is_heard(
+def test_unusable_waveforms_are_refused_before_any_is_transcribed(
     tmp_path: Path, wave: np.ndarray, message: str
 ) -> None:
     recogniser = FakeRecogniser()

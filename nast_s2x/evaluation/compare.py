@@ -64,9 +64,9 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
     systems = [_System(name, results) for name, results in zip(unique_names(folders), loaded)]
     first = systems[0]
     for system in systems[1:]:
-        ours, theirs = first.results.target_type, system.results.target_type
-        if theirs != ours:
-            raise NastError(f"{system.results.folder} evaluates {theirs}, {first.results.folder} {ours}")
+        expected, found = first.results.target_type, system.results.target_type
+        if found != expected:
+            raise NastError(f"{system.results.folder} evaluates {found}, {first.results.folder} {expected}")
     chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
     if not chunks:
         text = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)

@@ -41,7 +41,7 @@ class TestSet:
         target: str | os.PathLike[str],
         units: str | os.PathLike[str] | None = None,
     ) -> TestSet:
-        """Read lists in the form of SimulEval: audio paths, references and, if given, units, one a line.
+        """Read lists in the form of SimulEval: audio paths, references and, if given, units, one per line.
 
         Raises:
             FileNotFoundError, ManifestError: see :func:`~nast_s2x.corpus.manifest.read_lists`.
