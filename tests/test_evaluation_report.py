@@ -20,7 +20,7 @@ from evaluation_folder import REFERENCES, SOURCE_MS, make_evaluation, tone
 
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation import published
-from nast_s2x.evaluation.report import curves, write
+from nast_s2x.evaluation.report import curves, timeline, write
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import load_results, spread
 from nast_s2x.evaluation.report.tables import settings
@@ -315,6 +315,25 @@ def test_outline_of_a_waveform_is_as_high_as_its_samples() -> None:
     assert min(xs) == 10 and max(xs) == 90
     assert min(ys) == pytest.approx(30, abs=0.5) and max(ys) == pytest.approx(60, abs=0.5)
     assert wrapped("a " + "b" * 30 + " c d") == ["a", "b" * 30, "c d"] and wrapped("") == []
+
+
+def test_blocks_of_words_do_not_touch(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    words = [(float(t), "word " * int(n)) for t, n in zip(np.sort(rng.uniform(0, 9000, 120)), rng.integers(1, 12, 120))]
+    beside, compared = timeline._Block.is_beside, []
+    monkeypatch.setattr(timeline._Block, "is_beside", lambda a, b: compared.append(a) or beside(a, b))
+    for ending in (False, True):
+        compared.clear()
+        blocks = timeline._place(words, 10000, ending)
+        entries = sum(len(block.lines) for block in blocks)
+        assert len(compared) <= entries * len(blocks)  # one comparison per line and pair, for any number of rows
+        placed: list[tuple[int, timeline._Block]] = []
+        for block in blocks:
+            rows = {row for row, other in placed if not beside(block, other)}
+            size = len(block.lines)
+            free = [row for row in range(block.row + 1) if not rows & set(range(row, row + size))]
+            assert free == [block.row]  # the first row where it fits
+            placed += [(row, block) for row in range(block.row, block.row + size)]
 
 
 def test_compressed_sound_is_whole_and_small() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,9 +111,9 @@ class _Block:
     width: float
     lines: list[str]
 
-    def touches(self, other: _Block) -> bool:
-        apart = self.left + self.width + 4 <= other.left or other.left + other.width + 4 <= self.left
-        return not (apart or self.row + len(self.lines) <= other.row or other.row + len(other.lines) <= self.row)
+    def is_beside(self, other: _Block) -> bool:
+        """Return True if there is a gap between the columns of the blocks, so that they may share a row."""
+        return self.left + self.width + 4 <= other.left or other.left + other.width + 4 <= self.left
 
 
 def _place(words: Sequence[tuple[float, str]], total_ms: float, ending: bool = False) -> list[_Block]:
@@ -122,15 +123,19 @@ def _place(words: Sequence[tuple[float, str]], total_ms: float, ending: bool = F
         ending: the blocks end at their times; otherwise they begin there.
     """
     blocks: list[_Block] = []
+    rows: list[list[_Block]] = []  # the blocks of each row; a block of two lines fills two rows
     for time_ms, text in words:
         lines = wrapped(text)
         width = LETTER_WIDTH * max(map(len, lines), default=0) + 10
         anchor = _x(time_ms, total_ms)
         left = max(MARGIN, min(anchor - width * ending, WIDTH - MARGIN - width))
         block = _Block(anchor, left, 0, width, lines)
-        while any(block.touches(other) for other in blocks):
-            block = _Block(anchor, left, block.row + 1, width, lines)
-        blocks.append(block)
+        taken = [not all(block.is_beside(other) for other in row) for row in rows]
+        first = next(row for row in count() if not any(taken[row : row + len(lines)]))
+        blocks.append(replace(block, row=first))
+        rows += [[] for _ in range(first + len(lines) - len(rows))]
+        for row in rows[first : first + len(lines)]:
+            row.append(blocks[-1])
     return blocks
 
 
