@@ -239,6 +239,16 @@ def test_settings_are_never_mixed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/prepare.json").read_text("utf-8"))["complete"]
 
 
+def test_features_of_another_form_are_removed(tmp_path: Path) -> None:
+    """A folder that is made again with --overwrite holds the features of one form only."""
+    manifest = write_manifest(tmp_path / "corpus")
+    for features, there in (("zip", "fbank80.zip"), ("npy", "fbank80"), ("audio", ""), ("zip", "fbank80.zip")):
+        options = PrepareOptions(vocab_size=60, features=features)
+        prepare(manifest, tmp_path / "out", options, jobs=1, overwrite=True)
+        assert [path.name for path in (tmp_path / "out").glob("fbank80*")] == [there] * bool(there)
+
+
+
 def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
     (tmp_path / "out").mkdir()

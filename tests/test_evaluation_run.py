@@ -35,10 +35,11 @@ from nast_s2x.evaluation.items import TestSet, check_audio  # noqa: E402
 from nast_s2x.evaluation.log import LOG_NAME as LOG  # noqa: E402
 from nast_s2x.evaluation.run import UNFINISHED, UtteranceError, evaluate, too_long  # noqa: E402
 from nast_s2x.evaluation.settings import RunSettings  # noqa: E402
-from nast_s2x.files import ResultFile, locked  # noqa: E402
+from nast_s2x.files import locked  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.system import System  # noqa: E402
+from nast_s2x.processes import ResultFile  # noqa: E402
 
 COUNT = 5
 """Number of utterances of the test set."""

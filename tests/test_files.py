@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nast_s2x.errors import ConfigError
-from nast_s2x.files import ResultFile, locked, replace_folder, resumable_map
+from nast_s2x.files import locked, replace_folder
+from nast_s2x.processes import ResultFile, resumable_map
 
 
 @pytest.mark.parametrize("exists", [True, False])

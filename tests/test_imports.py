@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
 
 BASE = {"torch", "numpy"}
 #: Rooms that every room may import.
-GROUND = {"errors", "files", "progress", "device"}
+GROUND = {"errors", "files", "processes", "progress", "device"}
 _MODEL = {"batches", "chunking", "ctc", "labels", "network"}
 _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 #: room -> (rooms of this package, libraries); the standard library, numpy, GROUND and the room itself always count.
@@ -22,6 +22,7 @@ _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "files": (set(), {"yaml"}),
+    "processes": (set(), set()),
     "progress": (set(), {"tqdm"}),
     "device": (set(), {"torch"}),
     "resources": (set(), set()),
@@ -30,7 +31,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ctc": ({"batches"}, {"torch", "triton"}),
     "labels": ({"ctc"}, {"sentencepiece"}),
     "frontend": (set(), BASE | {"soundfile", "soxr", "kaldi_native_fbank", "sounddevice"}),
-    "network": ({"batches", "chunking", "labels", "ctc"}, {"torch"}),
+    "network": ({"batches", "chunking", "labels", "ctc"}, {"torch", "triton"}),
     "losses": ({"batches", "ctc", "chunking"}, {"torch"}),
     "checkpoints": (
         {"chunking", "network", "frontend"},
@@ -44,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tensorboard"}),
     "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
     "metrics": (set(), {"sacrebleu"}),
-    "training": ({"resources"}, {"yaml"}),
+    "training": ({"resources"}, set()),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
     "recognisers": (
         {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},

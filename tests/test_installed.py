@@ -71,7 +71,8 @@ def test_inference_without_posix(tmp_path: Path) -> None:
 import os, sys, types
 del os.sched_getaffinity
 sys.modules["fcntl"] = None
-from nast_s2x.files import cpu_count, locked
+from nast_s2x.files import locked
+from nast_s2x.processes import cpu_count
 from nast_s2x.inference import load_system
 print(load_system({str(BUNDLE)!r}).translate({str(RECORDING)!r}).text)
 assert cpu_count() == os.cpu_count()

@@ -7,13 +7,14 @@ import torch
 
 from nast_s2x.batches import Lengths
 from nast_s2x.checkpoints.published import load_published_state
-from nast_s2x.chunking import ChunkPolicy, SlotRates
+from nast_s2x.chunking import ChunkPolicy, SequenceLayout, SlotRates
 from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
 from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Linear
-from nast_s2x.network.positions import relation_index, sinusoidal_positions
+from nast_s2x.network.positions import sinusoidal_positions
+from nast_s2x.network.relations import Relations
 from nast_s2x.network.subsampling import ConvSubsampler, pool_frames
 
 
@@ -203,8 +204,8 @@ def test_relative_attention_against_the_definition() -> None:
     torch.manual_seed(1)
     layer = RelativeSelfAttention(8, 2, 3, 0.0).double()
     x, position = torch.randn(1, 9, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 5, 6, 3, 4])
-    relation = relation_index(position, position, 3)
-    got = layer(x, relation, None)
+    layout = SequenceLayout(position, torch.zeros_like(position), torch.zeros(9, dtype=torch.bool))
+    got = layer(x, Relations.of(layout, layout, 3), None)
     q, k, v = (t.reshape(9, 2, 4) for t in layer._project(x[0]))
     out = torch.zeros(9, 2, 4, dtype=torch.float64)
     for head, i in itertools.product(range(2), range(9)):

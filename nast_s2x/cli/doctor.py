@@ -14,7 +14,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-from nast_s2x.files import cpu_count
+from nast_s2x.processes import cpu_count
 
 PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "dev")
 """Parts of the project, named as the extras of scripts/install.sh; together they are ``all``."""

@@ -151,7 +151,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
     import torch
 
     from nast_s2x.evaluation.settings import RunSettings
-    from nast_s2x.files import cpu_count
+    from nast_s2x.processes import cpu_count
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads

@@ -207,7 +207,7 @@ def _windows(args: argparse.Namespace) -> Windows:
 
 
 def _jobs(args: argparse.Namespace) -> int:
-    from nast_s2x.files import process_count
+    from nast_s2x.processes import process_count
 
     # Several processes on one GPU only compete for it.
     return process_count(1 if args.jobs is None and args.device != "cpu" else args.jobs)

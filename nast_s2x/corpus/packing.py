@@ -1,7 +1,7 @@
 """Features of many recordings, computed in parallel and packed where random access is cheap.
 
 Work is cut into parts of a fixed number of recordings. The bytes of a part are a file named by a digest of everything
-that they depend on, and its summary is a line of a :class:`~nast_s2x.files.ResultFile`, from which an interrupted
+that they depend on, and its summary is a line of a :class:`~nast_s2x.processes.ResultFile`, from which an interrupted
 preparation continues.
 """
 
@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.corpus.audio_ref import AudioRef
-from nast_s2x.files import ResultFile, digest, open_atomic, resumable_map, write_atomic
+from nast_s2x.files import digest, open_atomic, write_atomic
 from nast_s2x.frontend.cmvn import CmvnAccumulator
+from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
 
 PART_SIZE = 32

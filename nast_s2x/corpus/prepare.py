@@ -13,14 +13,15 @@ import yaml
 from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
 from nast_s2x.corpus.data_folder import CONFIG_NAME, RECORD_NAME, DataFolder, specaugment_settings
 from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record, write_manifest
-from nast_s2x.corpus.packing import Part, Recording, compute_parts, pack_npy, pack_zip
+from nast_s2x.corpus.packing import ARCHIVE, FOLDER, Part, Recording, compute_parts, pack_npy, pack_zip
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.errors import ConfigError, ManifestError
-from nast_s2x.files import digest, file_digest, locked, process_count, read_json, write_atomic, write_json
+from nast_s2x.files import digest, file_digest, locked, read_json, write_atomic, write_json
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import TextLabels
+from nast_s2x.processes import process_count
 
 COLUMNS = ("id", "audio", "src_text", "tgt_text", "split")
 FEATURES = ("zip", "npy", "audio")
@@ -160,6 +161,8 @@ class _Preparation:
         for split in record.get("splits", ()):
             (self.output / f"{split}.tsv").unlink(missing_ok=True)
         report = self._write(parts, frames)
+        if record:
+            self._remove_other_features()
         write_json(self.output / RECORD_NAME, {**begun, "complete": True, "report": asdict(report)})
         shutil.rmtree(work)
         return report
@@ -240,6 +243,13 @@ class _Preparation:
             report.rows[split] = len(rows)
             report.hours[split] = sum(frames[row.id] for row in rows) / 360_000
         return report
+
+    def _remove_other_features(self) -> None:
+        """Remove features that an earlier run stored in another form; no table refers to them any more."""
+        if self.options.features != "zip":
+            (self.output / ARCHIVE).unlink(missing_ok=True)
+        if self.options.features != "npy":
+            shutil.rmtree(self.output / FOLDER, ignore_errors=True)
 
     def _statistics(self, parts: list[Part]) -> tuple[GlobalCmvn | None, Vocabulary]:
         """CMVN and vocabulary: of the training rows, or those of another data folder."""

@@ -18,11 +18,12 @@ from nast_s2x.evaluation.items import CheckedAudio, recording
 from nast_s2x.evaluation.log import LOG_NAME, WAVS
 from nast_s2x.evaluation.session import SpeechSession, TextSession, run_session
 from nast_s2x.evaluation.settings import RunSettings
-from nast_s2x.files import ResultFile, resumable_map, write_atomic
+from nast_s2x.files import write_atomic
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SynthesisWindow, TranslationStream
 from nast_s2x.inference.system import System
+from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
 
 UNFINISHED = "unfinished.jsonl"

@@ -10,6 +10,7 @@ from nast_s2x.errors import ConfigError
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Int8Weight, Linear, linear
 from nast_s2x.network.positions import rotate
+from nast_s2x.network.relations import Relations
 
 Angles = tuple[Tensor, Tensor] | None
 """Rotary angles of the queries (T, head size) and of the new keys (M, head size); ``None``: no rotary positions."""
@@ -29,7 +30,7 @@ class RelativeSelfAttention(nn.Module):
     """Self-attention with clipped relative positions on keys and values (Shaw et al., 2018, equations 3 and 4).
 
     No (T, T, head size) tensor exists: queries are scored against the ``2 * clip + 1`` relation rows and the scores
-    gathered by relation; attention weights are summed by relation and then multiplied with the value rows.
+    read for each pair; attention weights are summed by relation and then multiplied with the value rows.
     """
 
     int8: Int8Weight | None = None
@@ -54,7 +55,7 @@ class RelativeSelfAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        relation: Tensor,
+        relations: Relations,
         mask: Tensor | None,
         cache: KeyValueCache | None = None,
         keep: int = 0,
@@ -63,7 +64,7 @@ class RelativeSelfAttention(nn.Module):
         """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D), or the first ``queries``.
 
         Args:
-            relation: (T, Tk) rows of the relation tables, from :func:`relation_index`.
+            relations: of the positions of ``x`` to the keys.
             mask: (B or 1, 1, T, Tk) or ``None``.
             cache: past keys and values; the first ``keep`` positions of ``x`` are added to it.
             queries: positions of ``x`` that attend, the first ones; ``None``: all.
@@ -72,18 +73,17 @@ class RelativeSelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.extend(key, value, keep)
         if queries is not None:
-            query, relation = query[:, :, :queries], relation[:queries]
+            query, relations = query[:, :, :queries], relations.first(queries)
             mask = None if mask is None else mask[:, :, :queries]
         query = query * query.size(-1) ** -0.5
         by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
-        index = relation.expand(*by_relation.shape[:3], -1)  # (B, H, T, Tk), a view
-        scores = query @ key.transpose(-1, -2) + by_relation.gather(-1, index)
+        scores = query @ key.transpose(-1, -2) + relations.spread(by_relation)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         # Softmax and sums over positions in float32 or better: the two clipped relations sum many small weights.
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
-        summed = torch.zeros_like(by_relation, dtype=weights.dtype).scatter_add(-1, index, weights)
+        summed = relations.sum(weights)
         out = weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
         return self.out_proj(merge_heads(out))
 

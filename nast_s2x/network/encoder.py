@@ -14,7 +14,8 @@ from nast_s2x.errors import StreamError
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import Dropouts, EncoderLayer
-from nast_s2x.network.positions import POSITION_OFFSET, relation_index, sinusoidal_positions
+from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
+from nast_s2x.network.relations import Relations
 from nast_s2x.network.subsampling import ConvSubsampler
 
 
@@ -143,10 +144,11 @@ class ChunkEncoder(nn.Module):
             )
             query, key = query + copies, key + copies
             x = torch.cat([x, inputs.index_select(1, copies.position - start)], dim=1)
-        mask = attention_mask(query, key, left=geometry.policy.left_chunks)
-        relation = relation_index(query.position, key.position, self.clip)
+        left = geometry.policy.left_chunks
+        mask = attention_mask(query, key, left=left)
+        relations = Relations.of(query, key, self.clip, left)
         for number, layer in enumerate(self.layers):
             # Nothing reads the copies after the last layer: there they are keys only.
             queries = keep if number == len(self.layers) - 1 else None
-            x = layer(x, relation, mask, None if state is None else state.caches[number], keep, queries)
+            x = layer(x, relations, mask, None if state is None else state.caches[number], keep, queries)
         return x

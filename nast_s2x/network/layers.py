@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.linear import Linear
+from nast_s2x.network.relations import Relations
 
 RESIDUAL_INIT_GAIN = 0.1
 """Scale of the encoder's residual branches at initialisation. Post-norm layers that start near the identity leave CTC's
@@ -66,14 +67,14 @@ class EncoderLayer(_PostNormLayer):
     def forward(
         self,
         x: Tensor,
-        relation: Tensor,
+        relations: Relations,
         mask: Tensor | None,
         cache: KeyValueCache | None = None,
         keep: int = 0,
         queries: int | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T or ``queries``, D); see :class:`RelativeSelfAttention` for the arguments."""
-        attended = self.self_attn(x, relation, mask, cache, keep, queries)
+        attended = self.self_attn(x, relations, mask, cache, keep, queries)
         x = self._residual(x[:, :queries], attended, self.self_attn_layer_norm)
         return self._feed_forward(x)
 

@@ -1,4 +1,4 @@
-"""Positions: sinusoids, relations of relative attention, rotary angles (the learned tables are the decoders')."""
+"""Positions: sinusoids and rotary angles (the learned tables are the decoders')."""
 
 from __future__ import annotations
 
@@ -44,8 +44,3 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     first, second = exact.chunk(2, dim=-1)
     turned = exact * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
     return turned.to(x.dtype)
-
-
-def relation_index(query: Tensor, key: Tensor, clip: int) -> Tensor:
-    """Row of the relation tables for each pair (Tq, Tk): clamp(key - query, -clip, clip) + clip (Shaw et al., 2018)."""
-    return (key[None, :] - query[:, None]).clamp_(-clip, clip) + clip

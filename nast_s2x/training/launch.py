@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import cpu_count, locked, write_atomic
+from nast_s2x.files import locked, write_atomic
+from nast_s2x.processes import cpu_count
 from nast_s2x.resources import USER_DIR
 from nast_s2x.training.recipe import Recipe, Stage
 

@@ -22,7 +22,8 @@ from nast_s2x.corpus.columns import audio_cell, audio_folders
 from nast_s2x.corpus.manifest import RECORD_SUFFIX, TARGET_AUDIO, Manifest, Problem, read_manifest, write_manifest
 from nast_s2x.corpus.utterance import Units, Utterance, unit_string
 from nast_s2x.errors import AudioError, ConfigError, ManifestError, NastError
-from nast_s2x.files import ResultFile, digest, file_digest, locked, read_json, resumable_map, write_json
+from nast_s2x.files import digest, file_digest, locked, read_json, write_json
+from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
 from nast_s2x.units.centroids import Centroids, check_change_cost, check_fits
 from nast_s2x.units.features import BackEnd, UnitFeatures, Windows, one_thread

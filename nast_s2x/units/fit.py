@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
 from nast_s2x.corpus.manifest import TARGET_AUDIO, Problem, read_manifest
 from nast_s2x.errors import AudioError, ConfigError, ManifestError
-from nast_s2x.files import locked, parallel_map
+from nast_s2x.files import locked
+from nast_s2x.processes import parallel_map
 from nast_s2x.progress import progress_bar
 from nast_s2x.units.centroids import Centroids
 from nast_s2x.units.features import BackEnd, UnitFeatures, Windows, one_thread

@@ -61,7 +61,7 @@ def read_card(path: str | Path) -> str:
     """Return ``README.md`` of a vocoder folder, or of the one in a bundle; empty without one, and for a single file."""
     path = Path(path)
     card = _locate(path)[0] / CARD
-    return card.read_text(encoding="utf-8") if path.is_dir() and card.is_file() else ""
+    return card.read_text(encoding="utf-8", errors="replace") if path.is_dir() and card.is_file() else ""
 
 
 def save_vocoder(model: UnitVocoder, folder: str | Path, half: bool = False, card: str = "") -> Path:

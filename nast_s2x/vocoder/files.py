@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record
 from nast_s2x.corpus.utterance import Units, Utterance
 from nast_s2x.errors import ConfigError, ManifestError, NastError
-from nast_s2x.files import ResultFile, check_output_folder, digest, locked, write_atomic
+from nast_s2x.files import check_output_folder, digest, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
+from nast_s2x.processes import ResultFile
 from nast_s2x.vocoder.config import check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.offline import synthesize

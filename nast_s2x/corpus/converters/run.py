@@ -15,7 +15,8 @@ from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, Note
 from nast_s2x.corpus.manifest import write_manifest
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import AudioError, ConfigError, ManifestError
-from nast_s2x.files import check_output_folder, locked, open_atomic, process_count, read_json, write_json
+from nast_s2x.files import check_output_folder, locked, open_atomic, read_json, write_json
+from nast_s2x.processes import process_count
 from nast_s2x.progress import progress_bar
 
 MANIFEST_NAME, RECORD_NAME, LEFT_OUT_NAME = "manifest.tsv", "convert.json", "left_out.tsv"

@@ -1,0 +1,199 @@
+"""Work in processes: their number, results in order, results that are stored so that a run can be resumed.
+
+Imports no torch and no numpy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import AnyPath
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# One thread for each process: sums do not depend on the number of processes, and processes do not compete for CPUs.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def cpu_count() -> int:
+    """Number of CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def process_count(jobs: int | None) -> int:
+    """Return ``jobs``, a number of processes; None stands for one per CPU.
+
+    Raises:
+        ConfigError: less than 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {jobs}")
+    return jobs or cpu_count()
+
+
+class ResultFile:
+    """Results of finished work, by key: a file of JSON lines ``{"key": ..., "result": ...}`` that only grows.
+
+    A last line that an interruption cut short is removed; its work is done again.
+
+    Raises:
+        NastError: an earlier line is damaged; names file and line.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = Path(path)
+        self._results: dict[str, Any] = {}
+        content = self.path.read_bytes() if self.path.exists() else b""
+        self._size = content.rfind(b"\n") + 1  # bytes of whole lines
+        for number, line in enumerate(content[: self._size].split(b"\n")[:-1], start=1):
+            try:
+                entry = json.loads(line)
+                self._results[entry["key"]] = entry["result"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise NastError(f"{self.path}:{number}: not a stored result; delete the file to start again") from None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._results[key]
+
+    def add(self, key: str, result: Any) -> None:
+        """Store a result (anything that JSON holds) and write it to the file at once."""
+        line = json.dumps({"key": key, "result": result}, ensure_ascii=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(line)
+        self._size += len(line)
+        self._results[key] = json.loads(line)["result"]
+
+
+def resumable_map(
+    function: Callable[[Item], Any],
+    items: Sequence[Item],
+    keys: Sequence[str],
+    results: ResultFile,
+    jobs: int = 1,
+    start: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    advance: Callable[[int], None] | None = None,
+) -> list[Any]:
+    """Apply ``function`` to the items whose key is not in ``results`` and store what it returns.
+
+    Args:
+        function: a function at module level; what it returns must be what JSON holds.
+        keys: one for each item: a digest of everything that its result depends on. Items of one key share a result.
+        jobs, start, arguments: see :func:`parallel_map`.
+        advance: called with the index of each item whose result is stored, those of earlier runs first.
+    Returns:
+        the results of all items, in order.
+    """
+    todo: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        if key not in results:
+            todo.setdefault(key, []).append(index)
+        elif advance is not None:
+            advance(index)
+    if todo:
+        first = [items[indices[0]] for indices in todo.values()]
+        made = parallel_map(function, first, min(jobs, len(todo)), start, arguments)
+        for (key, indices), result in zip(todo.items(), made, strict=True):
+            results.add(key, result)
+            for index in indices:
+                if advance is not None:
+                    advance(index)
+    return [results[key] for key in keys]
+
+
+def parallel_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int = 1,
+    start: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """``map(function, items)`` by ``jobs`` processes, results in order; items are read a little ahead only.
+
+    The processes compute with one thread each, ignore Ctrl-C (this process stops them) and end when this one does.
+
+    Args:
+        function: a function at module level.
+        jobs: number of processes; with 1 the work is done in this one.
+        start: called first in each process, with ``arguments``.
+    Raises:
+        ConfigError: fewer than one process.
+        OSError: a process has died.
+    """
+    if jobs < 1:
+        raise ConfigError(f"the number of processes must be at least 1, got {jobs}")
+    if jobs == 1:
+        if start is not None:
+            start(*arguments)
+        yield from map(function, items)
+        return
+    with _environment(_ONE_THREAD):
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(start, arguments))
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise OSError("a worker process has died, perhaps for lack of memory: use fewer processes") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start is not None:
+        start(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only worker processes call this"
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started in the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
