@@ -248,7 +248,6 @@ def test_features_of_another_form_are_removed(tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / "out").glob("fbank80*")] == [there] * bool(there)
 
 
-
 def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path)
     (tmp_path / "out").mkdir()
