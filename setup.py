@@ -35,6 +35,7 @@ EXTRAS = {
         f"triton>=3; {LINUX}",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
         "ruff>=0.5",
         "mypy>=1.15",
         "types-PyYAML>=6",

@@ -7,7 +7,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/install.sh all
 bin=${VENV:-.venv}/bin
-if [ $# -eq 0 ]; then
+if [ $# -eq 0 ] || [ "$*" = --slow ]; then
+    # Two processes; the tests of a file share what they make, so they stay together.
+    set -- -n 2 --dist loadfile "$@"
     "$bin/ruff" check -q nast_s2x tests scripts examples
     "$bin/ruff" format -q --check nast_s2x tests scripts examples
     "$bin/python" -m mypy

@@ -12,7 +12,14 @@ from loss_inputs import bigram_counts, lengths_of, nmla_loss, targets_of, valid_
 from recorded_cases import CASES, recorded_losses
 
 from nast_s2x.ctc import ctc_collapse
-from nast_s2x.losses.nmla import ExpectedBigrams, ExpectedLength, expected_bag_of_words, label_counts, linear_scan
+from nast_s2x.losses.nmla import (
+    ExpectedBigrams,
+    ExpectedLength,
+    add_columns,
+    expected_bag_of_words,
+    label_counts,
+    linear_scan,
+)
 from nast_s2x.losses.nmla_pairwise import nmla_loss_pairwise
 
 BLANK = 3
@@ -253,3 +260,16 @@ def test_recorded_losses(path: Path) -> None:
     assert cases
     for arguments, expected in cases:
         assert float(nmla_loss(*arguments)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_columns_of_equal_labels_are_added_without_collisions() -> None:
+    """The form for GPUs equals a scatter that adds, also where a label repeats."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (3, 9), generator=generator)
+    labels[1, 4:] = 1
+    columns = torch.randn(7, 3, 9, generator=generator, dtype=torch.float64)
+    expected = torch.zeros(7, 3, 6, dtype=torch.float64)
+    expected.scatter_add_(2, labels.expand(7, 3, 9), columns)
+    found = torch.zeros_like(expected)
+    add_columns(found, labels, columns)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)

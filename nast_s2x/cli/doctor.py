@@ -43,6 +43,7 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "huggingface_hub": (("huggingface_hub",), ("data",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
+    "xdist": (("pytest-xdist",), ("dev",)),
     "ruff": (("ruff",), ("dev",)),
     "mypy": (("mypy",), ("dev",)),
     "faster_whisper": (("faster-whisper",), ("whisper",)),

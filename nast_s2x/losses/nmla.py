@@ -182,8 +182,24 @@ class ExpectedBigrams(torch.autograd.Function):
         result[1:-1, :, -1] = (adjoint[1:] * last[:-1]).sum(-1)  # by p_t(b)
         result *= valid.t()[:, :, None]
         full = result.new_zeros(ctx.shape)
-        full.transpose(0, 1).scatter_add_(2, labels.expand(full.size(1), *labels.shape), result)
+        put = add_columns if result.is_cuda else _scatter_add
+        put(full.transpose(0, 1), labels, result)
         return full, None, None, None
+
+
+def _scatter_add(full: Tensor, labels: Tensor, columns: Tensor) -> None:
+    full.scatter_add_(2, labels.expand(full.size(0), *labels.shape), columns)
+
+
+def add_columns(full: Tensor, labels: Tensor, columns: Tensor) -> None:
+    """Add columns (T, B, L) to the places ``labels`` (B, L) of ``full`` (T, B, V), which holds zeros.
+
+    Columns of equal labels are added up by a matrix product first, so that nothing collides: on a GPU a scatter that
+    adds waits for atomics wherever a label repeats, the padding of a batch included.
+    """
+    equal = (labels[:, :, None] == labels[:, None, :]).to(columns.dtype)  # (B, L, L)
+    sums = (columns.transpose(0, 1) @ equal).transpose(0, 1)
+    full.scatter_(2, labels.expand(full.size(0), *labels.shape), sums)
 
 
 def matched_bigrams(probs: Tensor, valid: Tensor, targets: TargetBatch, blank: int) -> Tensor:
