@@ -184,13 +184,13 @@ def _chunks(args: argparse.Namespace, system: System) -> list[str]:
         words = [policy.name for policy in system.trained]
     if "" in words:
         raise ConfigError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
-    if system.info.example:
-        log_stderr(f"note: example model, trained on a small synthetic corpus: {system.info.example}")
+    for note in system.notes():
+        log_stderr(f"note: {note}")
     policies = [system.policy(word, args.lookahead_ms, args.wait_chunks, args.left_ms) for word in words]
     for policy in policies:
-        note = system.training_note(policy)
-        if note:
-            log_stderr(f"note: {note}")
+        untrained = system.training_note(policy)
+        if untrained:
+            log_stderr(f"note: {untrained}")
     return sort_chunks(policy.name for policy in policies)
 
 

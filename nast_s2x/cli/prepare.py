@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nast_s2x.cli.system import log_stderr, printable
+from nast_s2x.errors import ConfigError, ManifestError
 
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
@@ -56,6 +57,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--vocabulary-from", metavar="DIR", type=Path,
         help="use the vocabulary and normalisation of this data folder instead of new ones",
     )  # fmt: skip
+    parser.add_argument(
+        "--noise-floor", metavar="DB", default="-80",
+        help="level of the white noise that normalisation adds, in dB below full scale, or off (default -80)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--narrowband", metavar="SHARE", type=float, default=0.0,
+        help="share of the training utterances limited to 4 kHz in training, for a model that also serves telephone "
+        "speech (default 0)",
+    )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=int, help="processes (default: one per CPU)")
     parser.add_argument("--strict", action="store_true", help="stop at bad rows, before anything is written")
     parser.add_argument("--overwrite", action="store_true", help="replace a folder made with other settings or data")
@@ -66,7 +76,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Prepare, list bad rows on stderr and print a summary."""
     from nast_s2x.corpus.prepare import PrepareOptions, prepare
-    from nast_s2x.errors import ManifestError
 
     options = PrepareOptions(
         vocab_size=args.vocab_size,
@@ -77,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         target_lang=args.target_lang,
         num_units=args.num_units,
         vocabulary_from=args.vocabulary_from,
+        noise_floor=_level(args.noise_floor),
+        narrowband=args.narrowband,
     )
     try:
         report = prepare(
@@ -91,6 +102,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     for split, rows in report.rows.items():
         print(f"{split}: {rows} rows, {report.hours[split]:.2f} hours")
+    if report.sample_rates:
+        rates = ", ".join(f"{rate} Hz ({rows} rows)" for rate, rows in report.sample_rates.items())
+        print(f"sample rates: {rates}")
     left_out = f", {len(report.problems)} rows left out" if report.problems else ""
     units = f", {report.num_units} units" if report.num_units else ""
     state = "already complete" if report.already_complete else "done"
@@ -101,3 +115,10 @@ def run(args: argparse.Namespace) -> int:
 def _list_problems(problems: list[str]) -> None:
     for problem in problems:
         log_stderr(printable(problem))
+
+
+def _level(text: str) -> float | None:
+    try:
+        return None if text == "off" else float(text)
+    except ValueError:
+        raise ConfigError(f"--noise-floor must be a level in dB or off, not {text!r}") from None

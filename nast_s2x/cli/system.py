@@ -67,10 +67,10 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
         torch.set_num_threads(args.threads)
     system = load_system(args.model, args.data, args.device, parse_dtype(args.dtype))
     policy = system.policy(args.chunk_ms, args.lookahead_ms, args.wait_chunks, args.left_ms, prefer_offline)
-    if system.info.example:
-        log_stderr(f"note: example model, trained on a small synthetic corpus: {system.info.example}")
-    note = system.training_note(policy)
-    log_stderr(f"note: {note}" if note else f"policy: {policy}")
+    for note in system.notes():
+        log_stderr(f"note: {note}")
+    untrained = system.training_note(policy)
+    log_stderr(f"note: {untrained}" if untrained else f"policy: {policy}")
     return system, policy
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from nast_s2x.errors import ConfigError, ManifestError, NastError
 from nast_s2x.files import read_json, read_yaml
+from nast_s2x.frontend.noise_floor import Narrowband
 from nast_s2x.frontend.specaugment import SpecAugment
 
 AnyPath = str | os.PathLike[str]
 CONFIG_NAME = "config.yaml"
 RECORD_NAME = "prepare.json"
 """Record of a preparation: settings, rows of each split, bad rows."""
-_KNOWN_TRANSFORMS = ("global_cmvn", "specaugment")
+_KNOWN_TRANSFORMS = ("narrowband", "global_cmvn", "specaugment")
 _LARGEST = 10**6  # of any number in the configuration
 # Entry of the configuration -> field of SpecAugment.
 _MASKS = {
@@ -43,6 +44,7 @@ class DataFolder:
         spm_path: SentencePiece model.
         cmvn_path: ``.npz`` with ``mean`` and ``std``, or None.
         specaugment: masks for training, or None.
+        narrowband: band limit of a share of the training utterances, or None.
         audio_root: folder that relative audio paths of the tables start from.
         sample_rate: of the audio that features are computed from, in Hz.
         num_units: number of unit codes K, or None without target units.
@@ -57,6 +59,7 @@ class DataFolder:
     spm_path: Path
     cmvn_path: Path | None = None
     specaugment: SpecAugment | None = None
+    narrowband: Narrowband | None = None
     audio_root: Path = Path()  # set by load()
     sample_rate: int = 16000
     num_units: int | None = None
@@ -155,6 +158,7 @@ def _fields(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ),
         "cmvn_path": None if cmvn is None else _path(cmvn, folder, "global_cmvn.stats_npz_path"),
         "specaugment": _specaugment(values),
+        "narrowband": _narrowband(values),
         "audio_root": folder / _text(values, "audio_root"),
         "sample_rate": sample_rate,
         "num_units": None if values.get("num_units") is None else _integer(values, "num_units", 1, least=1),
@@ -215,6 +219,21 @@ def _transforms(values: Mapping[str, Any]) -> dict[str, list[str]]:
         if unknown:
             raise ConfigError(f"transforms: {_show(unknown[0])} is not one of {', '.join(_KNOWN_TRANSFORMS)}")
     return merged
+
+
+def _narrowband(values: Mapping[str, Any]) -> Narrowband | None:
+    table = _table(values, "narrowband")
+    if not table:
+        return None
+    hz, share = (_number(table, name, "narrowband.") for name in ("hz", "share"))
+    return Narrowband(hz, share)
+
+
+def _number(values: Mapping[str, Any], key: str, where: str = "") -> float:
+    value: Any = values.get(key)
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+        raise ConfigError(f"{where}{key} must be a number, not {_show(value)}")
+    return float(value)
 
 
 def _specaugment(values: Mapping[str, Any]) -> SpecAugment | None:

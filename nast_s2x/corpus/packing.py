@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.files import digest, open_atomic, write_atomic
 from nast_s2x.frontend.cmvn import CmvnAccumulator
+from nast_s2x.frontend.noise_floor import noise_floor
 from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
 
@@ -42,10 +43,12 @@ class Recording:
 
 @dataclass(frozen=True)
 class PackedFeatures:
-    """Result for one recording: number of frames, place of its bytes in the part; or what is wrong with it."""
+    """Result for one recording: number of frames, sample rate (0 for stored features), place of its bytes in the part;
+    or what is wrong with it."""
 
     id: str
     frames: int = 0
+    rate: int = 0
     offset: int = 0
     length: int = 0
     problem: str = ""
@@ -72,23 +75,30 @@ class _PartJob:
     folder: str
     recordings: tuple[Recording, ...]
     dtype: str | None  # None: features are measured, not kept
+    floor_db: float | None
 
     def key(self) -> str:
         stamps = [f"{item.id}\t{item.is_train}\t{item.audio.stamp()}" for item in self.recordings]
-        return digest(str(self.dtype), *stamps)
+        return digest(str(self.dtype), str(self.floor_db), *stamps)
 
 
 def compute_parts(
-    recordings: Sequence[Recording], folder: Path, dtype: str | None, jobs: int, progress: bool
+    recordings: Sequence[Recording],
+    folder: Path,
+    dtype: str | None,
+    jobs: int,
+    progress: bool,
+    floor_db: float | None = None,
 ) -> list[Part]:
     """Compute the features of all recordings with ``jobs`` processes; parts that an earlier run finished are kept.
 
     Args:
         folder: for the bytes and the record of what is done.
         dtype: type that features are stored in, None to store none.
+        floor_db: noise floor of the statistics; stored features are without it.
     """
     groups = [tuple(recordings[start : start + PART_SIZE]) for start in range(0, len(recordings), PART_SIZE)]
-    todo = [_PartJob(str(folder), group, dtype) for group in groups]
+    todo = [_PartJob(str(folder), group, dtype, floor_db) for group in groups]
     # A process takes two seconds to start: small corpora are faster without.
     jobs = jobs if len(todo) > 2 else 1
     keys = [part.key() for part in todo]
@@ -109,7 +119,7 @@ def _bytes_path(folder: Path, key: str) -> Path:
 
 def _compute_part(job: _PartJob) -> dict[str, Any]:
     key = job.key()  # before the audio is read: files that change meanwhile are computed again
-    cmvn = CmvnAccumulator()
+    cmvn = CmvnAccumulator(floor=None if job.floor_db is None else noise_floor(job.floor_db))
     with open_atomic(_bytes_path(Path(job.folder), key), "wb") as file:
         packed = [_pack(recording, job.dtype, file, cmvn) for recording in job.recordings]
     return {"packed": [asdict(item) for item in packed], "cmvn": [cmvn.frames, cmvn.sums.tolist()]}
@@ -118,6 +128,7 @@ def _compute_part(job: _PartJob) -> dict[str, Any]:
 def _pack(recording: Recording, dtype: str | None, file: IO[bytes], cmvn: CmvnAccumulator) -> PackedFeatures:
     try:
         features = recording.audio.features()
+        rate = 0 if recording.audio.has_features() else recording.audio.header()[1]
         if len(features) == 0:
             raise ValueError(f"{recording.audio}: shorter than one frame of 25 ms")
     except (ValueError, OSError) as error:
@@ -126,7 +137,7 @@ def _pack(recording: Recording, dtype: str | None, file: IO[bytes], cmvn: CmvnAc
         cmvn.add(features)
     offset = file.tell()
     length = 0 if dtype is None else file.write(_npy_bytes(features.astype(dtype, copy=False)))
-    return PackedFeatures(recording.id, len(features), offset, length)
+    return PackedFeatures(recording.id, len(features), rate, offset, length)
 
 
 def _npy_bytes(features: NDArray[Any]) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections import Counter
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,80 +15,30 @@ from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
 from nast_s2x.corpus.data_folder import CONFIG_NAME, RECORD_NAME, DataFolder, specaugment_settings
 from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record, write_manifest
 from nast_s2x.corpus.packing import ARCHIVE, FOLDER, Part, Recording, compute_parts, pack_npy, pack_zip
+from nast_s2x.corpus.prepare_options import PrepareOptions, PrepareReport
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.files import digest, file_digest, locked, read_json, write_atomic, write_json
 from nast_s2x.frontend.cmvn import CmvnAccumulator, GlobalCmvn
+from nast_s2x.frontend.noise_floor import noise_floor
+from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import TextLabels
 from nast_s2x.processes import process_count
 
 COLUMNS = ("id", "audio", "src_text", "tgt_text", "split")
-FEATURES = ("zip", "npy", "audio")
 LONGEST_WORD = 1000
 """Characters of a word, at most: SentencePiece needs minutes for one of 100,000."""
 DEV_NAMES = ("valid", "validation", "val")
 """Names of validation splits elsewhere; the training recipes validate on ``dev``."""
-_FORMAT = 2  # of the record
+NARROWBAND_HZ = 4000.0
+"""Highest frequency of telephone speech, for the option ``narrowband``."""
+_FORMAT = 3  # of the record
 _WORK_NAME = ".prepare"
 _WAYS_OUT = "choose another output folder, or pass --overwrite"
 _SPM_NAME, _VOCAB_NAME, _CMVN_NAME = "spm.model", "spm.txt", "gcmvn.npz"
 _PUBLISHED_MASKS = SpecAugment(freq_masks=1, freq_width=27, time_masks=1, time_width=100, time_p=1.0)
-
-
-@dataclass
-class PrepareReport:
-    """Result of a preparation: usable rows and hours of each split, labels, bad rows and remarks."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    hours: dict[str, float] = field(default_factory=dict)
-    labels: int = 0
-    num_units: int | None = None
-    unit_hash: str | None = None
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    already_complete: bool = False
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """Settings of a preparation. A folder that was made with other settings is refused.
-
-    Attributes:
-        vocab_size: SentencePiece pieces, the four specials included.
-        character_coverage: share of the characters that the pieces must cover.
-        features: "zip" (one archive, random access), "npy" (a file each) or "audio" (computed at every reading).
-        float16: store features in half precision: half the size, errors of up to 0.008.
-        source_lang, target_lang: written to the configuration.
-        num_units: number of unit codes K of ``tgt_audio``. By default the number in ``NAME.units.json`` beside the
-            manifest (written by ``nast-s2x units extract``), and without that file the largest code + 1.
-        vocabulary_from: data folder whose vocabulary and CMVN are used instead of new ones, for more test data.
-    """
-
-    vocab_size: int = 10000
-    character_coverage: float = 1.0
-    features: str = "zip"
-    float16: bool = False
-    source_lang: str = ""
-    target_lang: str = ""
-    num_units: int | None = None
-    vocabulary_from: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.features not in FEATURES:
-            raise ConfigError(f"features must be one of {', '.join(FEATURES)}, not {self.features!r}")
-        if self.vocab_size < 5:
-            raise ConfigError(f"vocab_size must be at least 5 (four specials and a piece), not {self.vocab_size}")
-        if not 0.9 <= self.character_coverage <= 1.0:
-            raise ConfigError(f"character_coverage must be in 0.9..1, not {self.character_coverage}")
-        if self.num_units is not None and self.num_units < 1:
-            raise ConfigError(f"num_units must be at least 1, not {self.num_units}")
-
-    @property
-    def dtype(self) -> str | None:
-        """Type that features are stored in; None where they are not stored."""
-        return None if self.features == "audio" else "float16" if self.float16 else "float32"
 
 
 def prepare(
@@ -151,7 +102,7 @@ class _Preparation:
         work = self.output / _WORK_NAME
         work.mkdir(parents=True, exist_ok=True)
         recordings = [Recording(row.id, _present(row.audio), _is_train(row)) for row in table]
-        parts = compute_parts(recordings, work, self.options.dtype, jobs, progress)
+        parts = compute_parts(recordings, work, self.options.dtype, jobs, progress, self.options.noise_floor)
         frames = self._drop_unusable(parts)
         if strict and self.table.problems:
             shutil.rmtree(self.output if is_new else work)
@@ -218,6 +169,8 @@ class _Preparation:
         output, options = self.output, self.options
         report = PrepareReport(problems=[str(problem) for problem in self.table.problems])
         cmvn, vocabulary = self._statistics(parts)
+        rates = Counter(item.rate for part in parts for item in part.packed if item.rate)
+        report.sample_rates = {str(rate): rates[rate] for rate in sorted(rates)}
         places = {row.id: _present(row.audio) for row in self.table}
         if options.features != "audio":
             places = (pack_zip if options.features == "zip" else pack_npy)(parts, output)
@@ -228,7 +181,8 @@ class _Preparation:
         report.labels = vocabulary.dictionary.size
         report.unit_hash = self._unit_hash()
         report.num_units, notes = self._count_units(report.unit_hash)
-        report.notes = [*self.notes, *filter(None, [vocabulary.note]), *notes, *self._dev_notes()]
+        notes += [*self._band_notes(cmvn, rates), *self._dev_notes()]
+        report.notes = [*self.notes, *filter(None, [vocabulary.note]), *notes]
         config = yaml.safe_dump(self._config(report, cmvn is not None), sort_keys=False, allow_unicode=True)
         write_atomic(output / CONFIG_NAME, config)
         for split in dict.fromkeys(row.split for row in self.table):
@@ -256,14 +210,23 @@ class _Preparation:
         if self.shared is not None:
             cmvn = GlobalCmvn.load(self.shared.cmvn_path) if self.shared.cmvn_path else None
             return cmvn, Vocabulary(self.shared.spm_path.read_bytes(), TextLabels.load(self.shared.vocab_path))
-        accumulator = CmvnAccumulator()
+        level = self.options.noise_floor
+        accumulator = CmvnAccumulator(floor=None if level is None else noise_floor(level))
         for part in parts:
             accumulator.add_sums(part.cmvn_frames, part.cmvn_sums)
         train = [row for row in self.table if _is_train(row)]
         if not train:
             raise ManifestError("no training row is left: the audio of each one is unusable")
         texts = [row.source_text for row in train] + [row.target_text for row in train]
-        return accumulator.result(), train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
+        vocabulary = train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
+        return accumulator.result(self._band(parts)), vocabulary
+
+    def _band(self, parts: list[Part]) -> float | None:
+        """Highest frequency of the training recordings where all of them are below 16 kHz, Hz."""
+        train = {row.id for row in self.table if _is_train(row)}
+        rates = {item.rate for part in parts for item in part.packed if item.id in train and not item.problem}
+        limited = self.options.noise_floor is not None and 0 not in rates and max(rates) < SAMPLE_RATE
+        return max(rates) / 2 if limited else None
 
     def _unit_hash(self) -> str | None:
         """The hash of the centroids that all units come from, None if not known."""
@@ -292,6 +255,17 @@ class _Preparation:
             f"num_units is {largest + 1}, from the largest unit; pass --num-units if K is larger",
         ]
 
+    def _band_notes(self, cmvn: GlobalCmvn | None, rates: Counter[int]) -> list[str]:
+        if cmvn is not None and cmvn.band_hz is not None:
+            return [f"the training recordings end at {cmvn.band_hz:g} Hz: the model does not use frequencies above"]
+        below = sum(count for rate, count in rates.items() if rate < SAMPLE_RATE)
+        if not below or self.options.narrowband or self.shared is not None:
+            return []
+        return [
+            f"{below} recordings have less than {SAMPLE_RATE} Hz, the others not: with --narrowband 0.3 the model is "
+            "trained on both bands of every recording"
+        ]
+
     def _dev_notes(self) -> list[str]:
         splits = {row.split for row in self.table}
         if self.shared is not None or "dev" in splits:
@@ -312,6 +286,9 @@ class _Preparation:
             "specaugment": specaugment_settings(_PUBLISHED_MASKS),
             "transforms": {"*": [*cmvn], "_train": [*cmvn, "specaugment"]},
         }
+        if self.options.narrowband:
+            config["narrowband"] = {"hz": NARROWBAND_HZ, "share": self.options.narrowband}
+            config["transforms"]["_train"].insert(0, "narrowband")
         if with_cmvn:
             config["global_cmvn"] = {"stats_npz_path": _CMVN_NAME}
         optional = {

@@ -1,4 +1,4 @@
-"""Global cepstral mean and variance normalisation: statistics of the training set, applied to every frame."""
+"""Global mean and variance normalisation: noise floor, band limit, statistics of the training set."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nast_s2x.errors import NastError
 from nast_s2x.files import open_atomic
+from nast_s2x.frontend.noise_floor import bins_below
 
 Features = TypeVar("Features", NDArray[np.float32], torch.Tensor)
 
@@ -22,22 +23,34 @@ _MINIMUM_VARIANCE = 1e-8
 
 
 class GlobalCmvn:
-    """``(x - mean) / std`` for each of the feature bins.
+    """``(x - mean) / std`` for each of the feature bins, after a noise floor where there is one.
 
     Args:
         mean: (bins,) mean of the training features.
         std: (bins,) their standard deviation, positive.
+        floor: (bins,) log energies of noise that is added to the features, see
+            :func:`~nast_s2x.frontend.noise_floor.noise_floor`; None (released models) adds none.
+        band_hz: highest frequency of the training recordings; bins above it are set to the floor. None: no limit.
     Raises:
-        NastError: vectors of different sizes, values that are not finite, or a standard deviation of 0 or less.
+        NastError: vectors of different sizes, values that are not finite, a standard deviation of 0 or less, or a band
+            limit without a floor.
     """
 
-    def __init__(self, mean: ArrayLike, std: ArrayLike) -> None:
+    def __init__(
+        self, mean: ArrayLike, std: ArrayLike, floor: ArrayLike | None = None, band_hz: float | None = None
+    ) -> None:
         self.mean = np.asarray(mean, dtype=np.float32)
         self.std = np.asarray(std, dtype=np.float32)
-        if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
-            raise NastError(f"CMVN mean and std must be vectors of one size, not {self.mean.shape}, {self.std.shape}")
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
+        self.floor = None if floor is None else np.asarray(floor, dtype=np.float32)
+        self.band_hz = band_hz
+        vectors = [self.mean, self.std, *([] if self.floor is None else [self.floor])]
+        if self.mean.ndim != 1 or any(vector.shape != self.mean.shape for vector in vectors):
+            shapes = ", ".join(str(vector.shape) for vector in vectors)
+            raise NastError(f"CMVN mean, std and floor must be vectors of one size, not {shapes}")
+        if not (all(np.isfinite(vector).all() for vector in vectors) and (self.std > 0).all()):
             raise NastError("CMVN statistics must be finite and every std positive")
+        if band_hz is not None and (self.floor is None or not band_hz > 0):
+            raise NastError(f"a band limit must be positive and needs a noise floor, but is {band_hz}")
 
     def __call__(self, features: Features) -> Features:
         """Normalise features (..., bins), numpy or torch, into a new array of the same kind.
@@ -49,12 +62,24 @@ class GlobalCmvn:
             raise NastError(f"features have {features.shape[-1]} bins, the CMVN statistics {len(self.mean)}")
         if isinstance(features, torch.Tensor):
             mean, std = (torch.from_numpy(value).to(features) for value in (self.mean, self.std))
+            if self.floor is not None:
+                floor = torch.from_numpy(self.floor).to(features)
+                features = torch.logaddexp(features, floor)
+                features[..., self.filled :] = floor[self.filled :]
             return (features - mean) / std
+        if self.floor is not None:
+            features = np.logaddexp(features, self.floor)
+            features[..., self.filled :] = self.floor[self.filled :]
         return ((features - self.mean) / self.std).astype(np.float32, copy=False)
+
+    @property
+    def filled(self) -> int:
+        """Number of bins below the band limit."""
+        return len(self.mean) if self.band_hz is None else bins_below(self.band_hz)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GlobalCmvn:
-        """Load a ``.npz`` with ``mean`` and ``std``.
+        """Load a ``.npz`` with ``mean``, ``std`` and, where there is a noise floor, ``floor`` and ``band_hz``.
 
         Raises:
             FileNotFoundError: no such file.
@@ -68,26 +93,37 @@ class GlobalCmvn:
             if isinstance(data, np.ndarray):
                 raise NastError("it holds one array, not `mean` and `std`")
             with data:
-                return cls(data["mean"], data["std"])
+                floor, band = (data[name] if name in data.files else None for name in ("floor", "band_hz"))
+                return cls(data["mean"], data["std"], floor, None if band is None else float(band))
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise NastError(f"{path}: not a CMVN file ({error})") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.npz`` with ``mean`` and ``std``; after an error, what was at ``path`` is unchanged."""
+        """Write what :meth:`load` reads; after an error, what was at ``path`` is unchanged."""
+        optional = {"floor": self.floor, "band_hz": self.band_hz}
+        given = {name: np.asarray(value, dtype=np.float32) for name, value in optional.items() if value is not None}
         with open_atomic(path, "wb") as file:
-            np.savez(file, mean=self.mean, std=self.std)
+            np.savez(file, mean=self.mean, std=self.std, **given)  # type: ignore[arg-type]  # numpy's types take no dict
 
 
 class CmvnAccumulator:
-    """Computes the statistics from sums of features and of their squares, in float64."""
+    """Computes the statistics from sums of features and of their squares, in float64.
 
-    def __init__(self, bins: int = 80) -> None:
+    Args:
+        bins: width of a frame.
+        floor: noise floor that is added to the features first, or None.
+    """
+
+    def __init__(self, bins: int = 80, floor: NDArray[np.float32] | None = None) -> None:
         self.frames = 0
+        self.floor = floor
         self.sums = np.zeros((2, bins), dtype=np.float64)
 
     def add(self, features: NDArray[np.float32] | torch.Tensor) -> CmvnAccumulator:
         """Add features (frames, bins)."""
         values = np.asarray(features, dtype=np.float64)
+        if self.floor is not None:
+            values = np.logaddexp(values, self.floor)
         return self.add_sums(len(values), np.stack([values.sum(axis=0), np.square(values).sum(axis=0)]))
 
     def add_sums(self, frames: int, sums: ArrayLike) -> CmvnAccumulator:
@@ -96,8 +132,11 @@ class CmvnAccumulator:
         self.sums += np.asarray(sums, dtype=np.float64)
         return self
 
-    def result(self) -> GlobalCmvn:
+    def result(self, band_hz: float | None = None) -> GlobalCmvn:
         """The statistics of everything added (population variance).
+
+        Args:
+            band_hz: band limit of the training recordings, see :class:`GlobalCmvn`.
 
         Raises:
             NastError: no frames were added.
@@ -105,4 +144,8 @@ class CmvnAccumulator:
         if self.frames == 0:
             raise NastError("CMVN needs at least one frame of features")
         mean, square = self.sums / self.frames
-        return GlobalCmvn(mean, np.sqrt(np.maximum(square - mean**2, _MINIMUM_VARIANCE)))
+        std = np.sqrt(np.maximum(square - mean**2, _MINIMUM_VARIANCE))
+        if band_hz is not None and self.floor is not None:
+            above = bins_below(band_hz)
+            mean[above:], std[above:] = self.floor[above:], 1.0  # constant there: 0 after normalisation
+        return GlobalCmvn(mean, std, self.floor, band_hz)

@@ -73,6 +73,7 @@ def _config(system: System, half: bool) -> dict[str, Any]:
             "sample_rate": system.sample_rate,
             "features": f"log-mel filterbank, {system.model.config.input_dim} bins, 25 ms window, 10 ms shift",
             "cmvn": None if system.cmvn is None else CMVN,
+            "band_hz": None if system.cmvn is None else system.cmvn.band_hz,
         },
         "languages": {"source": system.info.source_lang, "target": system.info.target_lang},
         "num_units": system.num_units,

@@ -149,6 +149,15 @@ class System:
         """A note for users when the model was not trained for ``policy``; ``None`` when it was."""
         return training_note(self.trained, policy)
 
+    def notes(self) -> list[str]:
+        """What users should know of the system: its domain, the band of its training recordings."""
+        found = []
+        if self.info.example:
+            found.append(f"example model, trained on a small synthetic corpus: {self.info.example}")
+        if self.cmvn is not None and self.cmvn.band_hz is not None:
+            found.append(f"trained on recordings up to {self.cmvn.band_hz:g} Hz: frequencies above are not used")
+        return found
+
     def require_vocoder(self) -> UnitVocoder:
         """Return the vocoder.
 

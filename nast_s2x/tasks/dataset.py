@@ -173,6 +173,7 @@ class NastDataset(FairseqDataset):
         transforms = config.transforms(train, split or None)
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
         self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
+        self.narrowband = config.narrowband if train and "narrowband" in transforms else None
         frames = np.array([row.length() for row in rows], dtype=np.int64)
         kept = np.arange(len(rows))
         if train:
@@ -218,11 +219,14 @@ class NastDataset(FairseqDataset):
         row = self.rows[index]
         assert row.audio is not None  # a required column
         features = row.audio.features()
+        # One generator per sample: the same masks after resuming and for any number of workers.
+        seed = (self.seed, self._epoch.value, index)
+        if self.narrowband is not None:
+            features = self.narrowband(features, np.random.default_rng((*seed, 1)))
         if self.cmvn is not None:
             features = self.cmvn(features)
         if self.specaugment is not None:
-            # One generator per sample: the same masks after resuming and for any number of workers.
-            features = self.specaugment(features, np.random.default_rng((self.seed, self._epoch.value, index)))
+            features = self.specaugment(features, np.random.default_rng(seed))
         if len(features) > self.frames[index] + 2:
             raise ConfigError(
                 f"example {row.id} has {len(features)} frames of features, but its table has {self.frames[index]}"
