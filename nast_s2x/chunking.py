@@ -24,6 +24,8 @@ FRAMES_PER_SECOND = 1000 // FRAME_MS
 WINDOW_OVERHANG_MS = 15
 """A 25 ms window reaches this far beyond its 10 ms shift: n frames need 10 n + 15 ms of audio."""
 OFFLINE = "offline"
+UNLIMITED = "unlimited"
+"""Left context of the whole past, as users write it."""
 DEFAULT_TRAINING_CHUNKS = "320,640,1280,offline"
 """Chunk sizes of a training that names none."""
 
@@ -169,7 +171,7 @@ class ChunkPolicy:
         chunk_ms: str | int,
         lookahead_ms: int | None = None,
         wait_chunks: int = 0,
-        left_ms: int | None = None,
+        left_ms: int | str | None = None,
     ) -> tuple[ChunkPolicy, ...]:
         """Policies of a list such as ``"320,640,offline"``: the smallest chunk first, each once.
 
@@ -177,20 +179,37 @@ class ChunkPolicy:
             chunk_ms: chunk sizes in milliseconds, or ``offline``, separated by commas or spaces.
             lookahead_ms: right context of every chunk size; ``None``: as long as the chunk.
             wait_chunks: of every chunk size.
-            left_ms: past audio that stays visible at least, rounded up to whole chunks; ``None``: all.
+            left_ms: past audio that stays visible at least, rounded up to whole chunks; ``None`` or ``unlimited``: all.
+                A list such as ``"unlimited,10000"`` gives each chunk size with each of them, in this order.
         Raises:
             ConfigError: an empty list, or a value that a policy cannot have.
         """
         words = str(chunk_ms).replace(",", " ").split()
         if not words:
             raise ConfigError(f"`chunk_ms` needs at least one chunk size, but is {chunk_ms!r}")
+        lefts = _parse_left(left_ms)
+        sizes = sorted({_parse_size(word) for word in words}, key=lambda size: math.inf if size is None else size)
+        policies = [
+            cls(size, lookahead_ms, wait_chunks, None if size is None or left is None else -(-left // size))
+            for size in sizes
+            for left in lefts
+        ]
+        return tuple(dict.fromkeys(policies))
+
+
+def _parse_left(left_ms: int | str | None) -> list[int | None]:
+    if not isinstance(left_ms, str):
         if left_ms is not None:
             check_whole_number("left_ms", left_ms, 0)
-        sizes = sorted({_parse_size(word) for word in words}, key=lambda size: math.inf if size is None else size)
-        return tuple(
-            cls(size, lookahead_ms, wait_chunks, None if size is None or left_ms is None else -(-left_ms // size))
-            for size in sizes
-        )
+        return [left_ms]
+    lefts: list[int | None] = []
+    for word in left_ms.replace(",", " ").split():
+        if word != UNLIMITED and not (word.isascii() and word.isdecimal()):
+            raise ConfigError(f"`left_ms` must be whole numbers of milliseconds or `{UNLIMITED}`, but is {left_ms!r}")
+        lefts.append(None if word == UNLIMITED else int(word))
+    if not lefts:
+        raise ConfigError(f"`left_ms` needs at least one value, but is {left_ms!r}")
+    return lefts
 
 
 def _parse_size(word: str) -> int | None:

@@ -8,6 +8,7 @@ import torch
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkGeometry, ChunkPolicy, SequenceLayout, SlotRates, attention_mask, may_attend
 from nast_s2x.errors import ConfigError
+from nast_s2x.tasks.policies import draw_policy
 
 
 def matrix(*rows: str) -> torch.Tensor:
@@ -167,3 +168,23 @@ def test_parse() -> None:
     for text in ("0", "-320", "325", "fast", " , "):
         with pytest.raises(ConfigError, match=text.strip() or "chunk_ms"):
             ChunkPolicy.parse(text)
+
+
+def test_left_contexts_of_a_list() -> None:
+    policies = ChunkPolicy.parse("640,320,offline", left_ms="unlimited, 1000")
+    assert [(policy.name, policy.left_chunks) for policy in policies] == [
+        ("320", None), ("320", 4), ("640", None), ("640", 2), ("offline", None),
+    ]  # fmt: skip
+    assert ChunkPolicy.parse("320", left_ms="1000") == ChunkPolicy.parse("320", left_ms=1000)
+    for wrong in ("", "1.5", "all"):
+        with pytest.raises(ConfigError, match="left_ms"):
+            ChunkPolicy.parse("320", left_ms=wrong)
+
+
+def test_training_draws_chunk_sizes_first() -> None:
+    """A list of left contexts does not change how often a chunk size is drawn, nor which."""
+    plain, both = ChunkPolicy.parse("320,640,offline"), ChunkPolicy.parse("320,640,offline", left_ms="unlimited,1000")
+    drawn = [(draw_policy(plain, 1, update), draw_policy(both, 1, update)) for update in range(300)]
+    assert all(one.name == other.name for one, other in drawn)
+    limited = sum(other.left_chunks is not None for _, other in drawn)
+    assert 70 < limited < 130

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import soundfile
 
 from nast_s2x.cli.main import main
@@ -21,6 +22,7 @@ from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.manifest import read_manifest
 from nast_s2x.corpus.prepare import PrepareOptions, prepare
+from nast_s2x.corpus.vocabulary import train_vocabulary
 from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.files import locked
 from nast_s2x.frontend.cmvn import GlobalCmvn
@@ -505,3 +507,11 @@ def test_a_manifest_without_a_last_newline(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text("utf-8").rstrip("\n"), encoding="utf-8")
     report = prepare(manifest, tmp_path / "out", SMALL, jobs=1)
     assert report.rows["dev"] == 2 and any("does not end in a newline" in note for note in report.notes)
+
+
+def test_words_that_never_end_a_sentence_can_be_pieces() -> None:
+    """SentencePiece takes no candidate that always has a space behind it; a text without punctuation has many."""
+    nouns = ["cat", "dog", "house", "tree", "river", "stone", "bird", "child"]
+    texts = [f"the {noun} that is {other} {noun}" for noun in nouns for other in nouns]
+    processor = sentencepiece.SentencePieceProcessor(model_proto=train_vocabulary(texts, 60).model)
+    assert processor.encode("that is the", out_type=str) == ["\u2581that", "\u2581is", "\u2581the"]

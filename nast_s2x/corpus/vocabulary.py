@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,10 +41,14 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
         raise ValueError("a vocabulary needs at least one sentence of text")
     if not 0.9 <= character_coverage <= 1.0:
         raise ValueError(f"character_coverage must be in 0.9..1, not {character_coverage}")
+    # Candidates for pieces are strings with different continuations. In a text without punctuation a frequent word
+    # such as "is" may have a space after it every time, and would be cut into letters. Each word once as a sentence of
+    # its own gives it a second continuation, the end.
+    words = dict.fromkeys(word for sentence in sentences for word in sentence.split())
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
+            sentence_iterator=itertools.chain(sentences, words),
             model_writer=buffer,
             model_type="unigram",
             vocab_size=vocab_size,

@@ -24,7 +24,9 @@ def simuleval_configs(system: System) -> dict[str, str]:
     configs: dict[str, str] = {}
     for prefix, agent in agents.items():
         configs[f"{prefix}.yaml"] = _simuleval_config(agent, streaming_default(system.trained))
-        configs |= {f"{prefix}-{policy.name}.yaml": _simuleval_config(agent, policy) for policy in system.trained}
+        # Of several left contexts of a chunk size the first, which is also the default elsewhere.
+        for policy in reversed(system.trained):
+            configs[f"{prefix}-{policy.name}.yaml"] = _simuleval_config(agent, policy)
     return configs
 
 
@@ -32,6 +34,8 @@ def _simuleval_config(agent: str, policy: ChunkPolicy) -> str:
     lines = [f"agent_class: {agent}", "model: .", f"chunk_ms: {policy.name}"]
     if not policy.is_offline:
         lines += [f"lookahead_ms: {policy.lookahead_ms}", f"wait_chunks: {policy.wait_chunks}"]
+    if policy.chunk_ms is not None and policy.left_chunks is not None:
+        lines.append(f"left_ms: {policy.left_chunks * policy.chunk_ms}")
     return "\n".join(lines) + "\n"
 
 

@@ -77,7 +77,7 @@ class NastModelConfig(NetworkFlags):
     chunk_ms: Optional[str] = II("task.chunk_ms")  # noqa: UP045
     lookahead_ms: Optional[int] = II("task.lookahead_ms")  # noqa: UP045
     wait_chunks: Optional[int] = II("task.wait_chunks")  # noqa: UP045
-    left_ms: Optional[int] = II("task.left_ms")  # noqa: UP045
+    left_ms: Optional[str] = II("task.left_ms")  # noqa: UP045
     pooling: int = II("task.pooling")
     text_upsample: int = II("task.text_upsample")
     unit_upsample: int = II("task.unit_upsample")

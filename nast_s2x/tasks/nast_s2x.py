@@ -79,9 +79,12 @@ class NastTaskConfig(FairseqDataclass):
             "training, that of the training in generation"
         },
     )
-    left_ms: Optional[int] = field(  # noqa: UP045
+    left_ms: Optional[str] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "past audio in ms that stays visible to a chunk at least, in whole chunks; default: all"},
+        metadata={
+            "help": "past audio in ms that stays visible to a chunk at least, in whole chunks, or unlimited; training "
+            "draws one of a list such as unlimited,20000,10000 for each update; default: unlimited"
+        },
     )
     drop_repeats: int = field(
         default=0,

@@ -7,9 +7,15 @@ from nast_s2x.chunking import ChunkPolicy
 
 
 def draw_policy(policies: Sequence[ChunkPolicy], seed: int, update: int) -> ChunkPolicy:
-    """The policy of one update: uniform, and the same on every process and after every resumption."""
+    """The policy of one update: first a chunk size, then one of its left contexts, each uniformly.
+
+    The same on every process and after every resumption.
+    """
     # A string seed is hashed by the generator itself, independently of Python's per-process hash salt.
-    return random.Random(f"geometry-{seed}-{update}").choice(policies)
+    generator = random.Random(f"geometry-{seed}-{update}")
+    name = generator.choice(list(dict.fromkeys(policy.name for policy in policies)))
+    same = [policy for policy in policies if policy.name == name]
+    return same[0] if len(same) == 1 else generator.choice(same)
 
 
 def extremes(policies: Sequence[ChunkPolicy]) -> tuple[ChunkPolicy, ...]:
