@@ -420,3 +420,26 @@ def test_the_command_with_speech_and_a_manifest(
         assert line["units"] == "1 2 3" and len(line["elapsed"]) == len(line["delays"]) == len(line["durations"])
         samples, rate = soundfile.read(tmp_path / "new" / "640" / line["prediction"])
         assert rate == 16000 and len(samples) / 16000 == pytest.approx(line["prediction_length"])
+
+
+def test_the_published_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flag sets segments and look-ahead, and prints the published figures beside the measured ones."""
+    example = Path(__file__).parent.parent / "examples/espeak_fr_en"
+    lines = (example / "recordings/source.txt").read_text().splitlines()[:1]
+    (tmp_path / "source.txt").write_text(f"{example / 'recordings' / lines[0]}\n")
+    (tmp_path / "target.txt").write_text((example / "recordings/target.txt").read_text().splitlines()[0] + "\n")
+    command = ["evaluate", "--model", str(example / "speech_bundle"), "--source", str(tmp_path / "source.txt")]
+    command += ["--target", str(tmp_path / "target.txt"), "--output", str(tmp_path / "out"), "--published", "320"]
+    assert main(command) == 1
+    assert "--published needs --recogniser" in capsys.readouterr().err
+    command += ["--recogniser", str(example / "recogniser"), "--no-report"]
+    assert main([*command, "--segment-ms", "320"]) == 1
+    assert "--published sets --segment-ms" in capsys.readouterr().err
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "CVSS-C Fr-En, 320 ms" in shown and "published 24.9" in shown and "StartOffset" in shown
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert (settings["segment_ms"], settings["first_segment_ms"], settings["lookahead_ms"]) == (320, 15, 320)
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    # With a first segment of 15 ms chunks complete at 655 + 320 k ms.
+    assert scores["rows"][0]["latency"]["StartOffset"] % 320 == 655 % 320

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nast_s2x.cli.system import add_system_flags, log_stderr
 from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.evaluation import published
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
@@ -43,12 +44,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="R",
         help="right context of the vocoder in unit frames of 20 ms (default: 5)",
     )
-    group.add_argument("--segment-ms", type=int, default=40, metavar="MS", help="length of a segment (default: 40)")
+    group.add_argument("--segment-ms", type=int, metavar="MS", help="length of a segment (default: 40)")
     group.add_argument(
         "--first-segment-ms",
         type=int,
         metavar="MS",
         help="length of the first segment; published: 15 (default: the same)",
+    )
+    group.add_argument(
+        "--published",
+        metavar="CHUNK",
+        choices=[point.chunk for point in published.POINTS if point.target_type == "speech"],
+        help="speech by the published protocol at this chunk size (320, 640, 1280, 2560 or offline): look-ahead as "
+        "long as the chunk, a first segment of 15 ms, then segments of the chunk's length; published figures are "
+        "printed beside the measured ones",
     )
     group.add_argument(
         "--skip-long", action="store_true", help="leave out recordings that are longer than the model allows"
@@ -65,6 +74,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the inputs, run, score and report; returns the exit status."""
+    if args.published is not None:
+        _set_published(args)
+    args.segment_ms = 40 if args.segment_ms is None else args.segment_ms
     _check_flags(args)
     from nast_s2x.evaluation.items import check_audio
     from nast_s2x.evaluation.run import evaluate, load_for
@@ -89,6 +101,26 @@ def run(args: argparse.Namespace) -> int:
             log_stderr("finished utterances are kept: the same command resumes the run")
             raise
         return _finish(folder, recogniser, args)
+
+
+def _set_published(args: argparse.Namespace) -> None:
+    """Set the flags of the published protocol.
+
+    Raises:
+        ConfigError: one of them was given too, or there is no recogniser.
+    """
+    for flag in ("chunk_ms", "lookahead_ms", "wait_chunks", "left_ms", "segment_ms", "first_segment_ms"):
+        if getattr(args, flag) is not None:
+            raise ConfigError(f"--published sets --{flag.replace('_', '-')}: give one or the other")
+    if args.recogniser is None:
+        raise ConfigError(
+            "--published needs --recogniser; the published figures are those of wav2vec 2.0 (fairseq's asr_bleu, "
+            "wav2vec2-large-960h-lv60-self on the Hub): --recogniser wav2vec2:FOLDER"
+        )
+    args.target_type, args.chunk_ms = "speech", args.published
+    if args.published != "offline":
+        args.lookahead_ms = args.segment_ms = int(args.published)
+        args.first_segment_ms = 15
 
 
 def _without_long(
@@ -208,7 +240,10 @@ def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | 
 def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespace) -> int:
     from nast_s2x.evaluation.scoring import score, table
 
-    print(table(score(folder, recogniser, progress=True)))
+    scores = score(folder, recogniser, progress=True)
+    print(table(scores))
+    if args.published is not None:
+        print("\n".join(published.comparison(args.published, scores["rows"][0])))
     if not args.no_report:
         from nast_s2x.evaluation import report
 

@@ -6,7 +6,9 @@ ACL 2024, arXiv 2406.06937.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 SOURCE = "Ma et al., ACL 2024 (arXiv 2406.06937)"
 
@@ -85,3 +87,19 @@ def offline(target_type: str, quality: str) -> dict[str, float]:
         for point in POINTS
         if point.target_type == target_type and point.chunk == "offline" and quality in point.quality
     }
+
+
+def comparison(chunk: str, row: Mapping[str, Any]) -> list[str]:
+    """Lines of measured and published figures of speech at a chunk size.
+
+    Args:
+        chunk: of the published result.
+        row: an entry of ``rows`` of ``scores.json``.
+    """
+    (point,) = (point for point in POINTS if point.target_type == "speech" and point.chunk == chunk)
+    lines = [f"published: {SOURCE}, {point.data}, {chunk if chunk == 'offline' else f'{chunk} ms'}"]
+    for kind, values in (("quality", point.quality), ("latency", point.latency)):
+        for name, value in values.items():
+            measured = row[kind].get(name)
+            lines.append(f"  {name}: {'-' if measured is None else f'{measured:.2f}'}, published {value:g}")
+    return lines
