@@ -256,3 +256,36 @@ def test_translate_in_real_time(folder: Path, capsys: pytest.CaptureFixture[str]
     assert run("translate", folder / "audio" / "0.wav", "-m", folder / "bundle", "--real-time", "--json") == 0
     rows = read_json(capsys.readouterr().out)
     assert all(row["elapsed_ms"] >= row["source_ms"] for row in rows) and rows[-1]["elapsed_ms"] >= 1000
+
+
+def test_translations_as_a_manifest(folder: Path, bundle: System, tmp_path: Path) -> None:
+    """Rows of the split have the system's translations, the others are copied, failures are left out."""
+    manifest, output = folder / "manifest.tsv", tmp_path / "distilled.tsv"
+    common = ["generate", "--manifest", manifest, "-m", folder / "bundle", "-o", tmp_path / "lines", "--no-progress"]
+    assert run(*common, "--split", "test", "--as-manifest", output, "--json", tmp_path / "rows.json") == 0
+    before = {row.id: row for row in read_manifest(manifest, keep_extra=True)}
+    after = {row.id: row for row in read_manifest(output, keep_extra=True)}
+    texts = {row["id"]: row for row in read_json((tmp_path / "rows.json").read_text())}
+    assert after["u4"] == before["u4"] and after["gone"] == before["gone"]
+    for name, row in texts.items():
+        assert (name in after) == bool(row["text"])
+        if row["text"]:
+            assert after[name].target_text == row["text"] and after[name].source_text == before[name].source_text
+            assert after[name].audio == before[name].audio
+            assert list(after[name].units.codes if after[name].units else ()) == row["units"]
+    assert sum(bool(row["text"]) for row in texts.values()) >= 2
+    assert run(*common, "--as-manifest", output, "--no-units") == 1  # the missing file
+    assert "gone" not in {row.id for row in read_manifest(output)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.wav"], "--as-manifest needs --manifest"),
+        (["--manifest", "o.tsv"], "would replace the manifest itself"),
+        (["--manifest", "m.tsv", "--num-shards", "2"], "does not go with --num-shards"),
+    ],
+)
+def test_wrong_usage_of_as_manifest(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("generate", *arguments, "--as-manifest", "o.tsv", "-m", "m") == 1
+    assert message in capsys.readouterr().err

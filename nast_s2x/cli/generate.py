@@ -58,6 +58,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-id", type=int, default=0, metavar="I", help="do part I of them, from 0")
     parser.add_argument("--json", metavar="FILE", help="also write one JSON object per row; - is standard output")
     parser.add_argument("--output", "-o", metavar="FILE", help="write the lines to FILE instead of standard output")
+    parser.add_argument(
+        "--as-manifest",
+        metavar="FILE",
+        help="also write the manifest with the translations of this system in place of its own, to train another one "
+        "on them; rows of other splits than --split are copied",
+    )
     parser.add_argument("--no-units", action="store_true", help="leave the units out")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     add_speech_flags(parser).add_argument(
@@ -74,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.json != "-" and args.output and os.path.realpath(args.json) == os.path.realpath(args.output):
         raise ConfigError(f"--json and --output must name different files, got {args.json} for both")
     check_batch_limits(args.batch_size, args.max_tokens)
+    if args.as_manifest:
+        _check_as_manifest(args)
     utterances = _utterances(args)
     rows = shard_rows(utterances, args.num_shards, args.shard_id)
     system, policy = open_system(args, prefer_offline=True)
@@ -88,10 +96,34 @@ def run(args: argparse.Namespace) -> int:
         results = _generated(args, system, policy, rows, synthesis)
         done = list(_write(results, system, with_units, lines, json_file, folder))
     _report(args, done, time.monotonic() - started)
+    if args.as_manifest:
+        _write_manifest(args, done, system, with_units)
     if folder is not None:
         seconds = folder.num_samples / system.sample_rate
         log_stderr(f"wrote {folder.num_files} sound files, {seconds:.1f} s of speech: {folder.list}")
     return 1 if any(row.error for row in done) else 0
+
+
+def _check_as_manifest(args: argparse.Namespace) -> None:
+    if not args.manifest:
+        raise ConfigError("--as-manifest needs --manifest")
+    if args.num_shards != 1:
+        raise ConfigError("--as-manifest writes all rows: it does not go with --num-shards")
+    if os.path.realpath(args.as_manifest) == os.path.realpath(args.manifest):
+        raise ConfigError(f"--as-manifest would replace the manifest itself: {args.as_manifest}")
+
+
+def _write_manifest(args: argparse.Namespace, done: list[GeneratedRow], system: System, with_units: bool) -> None:
+    """Write the manifest of ``--as-manifest``."""
+    from nast_s2x.corpus.manifest import read_manifest, write_manifest
+    from nast_s2x.inference.distillation import distilled_rows
+
+    table = read_manifest(args.manifest, required=("id", "audio"), unique_ids=False, keep_extra=True)
+    places = [place for place, row in enumerate(table.rows) if args.split in (None, row.split)]
+    results = {place: result for place, result in zip(places, done, strict=True)}
+    rows = list(distilled_rows(table, results, system, with_units))
+    write_manifest(args.as_manifest, rows)
+    log_stderr(f"wrote {args.as_manifest}: {len(rows)} rows, {len(table) - len(rows)} without a translation left out")
 
 
 def _open_folder(stack: contextlib.ExitStack, args: argparse.Namespace, utterances: list[Utterance]) -> SpeechFolder:
