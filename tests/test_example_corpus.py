@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_folder import text_line
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-from espeak_fr_en import build, checks, numerals, speech  # noqa: E402
+from espeak_fr_en import broken_words, build, checks, numerals, speech  # noqa: E402
 from espeak_fr_en import corpus as texts  # noqa: E402
 from espeak_fr_en.grammar import Grammar  # noqa: E402
 from espeak_fr_en.morphology import Action, Subject, english_join, french_join, french_verb  # noqa: E402
@@ -302,3 +303,18 @@ def test_speaking_given_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_unknown_voice_is_refused() -> None:
     with pytest.raises(ValueError, match="nobody"):
         speech.check_voices(["fr+nobody"], speech.find_espeak())
+
+
+def test_broken_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Words of the output that no training translation has, for each chunk size."""
+    (tmp_path / "m.tsv").write_text("id\ttgt_text\tsplit\na\tthe cat\ttrain\nb\tthe menis\ttest\n")
+    for chunk, texts_of_chunk in {"320": ["the menis", "the cat"], "offline": ["the cat"]}.items():
+        (tmp_path / "run" / chunk).mkdir(parents=True)
+        lines = [text_line(index, text.split(), 320, tmp_path) for index, text in enumerate(texts_of_chunk)]
+        log = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "run" / chunk / "instances.log").write_text(log)
+    assert broken_words.main([str(tmp_path / "m.tsv"), str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == ["320: 250.0 of 1,000 words (menis)", "offline: 0.0 of 1,000 words ()"]
+    assert broken_words.main([str(tmp_path / "m.tsv"), str(tmp_path)]) == 1
+    assert "no CHUNK/instances.log" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """mHuBERT units of one recording against published ones, where the model is at hand.
 
 Set NAST_S2X_MHUBERT (folder of a Hugging Face HubertModel: mHuBERT base, en, es, fr, iteration 3), NAST_S2X_KMEANS (its
-mhubert_base_vp_en_es_fr_it3_L11_km1000.bin) and NAST_S2X_LJ037_0171 (LJSpeech's LJ037-0171.wav). Neither file is in this
-repository. The published units are those of the model card of voidful/mhubert-base; the end is missing there.
+mhubert_base_vp_en_es_fr_it3_L11_km1000.bin) and NAST_S2X_LJ037_0171 (LJ037-0171.wav of LJSpeech). None of them is part
+of this repository. The published units are those of the model card of voidful/mhubert-base; the end is missing there.
 """
 
 from __future__ import annotations
