@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from corpus_trees import (
     talks,
     write,
 )  # fmt: skip
+from plugin_runs import train
 
 from nast_s2x.cli.main import main
 from nast_s2x.corpus import read_manifest
@@ -50,8 +52,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("corpus", LAYOUTS)
-def test_from_the_layout_to_a_data_folder(corpus: str, tmp_path: Path) -> None:
-    """Each layout is converted and prepared; every row of the corpus is taken or left out with a reason."""
+def test_from_the_layout_to_an_update_of_training(corpus: str, tmp_path: Path) -> None:
+    """Each layout is converted, prepared and trained on; every row is taken or left out with a reason."""
+    pytest.importorskip("fairseq")
     if corpus == "parquet":
         pytest.importorskip("pyarrow")
     report, rows = run(corpus, LAYOUTS[corpus](tmp_path / "made"), tmp_path / "out")
@@ -62,6 +65,9 @@ def test_from_the_layout_to_a_data_folder(corpus: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "convert.json").read_text())["report"]["rows"] == dict(report.rows)
     prepared = prepare(tmp_path / "out" / "manifest.tsv", tmp_path / "data", PrepareOptions(vocab_size=40), jobs=1)
     assert prepared.problems == [] and sum(prepared.rows.values()) == len(rows)
+    flags = ("--arch", "nast_s2t", "--max-update", "1", "--disable-validation", "--no-save", "--text-upsample", "4")
+    (update,) = train(tmp_path / "data", tmp_path / "save", *flags, "--valid-subset", "dev").updates
+    assert math.isfinite(float(update["loss"])) and update["num_updates"] == "1"
 
 
 def test_cvss_c(tmp_path: Path) -> None:
