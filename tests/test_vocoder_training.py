@@ -330,8 +330,8 @@ def test_inputs_that_cannot_be_trained_on_are_refused(voice: Path, tmp_path: Pat
     config.write_text(json.dumps(TINY | {"unit_hash": "fedcba9876543210"}), encoding="utf-8")
     with pytest.raises(ValueError, match=f"units are of centroids fedcba9876543210, the manifest's of {HASH}"):
         run(voice, tmp_path / "o", config)
-    with pytest.raises(ValueError, match="mixed precision needs a CUDA device"):
-        VocoderTrainer(VocoderConfig.from_dict(TINY), TrainingSettings(), amp=True)
+    with pytest.raises(ValueError, match="mixed precision in float16 needs a CUDA device"):
+        VocoderTrainer(VocoderConfig.from_dict(TINY), TrainingSettings(), amp=torch.float16)
     assert not (tmp_path / "o").exists()
 
 
@@ -573,3 +573,28 @@ def test_a_batch_must_be_shareable(voice: Path, tmp_path: Path) -> None:
             train(config, settings, read_units_manifest(voice, NUM_UNITS), RunOptions(tmp_path))
     finally:
         distributed.destroy_process_group()
+
+
+def test_mixed_precision_in_bfloat16_is_close_to_float32(voice: Path) -> None:
+    """Losses of the first updates agree to the precision of bfloat16; the weights stay float32."""
+    config = VocoderConfig.from_dict(TINY | {"unit_hash": HASH})
+    settings = TrainingSettings.from_dict(TINY["training"] | ADVERSARIAL)
+    batch = collate(
+        [CropDataset(rows(voice), settings.crop_frames, settings.context_frames)[0, seed] for seed in (1, 2)]
+    )
+    exact, rough = (VocoderTrainer(config, settings, 1, amp=amp) for amp in (None, torch.bfloat16))
+    for _ in range(2):
+        one, other = exact.step(batch), rough.step(batch)
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, rtol=0.1, atol=0.02, msg=name)
+    assert one["loss"] != other["loss"] and all(p.dtype == torch.float32 for p in rough.generator.parameters())
+
+
+def test_benchmark_of_an_update(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["benchmark", "vocoder-training", "--preset", "tiny", "--batch", "1", "--threads", "1", "--json"]
+    assert main([*command, "--dtype", "bf16"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["step_ms"] > 0 and result["batch"] == 1 and result["dtype"] == "bf16" and result["peak_bytes"] > 0
+    assert result["speech_seconds_per_second"] == pytest.approx(1000 * result["crop_seconds"] / result["step_ms"])
+    assert main([*command, "--dtype", "fp16"]) == 1
+    assert "float16 needs a CUDA device" in capsys.readouterr().err

@@ -17,6 +17,7 @@ _PARTS = {
     "nmla": ("losses", "run_nmla", "NMLA in linear time, and over all pairs of slots"),
     "alignment": ("losses", "run_alignment", "batched Viterbi alignment, and plain Python"),
     "training": ("training", "run_training", "one training step: time, memory, operations, host reads"),
+    "vocoder-training": ("vocoder", "run_vocoder_training", "one update of a vocoder's training: time, memory"),
     "attention": ("streaming", "run_attention", "relative-position attention, and its form with all pairs"),
     "autoregressive": (
         "autoregressive",

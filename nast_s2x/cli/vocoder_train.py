@@ -62,7 +62,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="dev recordings that are evaluated and written to OUTPUT/samples (default: 8)",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda if available)")
-    parser.add_argument("--no-amp", action="store_true", help="float32 in place of mixed precision on CUDA")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--no-amp", action="store_true", help="float32 in place of mixed precision on CUDA (float16)")
+    group.add_argument("--bf16", action="store_true", help="mixed precision in bfloat16, on CPUs too")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that read recordings (default: 0, none)"
     )
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         output=Path(args.output),
         seed=args.seed,
         device=str(device),
-        amp=device.type == "cuda" and not args.no_amp,
+        amp=_mixed_precision(args, device),
         workers=args.workers,
         train_split=args.train_split,
         dev_split=args.dev_split,
@@ -131,3 +133,11 @@ def _declared_units(manifest: Path) -> int | None:
     from nast_s2x.corpus.manifest import unit_record
 
     return unit_record(manifest).get("num_units")
+
+
+def _mixed_precision(args: argparse.Namespace, device: torch.device) -> torch.dtype | None:
+    import torch
+
+    if args.bf16:
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" and not args.no_amp else None

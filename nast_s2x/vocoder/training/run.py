@@ -63,7 +63,7 @@ class RunOptions:
         output: folder of the checkpoint, the log, samples and the vocoder.
         seed: of everything random, 0 to 2**32 - 1.
         device: "cpu", "cuda" (the process's own GPU under torchrun), ...
-        amp: mixed precision, on CUDA.
+        amp: number type of mixed precision, see :class:`~nast_s2x.vocoder.training.trainer.VocoderTrainer`.
         workers: processes that read recordings beside the training; 0 reads them in the training process.
         train_split, dev_split: names in the manifest's column ``split``.
         log_every, save_every: updates between log lines, and between checkpoints with evaluation.
@@ -75,7 +75,7 @@ class RunOptions:
     output: Path
     seed: int = 1
     device: str = "cpu"
-    amp: bool = False
+    amp: torch.dtype | None = None
     workers: int = 0
     train_split: str = "train"
     dev_split: str = "dev"

@@ -79,14 +79,14 @@ def crop_waveform(waveform: Tensor, offsets: Tensor, crop_frames: int) -> Tensor
 class _GeneratorPass(nn.Module):
     """Waveform and log durations in one forward: DistributedDataParallel averages the gradients of one forward."""
 
-    def __init__(self, generator: UnitVocoder, amp: bool) -> None:
+    def __init__(self, generator: UnitVocoder, amp: torch.dtype | None) -> None:
         super().__init__()
         self.generator, self.amp = generator, amp
 
     def forward(
         self, frames: Tensor, lengths: Tensor | None, units: Tensor, unit_lengths: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        with torch.autocast(frames.device.type, torch.float16, enabled=self.amp):
+        with torch.autocast(frames.device.type, self.amp, enabled=self.amp is not None):
             waveform = self.generator(frames, lengths)
         durations = None
         if self.generator.dur_predictor is not None:
@@ -97,12 +97,12 @@ class _GeneratorPass(nn.Module):
 class _DiscriminatorPass(nn.Module):
     """Outputs for real and for generated speech in one forward."""
 
-    def __init__(self, discriminators: Discriminators, amp: bool) -> None:
+    def __init__(self, discriminators: Discriminators, amp: torch.dtype | None) -> None:
         super().__init__()
         self.discriminators, self.amp = discriminators, amp
 
     def forward(self, real: Tensor, fake: Tensor) -> tuple[list[DiscriminatorOutput], list[DiscriminatorOutput]]:
-        with torch.autocast(real.device.type, torch.float16, enabled=self.amp):
+        with torch.autocast(real.device.type, self.amp, enabled=self.amp is not None):
             return self.discriminators(real), self.discriminators(fake)
 
 
@@ -117,7 +117,8 @@ class VocoderTrainer:
         settings: of the training.
         seed: of initial weights and dropout.
         device: of the networks.
-        amp: automatic mixed precision (CUDA only): float16 in the convolutions, losses in float32.
+        amp: number type of the convolutions in automatic mixed precision, float16 (CUDA only, with loss scaling) or
+            bfloat16; losses stay in float32. None: everything in float32.
 
     Attributes:
         update: number of updates done.
@@ -129,12 +130,12 @@ class VocoderTrainer:
         settings: TrainingSettings,
         seed: int = 1,
         device: torch.device | str = "cpu",
-        amp: bool = False,
+        amp: torch.dtype | None = None,
     ) -> None:
         self.config, self.settings, self.seed, self.amp = config, settings, seed, amp
         self.device, self.update = torch.device(device), 0
-        if amp and self.device.type != "cuda":
-            raise ConfigError(f"mixed precision needs a CUDA device, this training runs on {self.device}")
+        if amp == torch.float16 and self.device.type != "cuda":
+            raise ConfigError(f"mixed precision in float16 needs a CUDA device, this training runs on {self.device}")
         torch.manual_seed(seed)
         self.generator = build_generator(config, settings.init_std)
         self.networks: dict[str, nn.Module] = {"generator": self.generator.to(self.device)}
@@ -148,7 +149,9 @@ class VocoderTrainer:
             self._passes = {name: DistributedDataParallel(one) for name, one in self._passes.items()}
         self.mel_loss = MelLoss(settings.mel_resolutions, settings.floor).to(self.device)
         self.stft_loss = StftLoss(settings.stft_resolutions, settings.floor).to(self.device)
-        self.scalers = {name: torch.amp.GradScaler(self.device.type, enabled=amp) for name in self.networks}
+        self.scalers = {
+            name: torch.amp.GradScaler(self.device.type, enabled=amp == torch.float16) for name in self.networks
+        }
         # Fused optimizers take `found_inf`, a number on the device: 1 skips an update without a read by the host.
         self.optimizers = {
             name: torch.optim.AdamW(
@@ -228,7 +231,7 @@ class VocoderTrainer:
         """Outputs of the discriminators, with gradients for the generator and none for the discriminators' weights."""
         assert self.discriminators is not None
         self.discriminators.requires_grad_(False)
-        with torch.autocast(self.device.type, torch.float16, enabled=self.amp):
+        with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             outputs = self.discriminators(real), self.discriminators(fake)
         self.discriminators.requires_grad_(True)
         return outputs
