@@ -19,6 +19,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from vocoder_data import HASH, NUM_UNITS, TINY, edit_row, write_config, write_voice
 
 from nast_s2x.cli import vocoder_train
+from nast_s2x.cli.main import main
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.files import locked
