@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (
-        _SYSTEM | {"losses", "inference", "metrics"},
+        _SYSTEM | {"losses", "inference", "metrics", "resources"},
         BASE | {"fairseq", "tqdm"},
     ),
 }
