@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -42,3 +43,14 @@ def progress_bar(total: int | None, what: str, unit: str = "utt", show: bool = T
     if sys.stderr.isatty():
         return tqdm(**values)
     return _Lines(**values, mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, ncols=100, leave=False)
+
+
+@contextlib.contextmanager
+def hidden(bar: tqdm | None) -> Iterator[None]:
+    """Take a bar off the terminal while other lines are written; it is drawn again afterwards."""
+    if bar is None or bar.disable or isinstance(bar, _Lines):
+        yield
+        return
+    bar.clear()
+    yield
+    bar.refresh()

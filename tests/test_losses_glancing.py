@@ -70,10 +70,26 @@ def test_glancer_shows_aligned_labels_at_the_asked_rate() -> None:
     rate = mask.sum(1) / lengths
     assert torch.allclose(rate[:2], probability[:2], atol=0.08) and probability[:2].min() > 0.2
     assert (labels[0][mask[0]] == 5).any()  # blanks are shown too
-    same = int(((logits.argmax(-1) == labels) & (labels != 1)).sum())
-    assert statistics == {"slots": 700, "same": same, "glanced": int(mask.sum()), "infeasible": 1}
+    labelled = (labels != 1) & (labels != 5)
+    same = int(((logits.argmax(-1) == labels) & labelled).sum())
+    assert statistics == {
+        "slots": 700,
+        "labelled": int(labelled.sum()),
+        "same": same,
+        "glanced": int(mask.sum()),
+        "infeasible": 1,
+    }
     glancer(logits, lengths)
     assert statistics["slots"] == 1400 and statistics["infeasible"] == 2  # counts add up
+
+
+def test_blanks_do_not_count_as_right() -> None:
+    """A model that outputs blanks only has no slot right, though most aligned labels are blanks."""
+    _, lengths, targets, target_lengths = glance_inputs()
+    statistics: dict[str, float] = {}
+    logits = torch.nn.functional.one_hot(torch.full((3, 400), 5), 6).float() * 20
+    make_glancer(targets, target_lengths, 5, 0.5, statistics=statistics)(logits, lengths)
+    assert statistics["same"] == 0 and 0 < statistics["labelled"] < statistics["slots"] / 2
 
 
 def test_glancer_is_reproducible_by_its_generator() -> None:

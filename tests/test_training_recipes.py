@@ -243,8 +243,10 @@ def test_stages_run_are_logged_and_passed_over_when_finished(tmp_path: Path, mon
     lines: list[str] = []
     run = launch.Run(tmp_path, tmp_path / "save")
     launch.run_recipe(recipe_of(tmp_path), run, lines.append)
-    assert [line for line in lines if line.startswith("run")] == ["run 1", "run 2"]
-    assert (tmp_path / "save" / "two" / "train.log").read_text() == "run 2\n"
+    assert [line.split(",")[0] for line in lines[::2]] == ["== stage one", "== stage two"]
+    assert lines[3] == "two: finished after 0 min 0 s" and len(lines) == 4
+    command, output = (tmp_path / "save" / "two" / "train.log").read_text().splitlines()
+    assert command.endswith("--lr 2") and output == "run 2"
     lines.clear()
     launch.run_recipe(recipe_of(tmp_path), run, lines.append)
     assert len(lines) == 2 and all("is finished" in line for line in lines)
@@ -274,17 +276,18 @@ def test_output_that_cannot_be_shown_does_not_stop_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that are no UTF-8, and a terminal that is gone: more output than fits into a pipe is read and logged."""
-    script = r"import sys; sys.stdout.buffer.write(b'\xff\n' + b'0123456789\n' * 20_000)"
+    line = r"2026-11-29 19:43:00 | WARNING | x | \xff"
+    script = f"import sys; sys.stdout.buffer.write(b'{line}\\n' * 20_000)"
     fake_fairseq(tmp_path, monkeypatch, script)
     reported: list[str] = []
 
     def report(line: str) -> None:
         reported.append(line)
-        if line.startswith("0"):
+        if line.startswith("warning"):
             raise BrokenPipeError
 
     launch.run_recipe(recipe_of(tmp_path), launch.Run(tmp_path, tmp_path / "save", ["one"]), report)
-    assert reported[-2:] == ["\ufffd", "0123456789"]
+    assert reported[1:-1] == ["warning: \ufffd"]
     assert (tmp_path / "save" / "one" / "train.log").read_text().count("\n") == 20_001
 
 

@@ -262,13 +262,25 @@ def test_logs_are_added_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from nast_s2x.criterions.nast_ctc_nmla import NastCriterion
 
-    keys = ("loss", "text_loss", "text_slots", "text_same", "text_glanced", "text_ratio", "batches")
+    keys = ("loss", "text_loss", "text_slots", "text_labelled", "text_same", "text_glanced", "text_ratio", "batches")
     with metrics.aggregate(new_root=True) as meters:
         for count in (100, 400):
             Addend.count = 0
             NastCriterion.reduce_metrics([{key: Addend(2.0) for key in keys} for _ in range(count)])
             assert Addend.count == count * len(keys)
     assert meters["loss"].avg == 1.0 and meters["text_accuracy"].avg == 100.0
+
+
+def test_the_accuracy_is_that_of_labelled_slots() -> None:
+    pytest.importorskip("fairseq")
+    from fairseq.logging import metrics
+
+    from nast_s2x.criterions.nast_ctc_nmla import NastCriterion
+
+    log = {"text_slots": 100, "text_labelled": 20, "text_same": 5, "text_glanced": 50, "text_ratio": 0.5, "batches": 1}
+    with metrics.aggregate(new_root=True) as meters:
+        NastCriterion.reduce_metrics([log, log])
+    assert meters["text_accuracy"].avg == 25.0 and meters["text_glanced"].avg == 0.5
 
 
 def test_two_forms_of_half_precision_exclude_each_other(tmp_path: Path) -> None:

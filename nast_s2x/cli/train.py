@@ -19,7 +19,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         usage="nast-s2x train RECIPE --data DIR --save DIR [--stage NAME]... [--processes N] [--set NAME=VALUE]... "
         "[--dry-run] [-- FLAGS...]",
         description="Run the stages of a recipe one after the other as plain fairseq-train. The same command "
-        "again continues an interrupted run; finished stages are skipped. FLAGS behind -- are passed to "
+        "again continues an interrupted run; finished stages are skipped. The progress, validation scores and two "
+        "sample outputs are shown; SAVE/STAGE/train.log has all output of fairseq-train. FLAGS behind -- are passed to "
         "fairseq-train and replace those of the recipe.",
     )
     parser.add_argument(
@@ -43,12 +44,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
+    from nast_s2x.cli.system import printable
     from nast_s2x.training import find_recipe, read_recipe, run_recipe
     from nast_s2x.training.launch import Run
 
     variables = dict(_variable(text) for text in args.set)
     run = Run(Path(args.data), Path(args.save), args.stage, args.processes, variables, args.rest)
-    run_recipe(read_recipe(find_recipe(args.recipe)), run, lambda line: print(line, flush=True), args.dry_run)
+    recipe = read_recipe(find_recipe(args.recipe))
+    run_recipe(recipe, run, lambda line: print(printable(line), flush=True), args.dry_run)
     return 0
 
 

@@ -130,8 +130,10 @@ class NastCriterion(FairseqCriterion):
         for name in ("text", "unit"):
             slots = total.get(f"{name}_slots", 0.0)
             if slots:
-                # Accuracy: slots whose best label is the aligned one, before any label was shown.
-                metrics.log_scalar(f"{name}_accuracy", 100 * total[f"{name}_same"] / slots, slots, round=2)
+                # Of the slots whose aligned label is not blank: those whose best label is the aligned one, before any
+                # label was shown. A model that outputs blanks only has 0.
+                labelled = max(total[f"{name}_labelled"], 1.0)
+                metrics.log_scalar(f"{name}_accuracy", 100 * total[f"{name}_same"] / labelled, labelled, round=2)
                 metrics.log_scalar(f"{name}_glanced", total[f"{name}_glanced"] / slots, slots, round=3)
                 metrics.log_scalar(f"{name}_glancing", total[f"{name}_ratio"] / batches, batches, round=3)
 

@@ -39,9 +39,10 @@ def make_glancer(
         blank: the blank label; it is shown like any other aligned label.
         ratio: in [0, 1]; 0 shows nothing.
         generator: source of randomness (of any device); None uses the global one.
-        statistics: if given, each call adds the counts ``slots``, ``same`` (slots whose best label is the aligned one),
-            ``glanced`` (slots shown), as tensors on the device, and ``infeasible`` (rows whose target does not fit:
-            none of their slots is shown or counted elsewhere).
+        statistics: if given, each call adds the counts ``slots``, ``labelled`` (slots whose aligned label is not
+            blank), ``same`` (those of them whose best label is the aligned one), ``glanced`` (slots shown), as tensors
+            on the device, and ``infeasible`` (rows whose target does not fit: none of their slots is shown or counted
+            elsewhere).
     Returns:
         Glancer. Its labels are pad (1) past the end and in rows that do not fit, where its mask is False.
     Raises:
@@ -64,7 +65,9 @@ def make_glancer(
         chance = torch.rand(labels.shape, generator=generator, device=where).to(logits.device)
         mask = shown & (chance < probability[:, None])
         if statistics is not None:
-            for name, flags in (("slots", shown), ("same", shown & (predictions == labels)), ("glanced", mask)):
+            labelled = shown & (labels != blank)
+            same = labelled & (predictions == labels)
+            for name, flags in (("slots", shown), ("labelled", labelled), ("same", same), ("glanced", mask)):
                 statistics[name] = statistics.get(name, 0) + flags.sum()
             # An empty target fits any number of slots, so this counts targets alone.
             unfit = len(targets) - sum(targets.fits(lengths))

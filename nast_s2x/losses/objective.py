@@ -115,7 +115,7 @@ class Objective:
             if ratio == 0:
                 continue
             # Every process logs the same keys, whatever its batch holds: fairseq adds them up by position.
-            counts[name] = {"ratio": ratio, "slots": 0, "same": 0, "glanced": 0, "infeasible": 0}
+            counts[name] = {"ratio": ratio, "slots": 0, "labelled": 0, "same": 0, "glanced": 0, "infeasible": 0}
             if targets is not None and targets.count:
                 glancers[f"{name}_glancer"] = make_glancer(targets, blank, ratio, statistics=counts[name])
         return glancers, counts

@@ -20,10 +20,13 @@ from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.files import locked, write_atomic
 from nast_s2x.processes import cpu_count
 from nast_s2x.resources import USER_DIR
+from nast_s2x.training.output import StageOutput, last_lines
 from nast_s2x.training.recipe import Recipe, Stage
 
 FINISHED = "finished"
 """File in a stage's folder once the stage has run to its end."""
+LOG = "train.log"
+"""Log of rank 0 in a stage's folder."""
 _POLL_SECONDS = 0.1
 
 
@@ -69,7 +72,9 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
     checked before the first one runs.
 
     Args:
-        report: called with each line for the user; after an ``OSError`` from it, output is only logged.
+        report: called with each line for the user: stages, validations, warnings; progress goes to stderr, and all
+            output of ``fairseq-train`` to the stage's log. If it raises
+            an ``OSError``, output is only logged from then on.
         dry_run: report the commands only.
     Raises:
         ConfigError: wrong arguments; a stage that continues a checkpoint which is not there; another run in the folder.
@@ -84,14 +89,19 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
             if (folder / FINISHED).is_file() and not dry_run:
                 report(f"== stage {stage.name} is finished; remove {folder / FINISHED} to train it further")
                 continue
-            report(f"== stage {stage.name}")
-            report(shlex.join(command))
             if dry_run:
+                report(f"== stage {stage.name}")
+                report(shlex.join(command))
                 continue
             _check_continued(folder, stage.name, command)
+            report(f"== stage {stage.name}, log: {folder / LOG}")
             folder.mkdir(parents=True, exist_ok=True)
-            _run(folder, [_fairseq_train(), *command[1:]], processes, report)
+            output = StageOutput(stage.name, command, report)
+            begun = time.monotonic()
+            _run(folder, [_fairseq_train(), *command[1:]], processes, output)
             write_atomic(folder / FINISHED, "")
+            best = f", {output.best}" if output.best else ""
+            report(f"{stage.name}: finished after {_duration(time.monotonic() - begun)}{best}")
 
 
 def _fairseq_train() -> str:
@@ -112,24 +122,25 @@ def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
             raise ConfigError(f"stage {stage} continues {value}, which is not there: train the stage before it first")
 
 
-def _run(folder: Path, command: list[str], processes: int, report: Callable[[str], None]) -> None:
-    """Run a command as ``processes`` ranks. Each has a log; the output of rank 0 is reported too. If one fails, all are
+def _run(folder: Path, command: list[str], processes: int, output: StageOutput) -> None:
+    """Run a command as ``processes`` ranks. Each has a log; ``output`` reads that of rank 0 too. If one fails, all are
     ended."""
     environment = dict(os.environ)
     parallel = _parallel_flags(processes)
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
-    names = ["train.log", *(f"rank{rank}.log" for rank in range(1, processes))]
+    names = [LOG, *(f"rank{rank}.log" for rank in range(1, processes))]
     with contextlib.ExitStack() as stack:
         ranks = []
         for rank, name in enumerate(names):
             words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
             log = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
-            output = subprocess.PIPE if rank == 0 else log
+            log.write(shlex.join(words) + "\n")
+            log.flush()
             ranks.append(
                 subprocess.Popen(
                     words,
-                    stdout=output,
+                    stdout=subprocess.PIPE if rank == 0 else log,
                     stderr=subprocess.STDOUT,
                     env=environment,
                     encoding="utf-8",
@@ -137,16 +148,23 @@ def _run(folder: Path, command: list[str], processes: int, report: Callable[[str
                 )
             )
             if rank == 0:
-                shown = threading.Thread(target=_show, args=(ranks[0].stdout, log, report), daemon=True)
+                shown = threading.Thread(target=_show, args=(ranks[0].stdout, log, output), daemon=True)
                 shown.start()
                 stack.callback(shown.join, timeout=10)  # after the process has ended, before its log is closed
             stack.callback(_end, ranks[-1])
         failed, status = _wait(ranks)
     if status:
+        path = folder / names[failed]
         raise NastError(
-            f"fairseq-train ended with status {status}, see {folder / names[failed]}; the same command continues from "
-            "the last checkpoint"
+            f"fairseq-train ended with status {status}, see {path}; the same command continues from the last "
+            "checkpoint. The log ends with:\n" + "\n".join(last_lines(path))
         )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _parallel_flags(processes: int) -> list[str]:
@@ -161,18 +179,21 @@ def _parallel_flags(processes: int) -> list[str]:
     ]
 
 
-def _show(output: IO[str] | None, log: IO[str], report: Callable[[str], None]) -> None:
-    """Log and report each line. The output is read to its end whatever happens: a full pipe would stop the training."""
-    assert output is not None
-    is_reported = True
-    for line in output:
+def _show(lines: IO[str] | None, log: IO[str], output: StageOutput) -> None:
+    """Log each line and show what is for the user. The lines are read to their end whatever happens: a full pipe would
+    stop the training."""
+    assert lines is not None
+    is_shown = True
+    for line in lines:
         log.write(line)
         log.flush()
-        if is_reported:
+        if is_shown:
             try:
-                report(line.rstrip("\n"))
-            except OSError:  # such as a closed pipe
-                is_reported = False
+                output.line(line)
+            except (OSError, ValueError):  # a closed pipe or file, characters that the terminal does not have
+                is_shown = False
+    with contextlib.suppress(OSError, ValueError):
+        output.close()
 
 
 def _wait(ranks: Sequence[subprocess.Popen[str]]) -> tuple[int, int]:
