@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tensorboard"}),
     "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
     "metrics": (set(), {"sacrebleu"}),
-    "training": ({"resources"}, set()),
+    "training": ({"resources"}, {"fairseq", "fairseq_cli"}),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
     "recognisers": (
         {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},

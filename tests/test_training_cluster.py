@@ -7,26 +7,28 @@ import sys
 import pytest
 
 from nast_s2x.errors import ConfigError
+from nast_s2x.resources import USER_DIR
 from nast_s2x.training.cluster import first_host, launcher, node_rank
 
 HEAD = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+RANK = str(USER_DIR / "training" / "rank.py")
 SLURM = {
     "SLURM_JOB_ID": "123456", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "gpu[03-05,9]", "SLURM_JOB_NUM_NODES": "2",
 }  # fmt: skip
 
 
 def test_one_machine() -> None:
-    assert launcher(4, 1, {}) == [*HEAD, "4", "--standalone"]
+    assert launcher(4, 1, {}) == [*HEAD, "4", "--standalone", RANK]
     assert node_rank(1, SLURM) == 0
 
 
 def test_several_machines() -> None:
     words = launcher(8, 2, SLURM)
     assert words == [
-        *HEAD, "8", "--nnodes", "2", "--node-rank", "1", "--master-addr", "gpu03", "--master-port", "23456",
+        *HEAD, "8", "--nnodes", "2", "--node-rank", "1", "--master-addr", "gpu03", "--master-port", "23456", RANK,
     ]  # fmt: skip
     plain = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "5000", "NODE_RANK": "0"}
-    assert launcher(8, 3, plain)[-6:] == ["--node-rank", "0", "--master-addr", "10.0.0.1", "--master-port", "5000"]
+    assert launcher(8, 3, plain)[-7:-1] == ["--node-rank", "0", "--master-addr", "10.0.0.1", "--master-port", "5000"]
     assert node_rank(3, plain) == 0 and node_rank(2, SLURM) == 1
 
 

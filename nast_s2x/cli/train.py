@@ -16,7 +16,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train the stages of a recipe with fairseq-train",
-        usage="nast-s2x train RECIPE --data DIR --save DIR [--stage NAME]... [--processes N] [--set NAME=VALUE]... "
+        usage="nast-s2x train RECIPE --data DIR --save DIR [--stage NAME]... [--processes N | --gpus N [--nodes M]] "
+        "[--set NAME=VALUE]... "
         "[--dry-run] [-- FLAGS...]",
         description="Run the stages of a recipe one after the other as plain fairseq-train. The same command "
         "again continues an interrupted run; finished stages are skipped. The progress, validation scores and two "
@@ -35,7 +36,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--processes",
         type=int,
         metavar="N",
-        help="data-parallel processes on the CPU (default: the recipe's); fairseq-train uses all GPUs itself",
+        help="data-parallel processes on the CPU (default: the recipe's); GPUs: see --gpus",
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of each machine, one process each (torchrun)")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="M",
+        help="machines; the same command runs once on each, under SLURM by srun --ntasks-per-node 1 (default: 1)",
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a variable of the recipe")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
@@ -49,7 +58,16 @@ def run(args: argparse.Namespace) -> int:
     from nast_s2x.training.launch import Run
 
     variables = dict(_variable(text) for text in args.set)
-    run = Run(Path(args.data), Path(args.save), args.stage, args.processes, variables, args.rest)
+    run = Run(
+        Path(args.data),
+        Path(args.save),
+        args.stage,
+        args.processes,
+        args.gpus,
+        args.nodes,
+        variables,
+        args.rest,
+    )
     recipe = read_recipe(find_recipe(args.recipe))
     run_recipe(recipe, run, lambda line: print(printable(line), flush=True), args.dry_run)
     return 0

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Mapping
 
 from nast_s2x.errors import ConfigError
+from nast_s2x.resources import USER_DIR
 
+_RANK = str(USER_DIR / "training" / "rank.py")
 _FIRST_PORT, _PORTS = 20_000, 20_000
 
 
 def launcher(gpus: int, nodes: int, environment: Mapping[str, str]) -> list[str]:
-    """Words before the path of a Python script that start it once for each GPU of this machine.
+    """Words before the arguments of ``fairseq-train`` that start it once for each GPU of this machine.
 
     On several machines the same command runs once on each. Under SLURM (``srun --ntasks-per-node 1``) the address of
     the first machine and the number of this one are read from the job; elsewhere from ``MASTER_ADDR``, ``MASTER_PORT``
@@ -31,9 +33,10 @@ def launcher(gpus: int, nodes: int, environment: Mapping[str, str]) -> list[str]
             raise ConfigError(f"--{name} must be at least 1, but is {value}")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(gpus)]
     if nodes == 1:
-        return [*command, "--standalone"]
+        return [*command, "--standalone", _RANK]
     address, port, rank = _place(nodes, environment)
-    return [*command, "--nnodes", str(nodes), "--node-rank", rank, "--master-addr", address, "--master-port", port]
+    first = ["--master-addr", address, "--master-port", port]
+    return [*command, "--nnodes", str(nodes), "--node-rank", rank, *first, _RANK]
 
 
 def node_rank(nodes: int, environment: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.files import locked, write_atomic
 from nast_s2x.processes import cpu_count
 from nast_s2x.resources import USER_DIR
+from nast_s2x.training.cluster import launcher, node_rank
 from nast_s2x.training.output import StageOutput, last_lines
 from nast_s2x.training.recipe import Recipe, Stage
 
@@ -39,6 +40,8 @@ class Run:
         save: folder of the run; each stage has a folder in it.
         stages: names of stages; empty: all.
         processes: data-parallel processes on a CPU; ``None``: the recipe's.
+        gpus: GPUs of each machine, one process each, started by PyTorch's launcher; ``None``: without it.
+        nodes: machines; the same run is started on each.
         variables: values of the recipe's variables.
         flags: further arguments of ``fairseq-train``; they replace the recipe's.
     """
@@ -47,6 +50,8 @@ class Run:
     save: Path
     stages: Sequence[str] = ()
     processes: int | None = None
+    gpus: int | None = None
+    nodes: int = 1
     variables: Mapping[str, str] = field(default_factory=dict)
     flags: Sequence[str] = ()
 
@@ -83,7 +88,10 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
     processes = recipe.processes if run.processes is None else run.processes
     if processes < 1:
         raise ConfigError(f"--processes must be at least 1, got {processes}")
-    with contextlib.nullcontext() if dry_run else locked(run.save):
+    head, node = _launcher(run)
+    processes = 1 if head else processes
+    # Machines share the folder: the first one holds the lock and marks what is finished.
+    with contextlib.nullcontext() if dry_run or node else locked(run.save):
         for stage, command in list(commands(recipe, run)):
             folder = run.save / stage.name
             if (folder / FINISHED).is_file() and not dry_run:
@@ -91,17 +99,35 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
                 continue
             if dry_run:
                 report(f"== stage {stage.name}")
-                report(shlex.join(command))
+                report(shlex.join([*head, *command[1:]] if head else command))
                 continue
             _check_continued(folder, stage.name, command)
             report(f"== stage {stage.name}, log: {folder / LOG}")
             folder.mkdir(parents=True, exist_ok=True)
             output = StageOutput(stage.name, command, report)
             begun = time.monotonic()
-            _run(folder, [_fairseq_train(), *command[1:]], processes, output)
-            write_atomic(folder / FINISHED, "")
+            log = f"node{node}.log" if node else LOG
+            start = head or [_fairseq_train()]
+            _run(folder, [*start, *command[1:]], processes, output, log)
+            if not node:
+                write_atomic(folder / FINISHED, "")
             best = f", {output.best}" if output.best else ""
             report(f"{stage.name}: finished after {_duration(time.monotonic() - begun)}{best}")
+
+
+def _launcher(run: Run) -> tuple[list[str], int]:
+    """Words of PyTorch's launcher, none without it, and the number of this machine.
+
+    Raises:
+        ConfigError: flags that do not go together, see also :func:`~nast_s2x.training.cluster.launcher`.
+    """
+    if run.gpus is None:
+        if run.nodes != 1:
+            raise ConfigError("--nodes needs --gpus, the number of GPUs of each machine")
+        return [], 0
+    if run.processes is not None:
+        raise ConfigError("--processes is for CPUs: give it or --gpus")
+    return launcher(run.gpus, run.nodes, os.environ), node_rank(run.nodes, os.environ)
 
 
 def _fairseq_train() -> str:
@@ -122,25 +148,25 @@ def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
             raise ConfigError(f"stage {stage} continues {value}, which is not there: train the stage before it first")
 
 
-def _run(folder: Path, command: list[str], processes: int, output: StageOutput) -> None:
+def _run(folder: Path, command: list[str], processes: int, output: StageOutput, log: str) -> None:
     """Run a command as ``processes`` ranks. Each has a log; ``output`` reads that of rank 0 too. If one fails, all are
     ended."""
     environment = dict(os.environ)
     parallel = _parallel_flags(processes)
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
-    names = [LOG, *(f"rank{rank}.log" for rank in range(1, processes))]
+    names = [log, *(f"rank{rank}.log" for rank in range(1, processes))]
     with contextlib.ExitStack() as stack:
         ranks = []
         for rank, name in enumerate(names):
             words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
-            log = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
-            log.write(shlex.join(words) + "\n")
-            log.flush()
+            file = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
+            file.write(shlex.join(words) + "\n")
+            file.flush()
             ranks.append(
                 subprocess.Popen(
                     words,
-                    stdout=subprocess.PIPE if rank == 0 else log,
+                    stdout=subprocess.PIPE if rank == 0 else file,
                     stderr=subprocess.STDOUT,
                     env=environment,
                     encoding="utf-8",
@@ -148,7 +174,7 @@ def _run(folder: Path, command: list[str], processes: int, output: StageOutput) 
                 )
             )
             if rank == 0:
-                shown = threading.Thread(target=_show, args=(ranks[0].stdout, log, output), daemon=True)
+                shown = threading.Thread(target=_show, args=(ranks[0].stdout, file, output), daemon=True)
                 shown.start()
                 stack.callback(shown.join, timeout=10)  # after the process has ended, before its log is closed
             stack.callback(_end, ranks[-1])
