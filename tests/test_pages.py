@@ -19,6 +19,7 @@ PAGES = sorted(
     for pattern in (
         "README.md",
         "*/README.md",
+        "configs/own_recordings.md",
         "nast_s2x/*/README.md",
         "examples/*/README.md",
         "examples/*/*/README.md",
