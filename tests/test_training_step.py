@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
+from nast_s2x.benchmarks.shares import PARTS
 from nast_s2x.benchmarks.timing import Setting, peak_bytes
 from nast_s2x.benchmarks.training import StepCounter, make_step, run_training, to_device
 from nast_s2x.chunking import ChunkPolicy
@@ -190,6 +191,8 @@ def test_benchmark_training(loss: str, dtype: str) -> None:
     assert result["frames_per_second"] == pytest.approx(1000 * 700 / result["step_ms"])
     assert (result["sentences"], result["device"], result["dtype"]) == (1, "cpu", dtype) and result["peak_bytes"] > 0
     json.dumps(result)
+    assert list(result["shares"]) == list(PARTS) and sum(result["shares"].values()) == pytest.approx(1.0)
+    assert min(result["shares"].values()) > 0
 
 
 def test_clipping_applies_to_gradients_without_the_loss_scale() -> None:
@@ -283,15 +286,23 @@ def test_the_accuracy_is_that_of_labelled_slots() -> None:
     assert meters["text_accuracy"].avg == 25.0 and meters["text_glanced"].avg == 0.5
 
 
-def test_two_forms_of_half_precision_exclude_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pair
+        for number, first in enumerate(("--autocast-bf16", "--fp16", "--bf16", "--amp"))
+        for pair in ((first, second) for second in ("--autocast-bf16", "--fp16", "--bf16", "--amp")[number + 1 :])
+    ],
+)
+def test_forms_of_half_precision_exclude_each_other(tmp_path: Path, flags: tuple[str, str]) -> None:
     """Defect 11."""
     pytest.importorskip("fairseq")
     from plugin_data import make_data_folder
     from plugin_runs import build_task
 
     data = make_data_folder(tmp_path / "data", train=2, valid=2)
-    with pytest.raises(ConfigError, match="--autocast-bf16 and --fp16 exclude each other"):
-        build_task(data, "--arch", "nast_s2t_tiny", "--fp16", "--autocast-bf16")
+    with pytest.raises(ConfigError, match=f"{flags[0]} and {flags[1]} exclude each other"):
+        build_task(data, "--arch", "nast_s2t_tiny", *flags)
 
 
 def test_the_task_states_what_it_sets(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nast_s2x.batches import Lengths, SpeechBatch, TargetBatch, TrainingBatch
+from nast_s2x.benchmarks.shares import measure_shares
 from nast_s2x.benchmarks.timing import Setting, peak_bytes, timed
 from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkPolicy
 from nast_s2x.errors import ConfigError
@@ -117,7 +117,8 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         step_ms (median), frames_per_second, peak_bytes (on a GPU allocated during the steps; on a CPU the largest
         resident memory of the process since its start), launches (operations dispatched between the copy of the batch
-        and the end of the optimizer step), host_reads (those of them that wait for a value from the device), sentences,
+        and the end of the optimizer step), host_reads (those of them that wait for a value from the device), shares
+        (:func:`~nast_s2x.benchmarks.shares.measure_shares`, from steps that step_ms does not contain), sentences,
         frames, parameters, preset, loss, threads, device, dtype.
     Raises:
         ConfigError: fewer than 100 frames, a number type other than these, or a device that is not available.
@@ -140,6 +141,7 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
         "peak_bytes": peak_bytes(setting.device),
         "launches": counter.launches,
         "host_reads": counter.host_reads,
+        "shares": measure_shares(model, setting.device, step.forward, step.backward, step.optimize),
         "sentences": len(batch.speech.frames),
         "frames": args.frames,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -150,22 +152,42 @@ def run_training(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class TrainingStep:
+    """One training step on one batch: forward, backward, clipping to norm 10, Adam."""
+
+    def __init__(
+        self, model: NastModel, objective: Objective, batch: TrainingBatch, policy: ChunkPolicy, setting: Setting
+    ) -> None:
+        self.model, self.objective, self.batch, self.policy = model, objective, batch, policy
+        self.kind, self.half = setting.device.type, setting.name == "fp16"
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
+        self.scaler = torch.amp.GradScaler(self.kind, enabled=self.half)
+
+    def __call__(self) -> None:
+        """Run it."""
+        self.backward(self.forward(self.model))
+        self.optimize()
+
+    def forward(self, model: Any) -> Tensor:
+        """The loss, with ``model`` in place of the network."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.kind, torch.float16, enabled=self.half):
+            return self.objective(model, self.batch, self.policy, RATIO, RATIO)[0]
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss, scaled for fp16."""
+        self.scaler.scale(loss).backward()
+
+    def optimize(self) -> None:
+        """Clip the gradients and update the weights."""
+        self.scaler.unscale_(self.optimizer)  # the limit of the norm is for gradients without the scale
+        nn.utils.clip_grad_norm_(self.model.parameters(), 10.0, foreach=True)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
 def make_step(
     model: NastModel, objective: Objective, batch: TrainingBatch, policy: ChunkPolicy, setting: Setting
-) -> Callable[[], None]:
-    """Return a function that runs one training step: forward, backward, clipping to norm 10, Adam."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, fused=True)
-    half = setting.name == "fp16"
-    scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(setting.device.type, torch.float16, enabled=half):
-            loss = objective(model, batch, policy, RATIO, RATIO)[0]
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)  # the limit of the norm is for gradients without the scale
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0, foreach=True)
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
+) -> TrainingStep:
+    """Return a callable that runs one training step: forward, backward, clipping to norm 10, Adam."""
+    return TrainingStep(model, objective, batch, policy, setting)

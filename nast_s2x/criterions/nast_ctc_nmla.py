@@ -17,6 +17,7 @@ from nast_s2x.losses import GlancingSchedule, Objective
 from nast_s2x.network import NastOutput
 
 LOSS_CHOICES = ChoiceEnum(["ctc", "nmla"])
+_NUMBER_TYPES = ("autocast_bf16", "fp16", "bf16", "amp")
 NORMALIZATION_CHOICES = ChoiceEnum(["batch", "sentence"])
 
 
@@ -52,10 +53,12 @@ class NastCriterionConfig(FairseqDataclass):
         default=False,
         metadata={
             "help": "train with the network's products in bfloat16, weights and losses in float32; for GPUs and CPUs "
-            "that have it (avx512_bf16, amx_bf16); not together with --fp16"
+            "that have it (avx512_bf16, amx_bf16); not together with --fp16, --bf16 or --amp"
         },
     )
     fp16: bool = II("common.fp16")
+    bf16: bool = II("common.bf16")
+    amp: bool = II("common.amp")
 
 
 def training_batch(sample: Mapping[str, Any]) -> TrainingBatch:
@@ -74,8 +77,9 @@ class NastCriterion(FairseqCriterion):
 
     def __init__(self, cfg: NastCriterionConfig, task: Any) -> None:
         super().__init__(task)
-        if cfg.autocast_bf16 and cfg.fp16:
-            raise ConfigError("--autocast-bf16 and --fp16 exclude each other: give one of them")
+        given = [f"--{name.replace('_', '-')}" for name in _NUMBER_TYPES if getattr(cfg, name)]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other: give one of them")
         self.text_schedule = GlancingSchedule(cfg.text_glancing)
         self.unit_schedule = GlancingSchedule(cfg.unit_glancing)
         self.objective = Objective(

@@ -68,7 +68,8 @@ def make_glancer(
             labelled = shown & (labels != blank)
             same = labelled & (predictions == labels)
             for name, flags in (("slots", shown), ("labelled", labelled), ("same", same), ("glanced", mask)):
-                statistics[name] = statistics.get(name, 0) + flags.sum()
+                before, count = statistics.get(name, 0), flags.sum()
+                statistics[name] = before + count if isinstance(before, Tensor) or before else count
             # An empty target fits any number of slots, so this counts targets alone.
             unfit = len(targets) - sum(targets.fits(lengths))
             statistics["infeasible"] = statistics.get("infeasible", 0) + unfit

@@ -72,6 +72,19 @@ class NastModelConfig(NetworkFlags):
         default="all",
         metadata={"help": "all, or units: encoder and text decoder stay as they are (--asr-weight 0 --text-weight 0)"},
     )
+    checkpoint_activations: bool = field(
+        default=False,
+        metadata={
+            "help": "keep only the inputs of each layer and compute the rest again in the backward pass: less memory, "
+            "more time"
+        },
+    )
+    compile: bool = field(
+        default=False, metadata={"help": "compile the layers by torch.compile; needs a C++ compiler or a GPU"}
+    )
+    tf32: bool = field(
+        default=False, metadata={"help": "float32 products in TF32 on GPUs that have it, for the whole process"}
+    )
     # Copies of task flags, so that a checkpoint's model section describes the whole network and its geometry.
     max_source_seconds: float = II("task.max_source_seconds")
     chunk_ms: Optional[str] = II("task.chunk_ms")  # noqa: UP045
@@ -126,6 +139,15 @@ class NastFairseqModel(NastModel, BaseFairseqModel):
 
     def max_positions(self) -> None:
         """None: the task limits the source length, not the model."""
+
+    def prepare_training(self, cfg: ModelSettings) -> None:
+        """Apply ``--checkpoint-activations``, ``--compile`` and ``--tf32``, which change no weight."""
+        if getattr(cfg, "checkpoint_activations", False):
+            self.checkpoint_activations()
+        if getattr(cfg, "compile", False):
+            self.compile_layers()
+        if getattr(cfg, "tf32", False):
+            torch.set_float32_matmul_precision("high")
 
     def keep_text(self) -> None:
         """Freeze encoder and text decoder: no gradients, no dropout (``--train-only units``).

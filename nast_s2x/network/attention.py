@@ -1,4 +1,7 @@
-"""Attention layers. Masks are boolean, True = may attend; ``None`` = everything visible; tensors are batch-first."""
+"""Attention layers; tensors are batch-first.
+
+Masks are boolean, True = may attend, or added to the scores (:func:`additive_mask`); ``None`` = everything visible.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,30 @@ from torch.nn import functional as F
 
 from nast_s2x.errors import ConfigError
 from nast_s2x.network.cache import KeyValueCache
-from nast_s2x.network.linear import Int8Weight, Linear, linear
+from nast_s2x.network.linear import Int8Weight, Linear, for_products, linear
 from nast_s2x.network.positions import rotate
 from nast_s2x.network.relations import Relations
 
 Angles = tuple[Tensor, Tensor] | None
 """Rotary angles of the queries (T, head size) and of the new keys (M, head size); ``None``: no rotary positions."""
+
+
+MASK_ALIGNMENT = 8
+"""A GPU's fused attention copies masks whose rows do not begin at a multiple of this many elements."""
+
+
+def additive_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """A boolean mask (..., Tq, Tk) as numbers to add to scores: 0, or half of the lowest number where it is False.
+
+    Made once for all layers. The number type is that of products with ``like``: autocast's where that is on. Half of
+    the lowest number, because in float16 its sum with a score must not become -inf.
+    """
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    dtype = for_products(like.new_empty(0)).dtype
+    width = -(-mask.size(-1) // MASK_ALIGNMENT) * MASK_ALIGNMENT
+    numbers = torch.zeros(*mask.shape[:-1], width, dtype=dtype, device=mask.device)[..., : mask.size(-1)]
+    return numbers.masked_fill_(~mask, torch.finfo(dtype).min / 2)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -65,7 +86,7 @@ class RelativeSelfAttention(nn.Module):
 
         Args:
             relations: of the positions of ``x`` to the keys.
-            mask: (B or 1, 1, T, Tk) or ``None``.
+            mask: (B or 1, 1, T, Tk), see :mod:`nast_s2x.network.attention`.
             cache: past keys and values; the first ``keep`` positions of ``x`` are added to it.
             queries: positions of ``x`` that attend, the first ones; ``None``: all.
         """
@@ -75,11 +96,11 @@ class RelativeSelfAttention(nn.Module):
         if queries is not None:
             query, relations = query[:, :, :queries], relations.first(queries)
             mask = None if mask is None else mask[:, :, :queries]
-        query = query * query.size(-1) ** -0.5
+        query = (query * query.size(-1) ** -0.5).contiguous()  # one copy for two products
         by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
         scores = query @ key.transpose(-1, -2) + relations.spread(by_relation)
         if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+            scores = scores + additive_mask(mask, scores)
         # Softmax and sums over positions in float32 or better: the two clipped relations sum many small weights.
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
@@ -122,6 +143,9 @@ class Attention(nn.Module):
 
         All of ``memory`` is added to the cache, so a stream passes only what is new.
         """
+        same = memory is x
+        x = for_products(x)
+        memory = x if same else for_products(memory)
         key, value = (split_heads(projection(memory), self.heads) for projection in (self.k_proj, self.v_proj))
         if angles is not None:
             key = rotate(key, angles[1])
@@ -163,5 +187,5 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
     """
     scores = (query * query.size(-1) ** -0.5) @ key.transpose(-1, -2)
     if mask is not None:
-        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
+        scores = scores + additive_mask(mask, scores)
     return F.dropout(scores.softmax(-1), dropout) @ value

@@ -13,13 +13,27 @@ from nast_s2x.batches import Lengths
 from nast_s2x.chunking import Axis, ChunkGeometry, SequenceLayout, attention_mask
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import PAD
-from nast_s2x.network.attention import Angles
+from nast_s2x.network.attention import Angles, additive_mask
 from nast_s2x.network.config import NastConfig
-from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts
+from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, rotary_angles, sinusoidal_positions
 
 INIT_STD = 0.02
 """Standard deviation of the BERT-style initialisation of the decoders' projections."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """What all layers of a decoder, and both passes of glancing, need to know about slots and encoder frames.
+
+    Attributes:
+        self_mask, memory_mask: visible slots and encoder frames, added to scores; ``None``: all.
+        angles: rotary positions of self-attention and of cross-attention.
+    """
+
+    self_mask: Tensor | None
+    memory_mask: Tensor | None
+    angles: tuple[Angles, Angles]
 
 
 @dataclass
@@ -46,6 +60,9 @@ class SlotDecoder(nn.Module):
 
     The output shares the embedding's weight: ``logits = hidden @ embed_tokens.T``.
     """
+
+    checkpointed = False
+    """Compute the layers again in the backward pass, see :meth:`NastModel.checkpoint_activations`."""
 
     def __init__(self, config: NastConfig, dropouts: Dropouts, axis: Axis) -> None:
         super().__init__()
@@ -86,6 +103,7 @@ class SlotDecoder(nn.Module):
         memory_lengths: Lengths | None = None,
         state: DecoderState | None = None,
         final: bool = True,
+        places: dict[Axis, Places] | None = None,
     ) -> Tensor:
         """Hidden states (B, N, D) of the slots that are final.
 
@@ -96,6 +114,7 @@ class SlotDecoder(nn.Module):
             lengths, memory_lengths: valid slots and encoder frames of each row; ``None``: all.
             state: of a stream; keeps the slots whose chunk needs later encoder frames.
             final: the source ends here: all slots are decoded.
+            places: of whole utterances, kept for a second pass over the same slots.
 
         Raises:
             ConfigError: more slots than the table of learned positions has.
@@ -112,16 +131,36 @@ class SlotDecoder(nn.Module):
         if stop == start:
             return inputs[:, :0]
         x = self._embed(inputs[:, : stop - start], start, geometry)
+        places = {} if places is None else places
+        if self.axis not in places:
+            frames = SequenceLayout.plain(0, seen, geometry.per_chunk("encoder"), memory_lengths, x.device)
+            places[self.axis] = self._places(x, start, stop, lengths, frames, seen - memory.size(1), geometry)
+        here = places[self.axis]
+        for number, layer in enumerate(self.layers):
+            cache = None if caches is None else caches[number]
+            arguments = (x, memory, here.self_mask, here.memory_mask, cache, here.angles)
+            x = run_layer(layer, self.checkpointed, *arguments)
+        return x
+
+    def _places(
+        self,
+        x: Tensor,
+        start: int,
+        stop: int,
+        lengths: Lengths | None,
+        frames: SequenceLayout,
+        first_frame: int,
+        geometry: ChunkGeometry,
+    ) -> Places:
+        """Masks and angles of the slots ``start .. stop - 1``; encoder frames are new from ``first_frame`` on."""
         per_chunk, left = geometry.per_chunk(self.axis), geometry.policy.left_chunks
         query = SequenceLayout.plain(start, stop, per_chunk, device=x.device)
         key = SequenceLayout.plain(0, stop, per_chunk, lengths, x.device)
-        frames = SequenceLayout.plain(0, seen, geometry.per_chunk("encoder"), memory_lengths, x.device)
-        self_mask = attention_mask(query, key, left=left)
-        memory_mask = attention_mask(query, frames, geometry.policy.wait_chunks, left)
-        angles = self._angles(query.position, seen - memory.size(1), seen, geometry)
-        for number, layer in enumerate(self.layers):
-            x = layer(x, memory, self_mask, memory_mask, None if caches is None else caches[number], angles)
-        return x
+        return Places(
+            additive_mask(attention_mask(query, key, left=left), x),
+            additive_mask(attention_mask(query, frames, geometry.policy.wait_chunks, left), x),
+            self._angles(query.position, first_frame, len(frames), geometry),
+        )
 
     def _angles(self, slot: Tensor, first: int, last: int, geometry: ChunkGeometry) -> tuple[Angles, Angles]:
         """Rotary positions of self- and cross-attention for new slots and the new encoder frames ``first .. last - 1``.

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
 from nast_s2x.errors import StreamError
+from nast_s2x.network.attention import additive_mask
 from nast_s2x.network.cache import KeyValueCache
 from nast_s2x.network.config import NastConfig
-from nast_s2x.network.layers import Dropouts, EncoderLayer
+from nast_s2x.network.layers import Dropouts, EncoderLayer, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
 from nast_s2x.network.relations import Relations
 from nast_s2x.network.subsampling import ConvSubsampler
@@ -46,6 +47,9 @@ class ChunkEncoder(nn.Module):
     The look-ahead of a chunk is a hard copy of the next frames, appended behind the sequence and visible to this chunk
     only; copies are computed anew for every chunk and dropped after the last layer.
     """
+
+    checkpointed = False
+    """Compute the layers again in the backward pass, see :meth:`NastModel.checkpoint_activations`."""
 
     def __init__(self, config: NastConfig) -> None:
         super().__init__()
@@ -145,10 +149,11 @@ class ChunkEncoder(nn.Module):
             query, key = query + copies, key + copies
             x = torch.cat([x, inputs.index_select(1, copies.position - start)], dim=1)
         left = geometry.policy.left_chunks
-        mask = attention_mask(query, key, left=left)
+        mask = additive_mask(attention_mask(query, key, left=left), inputs)
         relations = Relations.of(query, key, self.clip, left)
         for number, layer in enumerate(self.layers):
             # Nothing reads the copies after the last layer: there they are keys only.
             queries = keep if number == len(self.layers) - 1 else None
-            x = layer(x, relations, mask, None if state is None else state.caches[number], keep, queries)
+            cache = None if state is None else state.caches[number]
+            x = run_layer(layer, self.checkpointed, x, relations, mask, cache, keep, queries)
         return x

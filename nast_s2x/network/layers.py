@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention
 from nast_s2x.network.cache import KeyValueCache
@@ -33,6 +35,18 @@ class DecoderLayerCache:
 
     slots: KeyValueCache = field(default_factory=KeyValueCache)
     memory: KeyValueCache = field(default_factory=KeyValueCache)
+
+
+def run_layer(layer: nn.Module, checkpointed: bool, *arguments: Any) -> Tensor:
+    """Output of a layer; ``checkpointed``: its activations are not kept but computed again in the backward pass.
+
+    The second computation draws the same dropout. Applies while gradients are recorded.
+    """
+    if checkpointed and torch.is_grad_enabled():
+        again: Tensor = checkpoint(layer, *arguments, use_reentrant=False)
+        return again
+    out: Tensor = layer(*arguments)
+    return out
 
 
 class _PostNormLayer(nn.Module):

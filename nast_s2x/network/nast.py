@@ -13,10 +13,11 @@ from nast_s2x.chunking import Axis, ChunkGeometry, ChunkPolicy
 from nast_s2x.errors import ConfigError, StreamError
 from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.config import NastConfig
-from nast_s2x.network.decoder import DecoderState, SlotDecoder
+from nast_s2x.network.decoder import DecoderState, Places, SlotDecoder
 from nast_s2x.network.encoder import ChunkEncoder, EncoderState
 from nast_s2x.network.layers import Dropouts
-from nast_s2x.network.linear import Linear
+from nast_s2x.network.linear import Linear, for_products
+from nast_s2x.network.relations import keep_out_of_graphs
 from nast_s2x.network.subsampling import pool_frames
 
 _geometry = lru_cache(maxsize=256)(ChunkGeometry)
@@ -62,6 +63,7 @@ class _Call:
 
     def __init__(self, frames: Lengths | None, geometry: ChunkGeometry, state: ModelState | None, final: bool) -> None:
         self.geometry, self.state, self.final = geometry, state, final
+        self.places: dict[Axis, Places] = {}
         axes: tuple[Axis, ...] = ("encoder", "text", "unit")
         self.lengths: dict[Axis, Lengths | None] = {
             axis: None if frames is None else Lengths.of(geometry.length(axis, count) for count in frames.host)
@@ -131,6 +133,19 @@ class NastModel(nn.Module):
                 module.set_int8(dtype == torch.int8)
         return self
 
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Keep only the inputs of each layer in training, and compute the rest again in the backward pass."""
+        for part in (self.encoder, self.decoder, self.unit_decoder):
+            if part is not None:
+                part.checkpointed = on
+
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Compile each layer of encoder and decoders by :func:`torch.compile`; the names of parameters stay."""
+        keep_out_of_graphs()
+        for part in (self.encoder, self.decoder, self.unit_decoder):
+            for layer in () if part is None else part.layers:
+                layer.compile(backend=backend)
+
     def init_state(self, policy: ChunkPolicy) -> ModelState:
         """State at the start of a stream.
 
@@ -180,15 +195,16 @@ class NastModel(nn.Module):
         pooled = pool_frames(encoder_out, rates.pooling, call.lengths["encoder"]).detach()
         slots = pooled.repeat_interleave(rates.text_upsample, dim=1)
 
+        memory = for_products(encoder_out)
         text_glance = unit_glance = None
         if text_glancer is not None or unit_glancer is not None:
             with torch.no_grad():
-                text_glance, unit_glance = self._glance(slots, encoder_out, call, text_glancer, unit_glancer)
-        hidden = self._text_hidden(slots, encoder_out, call, text_glance)
+                text_glance, unit_glance = self._glance(slots, memory, call, text_glancer, unit_glancer)
+        hidden = self._text_hidden(slots, memory, call, text_glance)
         text_logits = self.decoder.logits(hidden)
         unit_logits = None
         if self.unit_decoder is not None and with_units:
-            unit_logits = self._unit_logits(hidden, encoder_out, call, unit_glance)
+            unit_logits = self._unit_logits(hidden, memory, call, unit_glance)
         return NastOutput(
             encoder_out=encoder_out,
             encoder_lengths=call.valid("encoder", encoder_out),
@@ -291,4 +307,4 @@ def _decode(
     if glance is not None:
         slots = decoder.glance(slots, *glance)
     lengths, memory_lengths = call.lengths[decoder.axis], call.lengths["encoder"]
-    return decoder(slots, memory, call.geometry, lengths, memory_lengths, state, call.final)
+    return decoder(slots, memory, call.geometry, lengths, memory_lengths, state, call.final, call.places)

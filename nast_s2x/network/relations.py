@@ -7,6 +7,7 @@ relations with colliding atomics, which takes most of the time of the layer's ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,12 +53,12 @@ class Relations:
 
     def spread(self, scores: Tensor) -> Tensor:
         """Scores of relations (B, H, Tq, number) -> scores of pairs (B, H, Tq, Tk)."""
-        pairs: Tensor = _Spread.apply(scores, self)
+        pairs: Tensor = _applied[0](scores, self)
         return pairs
 
     def sum(self, weights: Tensor) -> Tensor:
         """Weights of pairs (B, H, Tq, Tk), 0 for keys that are not visible -> sums by relation (B, H, Tq, number)."""
-        sums: Tensor = _Sum.apply(weights, self)
+        sums: Tensor = _applied[1](weights, self)
         return sums
 
 
@@ -111,3 +112,12 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.gather(-1, _expanded(ctx.relations.rows, grad)), None
+
+
+_applied: list[Callable[[Tensor, Relations], Any]] = [_Spread.apply, _Sum.apply]
+
+
+def keep_out_of_graphs() -> None:
+    """Leave both operations, which torch.compile cannot trace, as they are in layers that are compiled."""
+    if _applied == [_Spread.apply, _Sum.apply]:
+        _applied[:] = [torch.compiler.disable(_Spread.apply), torch.compiler.disable(_Sum.apply)]

@@ -195,6 +195,8 @@ class NastTask(FairseqTask):
             load_pretrained_encoder(model, cfg.load_pretrained_encoder_from)
         if not from_checkpoint and cfg.start_from:
             start_from(model, cfg.start_from)
+        if not from_checkpoint:
+            model.prepare_training(cfg)
         if str(cfg.train_only) == "units":
             model.keep_text()
         self._description = {
