@@ -245,7 +245,7 @@ def test_stages_run_are_logged_and_passed_over_when_finished(tmp_path: Path, mon
     run = launch.Run(tmp_path, tmp_path / "save")
     launch.run_recipe(recipe_of(tmp_path), run, lines.append)
     assert [line.split(",")[0] for line in lines[::2]] == ["== stage one", "== stage two"]
-    assert lines[3] == "two: finished after 0 min 0 s" and len(lines) == 4
+    assert lines[3].startswith("two: finished after ") and len(lines) == 4
     command, output = (tmp_path / "save" / "two" / "train.log").read_text().splitlines()
     assert command.endswith("--lr 2") and output == "run 2"
     lines.clear()
