@@ -88,8 +88,8 @@ def run_prepare(args: argparse.Namespace) -> dict[str, Any]:
     Rows are segments of 0.2 to 0.4 s: the time is mostly that of work per row, not of audio.
 
     Returns:
-        rows, rows_per_second, jobs, peak_bytes (largest resident memory of this process and of each worker), start_bytes
-        (that of this process before the preparation), seconds, phases (seconds of each phase).
+        rows, rows_per_second, jobs, peak_bytes (largest resident memory of this process and of each worker),
+        start_bytes (that of this process before the preparation), seconds, phases (seconds of each phase).
     Raises:
         ConfigError: fewer than 200 rows, which do not give a vocabulary; an output folder is never touched.
     """

@@ -152,8 +152,7 @@ class TableReader:
     """Rows of a table one after the other, in memory of constant size (but 200 bytes a row with ``unique_ids``).
 
     Args:
-        path, required, split, root, target_audio, num_units, with_durations, keep_extra, unique_ids, check_files, whole:
-            see :func:`read_manifest`.
+        path, ...: all arguments are those of :func:`read_manifest`.
 
     Raises:
         FileNotFoundError, ManifestError: see :func:`read_manifest`; in iterating, of what is found there.

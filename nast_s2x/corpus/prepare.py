@@ -19,7 +19,6 @@ from nast_s2x.corpus.manifest import Problem, unit_record, write_manifest
 from nast_s2x.corpus.packing import ARCHIVE, FOLDER, Parts, Places, Recording, compute_parts, pack_npy, pack_zip
 from nast_s2x.corpus.prepare_options import PrepareOptions, PrepareReport
 from nast_s2x.corpus.row_table import COLUMNS, RowTable, present
-from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.files import digest, file_digest, locked, read_json, write_atomic, write_json
@@ -227,7 +226,7 @@ class _Preparation:
         chosen = self.table.in_split(split)
         indices = np.flatnonzero(chosen)
         rows = (
-            replace(row, audio=places(index, row.id) if places else row.audio, num_frames=int(frames[index]))
+            replace(row, audio=places(int(index), row.id) if places else row.audio, num_frames=int(frames[index]))
             for index, row in zip(indices, self.table.rows(chosen))
         )
         with_units = bool((self.table.largest_unit[chosen] >= 0).any())

@@ -27,8 +27,8 @@ DEV_NAMES = ("valid", "validation", "val")
 class RowTable:
     """The usable rows of a manifest.
 
-    Every row is checked once, in the constructor, without opening any audio; 20 bytes a row are kept. :meth:`rows` reads
-    the manifest again.
+    Every row is checked once, in the constructor, without opening any audio; 15 bytes a row are kept. :meth:`rows`
+    reads the manifest again.
 
     Args:
         manifest: table with :data:`COLUMNS`.
@@ -106,7 +106,7 @@ class RowTable:
 
     def in_split(self, name: str) -> NDArray[np.bool_]:
         """(rows,) True for rows of a split."""
-        return self._splits == self._names.index(name)
+        return np.asarray(self._splits == self._names.index(name), bool)
 
     def rows(self, chosen: NDArray[np.bool_] | None = None, texts_only: bool = False) -> Iterator[Utterance]:
         """Read rows again, in order.
