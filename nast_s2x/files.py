@@ -178,13 +178,28 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
     return values or {}
 
 
+class Digest:
+    """SHA-256 over parts that are added one after the other, each with its length."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, part: str | bytes) -> None:
+        """Add a part; text as UTF-8."""
+        data = part.encode() if isinstance(part, str) else part
+        self._total.update(b"%d:" % len(data))
+        self._total.update(data)
+
+    def hexdigest(self) -> str:
+        """The digest of the parts so far, hexadecimal."""
+        return self._total.hexdigest()
+
+
 def digest(*parts: str | bytes) -> str:
     """SHA-256 over the parts, each with its length, hexadecimal."""
-    total = hashlib.sha256()
+    total = Digest()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(b"%d:" % len(data))
-        total.update(data)
+        total.add(part)
     return total.hexdigest()
 
 

@@ -48,7 +48,8 @@ def process_count(jobs: int | None) -> int:
 class ResultFile:
     """Results of finished work, by key: a file of JSON lines ``{"key": ..., "result": ...}`` that only grows.
 
-    A last line that an interruption cut short is removed; its work is done again.
+    Keys and their places in the file are in memory; a result is read when it is asked for. A last line that an
+    interruption cut short is removed; its work is done again.
 
     Raises:
         NastError: an earlier line is damaged; names file and line.
@@ -56,27 +57,37 @@ class ResultFile:
 
     def __init__(self, path: AnyPath) -> None:
         self.path = Path(path)
-        self._results: dict[str, Any] = {}
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self._size = content.rfind(b"\n") + 1  # bytes of whole lines
-        for number, line in enumerate(content[: self._size].split(b"\n")[:-1], start=1):
-            try:
-                entry = json.loads(line)
-                self._results[entry["key"]] = entry["result"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise NastError(f"{self.path}:{number}: not a stored result; delete the file to start again") from None
+        self._places: dict[str, int] = {}  # key -> first byte of its line
+        self._size = 0  # bytes of whole lines
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    self._places[_entry(line, self.path, number)["key"]] = self._size
+                    self._size += len(line)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._results
+        return key in self._places
 
     def __len__(self) -> int:
-        return len(self._results)
+        return len(self._places)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._results)
+        return iter(self._places)
 
     def __getitem__(self, key: str) -> Any:
-        return self._results[key]
+        return next(self.read([key]))
+
+    def read(self, keys: Iterable[str]) -> Iterator[Any]:
+        """The results of ``keys``, one after the other; the file is opened once."""
+        with contextlib.ExitStack() as stack:
+            file = None
+            for key in keys:
+                place = self._places[key]
+                file = file or stack.enter_context(open(self.path, "rb"))
+                file.seek(place)
+                yield _entry(file.readline(), self.path)["result"]
 
     def add(self, key: str, result: Any) -> None:
         """Store a result (anything that JSON holds) and write it to the file at once."""
@@ -86,8 +97,50 @@ class ResultFile:
             file.truncate(self._size)
             file.seek(self._size)
             file.write(line)
+        self._places[key] = self._size
         self._size += len(line)
-        self._results[key] = json.loads(line)["result"]
+
+
+def _entry(line: bytes, path: Path, number: int | None = None) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+        return {"key": entry["key"], "result": entry["result"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        place = str(path) if number is None else f"{path}:{number}"
+        raise NastError(f"{place}: not a stored result; delete the file to start again") from None
+
+
+def store_results(
+    function: Callable[[Item], Any],
+    work: Iterable[tuple[str, Item]],
+    results: ResultFile,
+    jobs: int = 1,
+    advance: Callable[[Item], None] | None = None,
+) -> None:
+    """Apply ``function`` to the items whose key is not in ``results`` and store what it returns, for work of any size.
+
+    Args:
+        function: a function at module level; what it returns must be what JSON holds.
+        work: (key, item), read a little ahead only. Keys are digests of everything that a result depends on, all
+            different.
+        jobs: see :func:`parallel_map`.
+        advance: called with each item whose result is stored.
+    """
+    begun: deque[tuple[str, Item]] = deque()
+
+    def todo() -> Iterator[Item]:
+        for key, item in work:
+            if key not in results:
+                begun.append((key, item))
+                yield item
+            elif advance is not None:
+                advance(item)
+
+    for result in parallel_map(function, todo(), jobs):
+        key, item = begun.popleft()
+        results.add(key, result)
+        if advance is not None:
+            advance(item)
 
 
 def resumable_map(
@@ -124,7 +177,7 @@ def resumable_map(
             for index in indices:
                 if advance is not None:
                     advance(index)
-    return [results[key] for key in keys]
+    return list(results.read(keys))
 
 
 def parallel_map(

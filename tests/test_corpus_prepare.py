@@ -197,7 +197,7 @@ def test_parts_of_other_settings_are_not_mixed(tmp_path: Path, monkeypatch: pyte
     recordings = tuple(packing.Recording(str(i), AudioRef(tmp_path / f"sound/{i}.wav"), True) for i in range(2))
 
     def compute(dtype: str) -> list[packing.Part]:
-        return packing.compute_parts(recordings, tmp_path / "work", dtype, 1, progress=False)
+        return list(packing.compute_parts(recordings, tmp_path / "work", dtype, 1, progress=False))
 
     def interrupted(audio: AudioRef) -> np.ndarray:
         raise KeyboardInterrupt

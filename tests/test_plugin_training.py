@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from plugin_data import make_data_folder  # noqa: E402
 from plugin_runs import TINY, generate, settings, train  # noqa: E402
 
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
+from nast_s2x.corpus.prepare import PrepareOptions, prepare  # noqa: E402
+from nast_s2x.frontend.audio import write_wav  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle
 
 
@@ -259,3 +262,26 @@ def test_generate_prints_hypotheses_of_the_asked_chunk_size(data: Path, ctc: Pat
 
 def _pieces(data: Path) -> list[str]:
     return [line.split(" ")[0] for line in (data / "spm.txt").read_text(encoding="utf-8").splitlines()]
+
+
+def test_features_on_the_fly_give_the_losses_of_the_archive(tmp_path: Path) -> None:
+    """``prepare --features audio``: recordings and segments of them, read in training, against the zip."""
+    rng = np.random.default_rng(0)
+    write_wav(tmp_path / "talk.wav", 0.1 * rng.standard_normal(16 * 16000))
+    write_wav(tmp_path / "whole.wav", 0.1 * rng.standard_normal(30000))
+    audio = [f"talk.wav:{16000 * index}:{24000 + 300 * index}" for index in range(14)] + ["whole.wav"] * 2
+    rows = [
+        f"{index}\t{name}\tab {'cde'[index % 3]}\tfg {'hij'[index % 3]}\t{'train' if index % 7 else 'dev'}"
+        for index, name in enumerate(audio)
+    ]
+    manifest = tmp_path / "manifest.tsv"
+    manifest.write_text("\n".join(["id\taudio\tsrc_text\ttgt_text\tsplit", *rows]) + "\n", encoding="utf-8")
+    losses = {}
+    for features in ("zip", "audio"):
+        data = tmp_path / features
+        prepare(manifest, data, PrepareOptions(vocab_size=40, features=features), jobs=1)
+        run = train(data, tmp_path / f"save-{features}", "--arch", "nast_s2t_tiny", "--max-update", "3",
+                    "--valid-subset", "dev", "--skip-bleu", "--best-checkpoint-metric", "loss")  # fmt: skip
+        losses[features] = [float(update["loss"]) for update in run.updates]
+        assert len(losses[features]) == 3 and not any("left out" in message for message in run.messages)
+    assert losses["audio"] == pytest.approx(losses["zip"], rel=1e-5)

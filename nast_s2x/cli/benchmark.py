@@ -18,6 +18,7 @@ _PARTS = {
     "alignment": ("losses", "run_alignment", "batched Viterbi alignment, and plain Python"),
     "training": ("training", "run_training", "one training step: time, memory, operations, host reads"),
     "vocoder-training": ("vocoder", "run_vocoder_training", "one update of a vocoder's training: time, memory"),
+    "prepare": ("prepare", "run_prepare", "a data folder from a made corpus of many rows: rows per second, memory"),
     "attention": ("streaming", "run_attention", "relative-position attention, and its form with all pairs"),
     "autoregressive": (
         "autoregressive",
@@ -70,6 +71,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--frames", type=_positive(int), default=40_000, help="feature frames of a batch (default: %(default)s)"
     )
     group.add_argument("--loss", choices=("nmla", "ctc"), default="nmla", help="loss of text and units (default: nmla)")
+    group = parser.add_argument_group("prepare")
+    group.add_argument("--rows", type=_positive(int), metavar="N", help="rows of the made corpus (default: 200000)")
+    group.add_argument("--jobs", type=_positive(int), metavar="N", help="processes (default: one per CPU)")
+    group.add_argument(
+        "--features", choices=("zip", "npy", "audio"), default="zip", help="form of the features (default: zip)"
+    )
     _add_autoregressive_flags(parser)
     parser.set_defaults(func=run)
 
@@ -138,8 +145,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        for row in result.pop("rows", []):
-            print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        if isinstance(result.get("rows"), list):
+            for row in result.pop("rows"):
+                print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         width = max(map(len, result))
         for name, value in result.items():
             print(f"{name:<{width}}  {value}")

@@ -44,11 +44,12 @@ class RowReader:
         known = {*cell_writers("", self.target_audio), "tgt_n_frames"}
         self.others = [name for name in self.header if name not in known] if self.keep_extra else []
 
-    def read(self, line: int, cells: dict[str, str] | str, split: str) -> Utterance:
+    def read(self, line: int, cells: dict[str, str] | str, split: str, texts_only: bool = False) -> Utterance:
         """The row at a line.
 
         Args:
             cells: column -> cell, or what is wrong with the line.
+            texts_only: leave out recordings and units.
         Raises:
             ManifestError, AudioError: a cell that cannot be used.
         """
@@ -60,6 +61,8 @@ class RowReader:
         if empty:
             raise ManifestError(f"empty {', '.join(empty)}")
         values = {name: cell.strip(" ") for name, cell in cells.items()}
+        if texts_only and values.get("id"):
+            values |= dict.fromkeys(("audio", self.target_audio, "tgt_audio"), "")
         audio, target_audio = (self._audio(values.get(name, "")) for name in ("audio", self.target_audio))
         recording = audio or target_audio
         return Utterance(

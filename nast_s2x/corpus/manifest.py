@@ -14,8 +14,8 @@ A caller that gives ``root`` replaces all three.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from nast_s2x.files import open_atomic, read_json
 TARGET_AUDIO = "tgt_speech"
 """Usual name of the column with recordings of the target speech."""
 RECORD_SUFFIX = ".units.json"
+_BOM = b"\xef\xbb\xbf"
 # Names of the same columns in fairseq's speech-to-speech manifests.
 _ALIASES = {"src_audio": "audio", "src_n_frames": "n_frames"}
 
@@ -78,9 +79,14 @@ class Manifest:
         for row, line in zip(self.rows, self.lines, strict=True):
             if row.units is not None:
                 first.setdefault(row.units.hash, line)
+        return self.one_hash(self.path, first)
+
+    @staticmethod
+    def one_hash(path: Path, first: Mapping[str | None, int]) -> str | None:
+        """The only hash of ``first``, which has the first line of each; raises as :meth:`unit_hash`."""
         if len(first) > 1:
             found = ", ".join(f"{value or 'none'} (line {line})" for value, line in first.items())
-            raise ManifestError(f"{self.path}: units of different centroids in one manifest, unit_hash {found}")
+            raise ManifestError(f"{path}: units of different centroids in one manifest, unit_hash {found}")
         return next(iter(first), None)
 
 
@@ -125,34 +131,98 @@ def read_manifest(
         FileNotFoundError: no such table.
         ManifestError: not UTF-8, a column missing or twice, no row of the split; with ``strict``, any bad row.
     """
-    path = Path(path)
-    header, lines = _read_lines(path, required, whole)
-    reader = RowReader(path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files)
-    wanted = {split} if isinstance(split, str) else None if split is None else set(split)
-    only = split if isinstance(split, str) else ""
-    result = Manifest(path, [], [], tuple(header), [])
-    splits: set[str] = set()
-    first_line: dict[str, int] = {}
-    for number, cells in _cells(header, lines):
-        name = cells.get("split", only).strip(" ") if isinstance(cells, dict) else None
-        if name is not None:
-            splits.add(name)
-            if wanted is not None and "split" in header and name not in wanted:
-                continue
-        try:
-            row = reader.read(number, cells, name or "")
-            if unique_ids and first_line.setdefault(row.id, number) != number:
-                raise ManifestError(f"id {row.id!r} is that of line {first_line[row.id]} too")
-        except (ManifestError, AudioError) as error:
-            result.problems.append(Problem(number, str(error), str(path)))
-            continue
-        result.rows.append(row)
-        result.lines.append(number)
-    if not result.rows and not result.problems:
-        raise ManifestError(f"{path}: {_no_row(wanted, splits)}")
+    table = TableReader(
+        path, required=required, split=split, root=root, target_audio=target_audio, num_units=num_units,
+        with_durations=with_durations, keep_extra=keep_extra, unique_ids=unique_ids, check_files=check_files,
+        whole=whole,
+    )  # fmt: skip
+    result = Manifest(table.path, [], [], table.columns, [])
+    for number, row in table:
+        if isinstance(row, Problem):
+            result.problems.append(row)
+        else:
+            result.rows.append(row)
+            result.lines.append(number)
     if strict:
         raise_problems(result.problems)
     return result
+
+
+class TableReader:
+    """Rows of a table one after the other, in memory of constant size (but 200 bytes a row with ``unique_ids``).
+
+    Args:
+        path, ...: all arguments are those of :func:`read_manifest`.
+
+    Raises:
+        FileNotFoundError, ManifestError: see :func:`read_manifest`; in iterating, of what is found there.
+    """
+
+    def __init__(
+        self,
+        path: AnyPath,
+        *,
+        required: Sequence[str] = (),
+        split: str | Collection[str] | None = None,
+        root: AnyPath | None = None,
+        target_audio: str = TARGET_AUDIO,
+        num_units: int | None = None,
+        with_durations: bool = False,
+        keep_extra: bool = False,
+        unique_ids: bool = True,
+        check_files: bool = False,
+        whole: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        header = _read_header(self.path, required, whole)
+        self.columns = tuple(header)
+        self._reader = RowReader(
+            self.path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files
+        )
+        self._wanted = {split} if isinstance(split, str) else None if split is None else set(split)
+        self._only = split if isinstance(split, str) else ""
+        self._unique_ids = unique_ids
+
+    def __iter__(self) -> Iterator[tuple[int, Utterance | Problem]]:
+        """(line, row or what is wrong with it) of each line of the splits that were asked for."""
+        splits: set[str] = set()
+        first_line: dict[str, int] = {}
+        found = False
+        for number, cells in _cells(self.columns, _lines(self.path)):
+            name = cells.get("split", self._only).strip(" ") if isinstance(cells, dict) else None
+            if name is not None:
+                splits.add(name)
+                if self._wanted is not None and "split" in self.columns and name not in self._wanted:
+                    continue
+            found = True
+            try:
+                row = self._reader.read(number, cells, name or "")
+                if self._unique_ids and first_line.setdefault(row.id, number) != number:
+                    raise ManifestError(f"id {row.id!r} is that of line {first_line[row.id]} too")
+            except (ManifestError, AudioError) as error:
+                yield number, Problem(number, str(error), str(self.path))
+                continue
+            yield number, row
+        if not found:
+            raise ManifestError(f"{self.path}: {_no_row(self._wanted, splits)}")
+
+    def read_lines(self, wanted: Iterable[int], texts_only: bool = False) -> Iterator[Utterance]:
+        """The rows at some lines again, without the checks of files and of ids.
+
+        Args:
+            wanted: numbers of lines with usable rows, ascending.
+            texts_only: leave out recordings and units.
+        """
+        reader = replace(self._reader, check_files=False)
+        numbers = iter(wanted)
+        next_number = next(numbers, None)
+        for number, line in enumerate(_lines(self.path), start=2):
+            if next_number is None:
+                return
+            if number == next_number:
+                cells = dict(zip(self.columns, line.split("\t")))
+                yield reader.read(number, cells, cells.get("split", self._only).strip(" "), texts_only)
+                next_number = next(numbers, None)
 
 
 def read_lists(
@@ -259,32 +329,50 @@ def unit_record(manifest: AnyPath) -> dict[str, Any]:
 # Lines to rows
 
 
-def _read_lines(path: Path, required: Sequence[str], whole: bool) -> tuple[list[str], list[str]]:
-    """Header and other lines of a table."""
+def _read_header(path: Path, required: Sequence[str], whole: bool) -> list[str]:
+    """Columns of a table."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest")
-    text = _decode(path)
-    if whole and not text.endswith("\n"):
+    with open(path, "rb") as file:
+        first = file.readline()
+    if whole and not ends_in_newline(path):
         raise ManifestError(f"{path}: the last line does not end in a newline: the table may be cut off")
-    # Cells may hold characters that str.splitlines takes for line ends: split at newlines only.
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    header = [_ALIASES.get(name.strip(), name.strip()) for name in lines[0].split("\t")]
+    line = _decode(path, first.removeprefix(_BOM)).removesuffix("\n").removesuffix("\r")
+    header = [_ALIASES.get(name.strip(), name.strip()) for name in line.split("\t")]
     if len(set(header)) != len(header):
         raise ManifestError(f"{path}:1: a column appears twice: {', '.join(header)}")
     missing = [name for name in required if name not in header]
     if missing:
         raise ManifestError(f"{path}:1: no column {', '.join(missing)} (tab-separated columns: {', '.join(header)})")
-    return header, lines[1:]
+    return header
 
 
-def _decode(path: Path) -> str:
+def ends_in_newline(path: Path) -> bool:
+    """True if the last byte of a file is a newline; a table without one may have been cut off."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        return file.read() == b"\n"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines behind the header. Cells may hold characters that str.splitlines takes for line ends: lines end at
+    newlines only."""
+    with open(path, "rb") as file:
+        start = len(file.readline().removeprefix(_BOM))
+        for line in file:
+            yield _decode(path, line, start).removesuffix("\n").removesuffix("\r")
+            start += len(line)
+
+
+def _decode(path: Path, data: bytes, start: int = 0) -> str:
+    """Text of the bytes of a file from byte ``start`` on, a byte-order mark not counted."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise ManifestError(f"{path}: not UTF-8 text (byte {start + error.start})") from None
 
 
-def _cells(header: list[str], lines: list[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
+def _cells(header: Sequence[str], lines: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | str]]:
     """(line number, cells or what is wrong) of each line that is not blank; the header is line 1."""
     for number, line in enumerate(lines, start=2):
         if line.strip():
@@ -304,7 +392,9 @@ def _list_lines(path: Path, what: str) -> list[str]:
     """Lines of a list; ``what`` each of them is."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list")
-    lines = [line.strip() for line in _decode(path).removesuffix("\n").split("\n")]
+    lines = [
+        line.strip() for line in _decode(path, path.read_bytes().removeprefix(_BOM)).removesuffix("\n").split("\n")
+    ]
     if lines == [""]:
         raise ManifestError(f"{path}: the list is empty")
     if "" in lines:

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import zipfile
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from nast_s2x.corpus.audio_ref import AudioRef
+from nast_s2x.corpus.compact import Strings
 from nast_s2x.files import digest, open_atomic, write_atomic
 from nast_s2x.frontend.cmvn import CmvnAccumulator
 from nast_s2x.frontend.noise_floor import noise_floor
-from nast_s2x.processes import ResultFile, resumable_map
+from nast_s2x.processes import ResultFile, store_results
 from nast_s2x.progress import progress_bar
 
 PART_SIZE = 32
@@ -82,35 +86,53 @@ class _PartJob:
         return digest(str(self.dtype), str(self.floor_db), *stamps)
 
 
+class Parts:
+    """Parts in order; each is read from the record of what is done when it is asked for."""
+
+    def __init__(self, folder: Path, keys: Sequence[str], results: ResultFile) -> None:
+        self._folder, self._keys, self._results = folder, keys, results
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Part]:
+        for key, values in zip(self._keys, self._results.read(self._keys)):
+            packed = tuple(PackedFeatures(**item) for item in values["packed"])
+            yield Part(_bytes_path(self._folder, key), packed, *values["cmvn"])
+
+
 def compute_parts(
-    recordings: Sequence[Recording],
+    recordings: Iterable[Recording],
     folder: Path,
     dtype: str | None,
     jobs: int,
     progress: bool,
     floor_db: float | None = None,
-) -> list[Part]:
+    total: int | None = None,
+) -> Parts:
     """Compute the features of all recordings with ``jobs`` processes; parts that an earlier run finished are kept.
 
     Args:
+        recordings: read a little ahead of the work only.
         folder: for the bytes and the record of what is done.
         dtype: type that features are stored in, None to store none.
         floor_db: noise floor of the statistics; stored features are without it.
+        total: number of recordings, for the progress and for small corpora.
     """
-    groups = [tuple(recordings[start : start + PART_SIZE]) for start in range(0, len(recordings), PART_SIZE)]
-    todo = [_PartJob(str(folder), group, dtype, floor_db) for group in groups]
+    results, keys = ResultFile(folder / _RESULTS), []
+
+    def work() -> Iterator[tuple[str, _PartJob]]:
+        rest = iter(recordings)
+        while group := tuple(itertools.islice(rest, PART_SIZE)):
+            job = _PartJob(str(folder), group, dtype, floor_db)
+            keys.append(job.key())
+            yield keys[-1], job
+
     # A process takes two seconds to start: small corpora are faster without.
-    jobs = jobs if len(todo) > 2 else 1
-    keys = [part.key() for part in todo]
-    with progress_bar(len(recordings), "features", show=progress) as bar:
-        results = resumable_map(
-            _compute_part, todo, keys, ResultFile(folder / _RESULTS), jobs,
-            advance=lambda index: bar.update(len(groups[index])),
-        )  # fmt: skip
-    return [
-        Part(_bytes_path(folder, key), tuple(PackedFeatures(**item) for item in values["packed"]), *values["cmvn"])
-        for key, values in zip(keys, results)
-    ]
+    jobs = 1 if total is not None and total <= 2 * PART_SIZE else jobs
+    with progress_bar(total, "features", show=progress) as bar:
+        store_results(_compute_part, work(), results, jobs, advance=lambda job: bar.update(len(job.recordings)))
+    return Parts(folder, keys, results)
 
 
 def _bytes_path(folder: Path, key: str) -> Path:
@@ -146,27 +168,74 @@ def _npy_bytes(features: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def pack_zip(parts: Sequence[Part], output: Path) -> dict[str, AudioRef]:
-    """Write all features into one uncompressed zip; returns the reference of each id."""
-    places: dict[str, AudioRef] = {}
+class _Members(list[zipfile.ZipInfo]):
+    """Members of an archive that is written: numbers and names instead of 800 bytes each.
+
+    Takes the place of ``ZipFile.filelist``, which is written to the end of the archive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names, self._numbers = Strings(), array("q")
+
+    def append(self, member: zipfile.ZipInfo) -> None:
+        self._names.append(member.filename)
+        self._numbers.extend((member.CRC, member.file_size, member.header_offset))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[zipfile.ZipInfo]:
+        for index in range(len(self)):
+            member = zipfile.ZipInfo(self._names[index])
+            member.CRC, member.file_size, member.header_offset = self._numbers[3 * index : 3 * index + 3]
+            member.compress_size = member.file_size  # stored as it is
+            member.external_attr = 0o600 << 16  # what ZipFile sets where nothing is set
+            yield member
+
+
+class _NoNames(dict[str, zipfile.ZipInfo]):
+    """Takes the place of ``ZipFile.NameToInfo``, which is only read to find names that appear twice."""
+
+    def __setitem__(self, name: str, member: zipfile.ZipInfo) -> None:
+        pass
+
+
+class Places(Protocol):
+    """Where the features of each recording are: by its place among those without a problem, and its id."""
+
+    def __call__(self, index: int, id: str) -> AudioRef: ...
+
+
+def pack_zip(parts: Iterable[Part], output: Path, bar: tqdm | None = None) -> Places:
+    """Write all features into one uncompressed zip of any size; returns the references."""
+    starts, lengths = array("q"), array("q")
     with open_atomic(output / ARCHIVE, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.filelist, archive.NameToInfo = _Members(), _NoNames()
         for item, data in _stored(parts):
             # ZipInfo has a constant date: the same features give the same bytes.
             archive.writestr(zipfile.ZipInfo(f"{file_stem(item.id)}.npy"), data)
-            places[item.id] = AudioRef(output / ARCHIVE, file.tell() - len(data), len(data), relative=True)
-    return places
+            starts.append(file.tell() - len(data))
+            lengths.append(len(data))
+            if bar is not None:
+                bar.update()
+    return lambda index, id: AudioRef(output / ARCHIVE, starts[index], lengths[index], relative=True)
 
 
-def pack_npy(parts: Sequence[Part], output: Path) -> dict[str, AudioRef]:
-    """Write one ``.npy`` per recording; returns the reference of each id."""
-    places: dict[str, AudioRef] = {}
-    for item, data in _stored(parts):
-        places[item.id] = AudioRef(output / FOLDER / f"{file_stem(item.id)}.npy", relative=True)
-        write_atomic(places[item.id].path, data)
-    return places
+def pack_npy(parts: Iterable[Part], output: Path, bar: tqdm | None = None) -> Places:
+    """Write one ``.npy`` per recording; returns the references."""
+
+    def place(index: int, id: str) -> AudioRef:
+        return AudioRef(output / FOLDER / f"{file_stem(id)}.npy", relative=True)
+
+    for index, (item, data) in enumerate(_stored(parts)):
+        write_atomic(place(index, item.id).path, data)
+        if bar is not None:
+            bar.update()
+    return place
 
 
-def _stored(parts: Sequence[Part]) -> Iterator[tuple[PackedFeatures, bytes]]:
+def _stored(parts: Iterable[Part]) -> Iterator[tuple[PackedFeatures, bytes]]:
     for part in parts:
         with open(part.path, "rb") as file:
             for item in part.packed:

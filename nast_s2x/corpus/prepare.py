@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from nast_s2x.corpus.audio_ref import AnyPath, AudioRef
+from nast_s2x.corpus.audio_ref import AnyPath
 from nast_s2x.corpus.data_folder import CONFIG_NAME, RECORD_NAME, DataFolder, specaugment_settings
-from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record, write_manifest
-from nast_s2x.corpus.packing import ARCHIVE, FOLDER, Part, Recording, compute_parts, pack_npy, pack_zip
+from nast_s2x.corpus.manifest import Problem, unit_record, write_manifest
+from nast_s2x.corpus.packing import ARCHIVE, FOLDER, Parts, Places, Recording, compute_parts, pack_npy, pack_zip
 from nast_s2x.corpus.prepare_options import PrepareOptions, PrepareReport
-from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.corpus.row_table import COLUMNS, RowTable, present
 from nast_s2x.corpus.vocabulary import Vocabulary, train_vocabulary
 from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.files import digest, file_digest, locked, read_json, write_atomic, write_json
@@ -26,12 +28,8 @@ from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import TextLabels
 from nast_s2x.processes import process_count
+from nast_s2x.progress import progress_bar
 
-COLUMNS = ("id", "audio", "src_text", "tgt_text", "split")
-LONGEST_WORD = 1000
-"""Characters of a word, at most: SentencePiece needs minutes for one of 100,000."""
-DEV_NAMES = ("valid", "validation", "val")
-"""Names of validation splits elsewhere; the training recipes validate on ``dev``."""
 NARROWBAND_HZ = 4000.0
 """Highest frequency of telephone speech, for the option ``narrowband``."""
 _FORMAT = 3  # of the record
@@ -50,6 +48,7 @@ def prepare(
     strict: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    on_phase: Callable[[str], object] | None = None,
 ) -> PrepareReport:
     """Make a data folder from a manifest. An interrupted run is resumed; a finished one is not repeated.
 
@@ -65,6 +64,7 @@ def prepare(
         strict: raise on bad rows instead of leaving them out; nothing is written then.
         overwrite: replace a data folder that was made with other settings or from other data.
         progress: show a progress bar on stderr.
+        on_phase: called with the name of each phase when it begins: table, features, vocabulary, storing, tables.
 
     Raises:
         ManifestError: bad rows under ``strict``, no usable training row, units of several sets of centroids.
@@ -73,26 +73,40 @@ def prepare(
     """
     manifest, output, options = Path(manifest), Path(output), options or PrepareOptions()
     jobs = process_count(jobs)
+    on_phase = on_phase or (lambda _: None)
     with locked(output):
-        return _Preparation(manifest, output, options).run(jobs, strict, overwrite, progress)
+        on_phase("table")
+        return _Preparation(manifest, output, options, progress, on_phase).run(jobs, strict, overwrite)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of the features of the usable rows: (rows,) frames and sample rates, and the sums for CMVN."""
+
+    frames: NDArray[np.int32]
+    rates: NDArray[np.int32]
+    cmvn: CmvnAccumulator
 
 
 class _Preparation:
     """One run; the arguments are those of :func:`prepare`."""
 
-    def __init__(self, manifest: Path, output: Path, options: PrepareOptions) -> None:
+    def __init__(
+        self, manifest: Path, output: Path, options: PrepareOptions, progress: bool, on_phase: Callable[[str], object]
+    ) -> None:
         self.manifest, self.output, self.options = manifest, output, options
+        self.progress, self.on_phase = progress, on_phase
         self.shared = None if options.vocabulary_from is None else DataFolder.load(options.vocabulary_from)
-        self.table, self.notes = _read_table(manifest, options.num_units)
+        self.table = RowTable(manifest, options.num_units)
 
-    def run(self, jobs: int, strict: bool, overwrite: bool, progress: bool) -> PrepareReport:
+    def run(self, jobs: int, strict: bool, overwrite: bool) -> PrepareReport:
         table = self.table
         if strict:
             _refuse(table.problems, "nothing was written")
-        if self.shared is None and not any(_is_train(row) for row in table):
+        if self.shared is None and not table.is_train.any():
             raise ManifestError(f"{self.manifest}: no usable row in a split named train", map(str, table.problems))
         self._unit_hash()
-        settings, splits = self._settings(), sorted({row.split for row in table})
+        settings, splits = self._settings(), sorted(table.splits)
         record = self._open_folder(settings, splits, overwrite)
         if record.get("complete") and record["settings"] == settings:
             done = PrepareReport(**{**record["report"], "already_complete": True})
@@ -101,9 +115,11 @@ class _Preparation:
         is_new = not self.output.exists()
         work = self.output / _WORK_NAME
         work.mkdir(parents=True, exist_ok=True)
-        recordings = [Recording(row.id, _present(row.audio), _is_train(row)) for row in table]
-        parts = compute_parts(recordings, work, self.options.dtype, jobs, progress, self.options.noise_floor)
-        frames = self._drop_unusable(parts)
+        self.on_phase("features")
+        parts = compute_parts(
+            self._recordings(), work, self.options.dtype, jobs, self.progress, self.options.noise_floor, len(table)
+        )
+        measured = self._measure(parts)
         if strict and self.table.problems:
             shutil.rmtree(self.output if is_new else work)
             _refuse(self.table.problems, "nothing was written")
@@ -111,7 +127,7 @@ class _Preparation:
         write_json(self.output / RECORD_NAME, begun)
         for split in record.get("splits", ()):
             (self.output / f"{split}.tsv").unlink(missing_ok=True)
-        report = self._write(parts, frames)
+        report = self._write(parts, measured)
         if record:
             self._remove_other_features()
         write_json(self.output / RECORD_NAME, {**begun, "complete": True, "report": asdict(report)})
@@ -125,7 +141,7 @@ class _Preparation:
             files = (self.shared.spm_path, self.shared.vocab_path, self.shared.cmvn_path)
             settings["vocabulary_from"] = digest(*(file_digest(path) for path in files if path is not None))
         settings["manifest"] = file_digest(self.manifest)
-        settings["audio"] = digest(*(_present(row.audio).stamp() for row in self.table))
+        settings["audio"] = self.table.audio_digest
         return settings
 
     def _open_folder(self, settings: dict[str, Any], splits: list[str], overwrite: bool) -> dict[str, Any]:
@@ -150,30 +166,40 @@ class _Preparation:
             raise ConfigError(f"{output} was prepared with other settings ({', '.join(changed)}): {_WAYS_OUT}")
         return record
 
-    def _drop_unusable(self, parts: list[Part]) -> dict[str, int]:
-        """Move rows whose features cannot be computed to the problems; returns the frames of the others by id."""
-        packed = [item for part in parts for item in part.packed]
-        lines = dict(zip((row.id for row in self.table), self.table.lines))
-        bad = [Problem(lines[item.id], item.problem, str(self.manifest)) for item in packed if item.problem]
-        frames = {item.id: item.frames for item in packed if not item.problem}
-        self.table = replace(
-            self.table,
-            rows=[row for row in self.table if row.id in frames],
-            lines=[line for row, line in zip(self.table, self.table.lines) if row.id in frames],
-            problems=sorted([*self.table.problems, *bad]),
-        )
-        return frames
+    def _recordings(self) -> Iterator[Recording]:
+        for row, is_train in zip(self.table.rows(), self.table.is_train):
+            yield Recording(row.id, present(row.audio), bool(is_train))
 
-    def _write(self, parts: list[Part], frames: dict[str, int]) -> PrepareReport:
+    def _measure(self, parts: Parts) -> _Measured:
+        """Collect lengths, rates and sums; rows whose features cannot be computed become problems."""
+        level, count = self.options.noise_floor, len(self.table)
+        cmvn = CmvnAccumulator(floor=None if level is None else noise_floor(level))
+        frames, rates = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        bad: dict[int, str] = {}
+        place = 0
+        for part in parts:
+            cmvn.add_sums(part.cmvn_frames, part.cmvn_sums)
+            for item in part.packed:
+                frames[place], rates[place] = item.frames, item.rate
+                if item.problem:
+                    bad[place] = item.problem
+                place += 1
+        self.table.drop(bad)
+        kept = np.ones(count, bool)
+        kept[list(bad)] = False
+        return _Measured(frames[kept], rates[kept], cmvn)
+
+    def _write(self, parts: Parts, measured: _Measured) -> PrepareReport:
         """Write everything but the record; each file atomically."""
-        output, options = self.output, self.options
+        output = self.output
         report = PrepareReport(problems=[str(problem) for problem in self.table.problems])
-        cmvn, vocabulary = self._statistics(parts)
-        rates = Counter(item.rate for part in parts for item in part.packed if item.rate)
+        self.on_phase("vocabulary")
+        cmvn, vocabulary = self._statistics(measured)
+        rates = Counter(measured.rates[measured.rates > 0].tolist())
         report.sample_rates = {str(rate): rates[rate] for rate in sorted(rates)}
-        places = {row.id: _present(row.audio) for row in self.table}
-        if options.features != "audio":
-            places = (pack_zip if options.features == "zip" else pack_npy)(parts, output)
+        self.on_phase("storing")
+        places = self._store(parts)
+        self.on_phase("tables")
         if cmvn is not None:
             cmvn.save(output / _CMVN_NAME)
         write_atomic(output / _SPM_NAME, vocabulary.model)
@@ -182,21 +208,32 @@ class _Preparation:
         report.unit_hash = self._unit_hash()
         report.num_units, notes = self._count_units(report.unit_hash)
         notes += [*self._band_notes(cmvn, rates), *self._dev_notes()]
-        report.notes = [*self.notes, *filter(None, [vocabulary.note]), *notes]
+        report.notes = [*self.table.notes, *filter(None, [vocabulary.note]), *notes]
         config = yaml.safe_dump(self._config(report, cmvn is not None), sort_keys=False, allow_unicode=True)
         write_atomic(output / CONFIG_NAME, config)
-        for split in dict.fromkeys(row.split for row in self.table):
-            rows = [
-                replace(row, audio=places[row.id], num_frames=frames[row.id])
-                for row in self.table
-                if row.split == split
-            ]
-            with_units = any(row.units is not None for row in rows)
-            columns = (*COLUMNS[:2], "n_frames", *COLUMNS[2:4], *(("tgt_audio", "tgt_n_frames") if with_units else ()))
-            write_manifest(output / f"{split}.tsv", rows, columns)
-            report.rows[split] = len(rows)
-            report.hours[split] = sum(frames[row.id] for row in rows) / 360_000
+        for split in self.table.splits:
+            self._write_split(split, measured.frames, places, report)
         return report
+
+    def _store(self, parts: Parts) -> Places | None:
+        """Store the features; None where they stay in the recordings."""
+        if self.options.features == "audio":
+            return None
+        with progress_bar(len(self.table), "storing", show=self.progress) as bar:
+            return (pack_zip if self.options.features == "zip" else pack_npy)(parts, self.output, bar)
+
+    def _write_split(self, split: str, frames: NDArray[np.int32], places: Places | None, report: PrepareReport) -> None:
+        chosen = self.table.in_split(split)
+        indices = np.flatnonzero(chosen)
+        rows = (
+            replace(row, audio=places(int(index), row.id) if places else row.audio, num_frames=int(frames[index]))
+            for index, row in zip(indices, self.table.rows(chosen))
+        )
+        with_units = bool((self.table.largest_unit[chosen] >= 0).any())
+        columns = (*COLUMNS[:2], "n_frames", *COLUMNS[2:4], *(("tgt_audio", "tgt_n_frames") if with_units else ()))
+        write_manifest(self.output / f"{split}.tsv", rows, columns)
+        report.rows[split] = len(indices)
+        report.hours[split] = int(frames[chosen].sum(dtype=np.int64)) / 360_000
 
     def _remove_other_features(self) -> None:
         """Remove features that an earlier run stored in another form; no table refers to them any more."""
@@ -205,28 +242,30 @@ class _Preparation:
         if self.options.features != "npy":
             shutil.rmtree(self.output / FOLDER, ignore_errors=True)
 
-    def _statistics(self, parts: list[Part]) -> tuple[GlobalCmvn | None, Vocabulary]:
+    def _statistics(self, measured: _Measured) -> tuple[GlobalCmvn | None, Vocabulary]:
         """CMVN and vocabulary: of the training rows, or those of another data folder."""
         if self.shared is not None:
             cmvn = GlobalCmvn.load(self.shared.cmvn_path) if self.shared.cmvn_path else None
             return cmvn, Vocabulary(self.shared.spm_path.read_bytes(), TextLabels.load(self.shared.vocab_path))
-        level = self.options.noise_floor
-        accumulator = CmvnAccumulator(floor=None if level is None else noise_floor(level))
-        for part in parts:
-            accumulator.add_sums(part.cmvn_frames, part.cmvn_sums)
-        train = [row for row in self.table if _is_train(row)]
-        if not train:
+        train = self.table.is_train
+        if not train.any():
             raise ManifestError("no training row is left: the audio of each one is unusable")
-        texts = [row.source_text for row in train] + [row.target_text for row in train]
+        texts = (
+            getattr(row, name)
+            for name in ("source_text", "target_text")
+            for row in self.table.rows(train, texts_only=True)
+        )
         vocabulary = train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
-        return accumulator.result(self._band(parts)), vocabulary
+        return measured.cmvn.result(self._band(measured.rates[train])), vocabulary
 
-    def _band(self, parts: list[Part]) -> float | None:
-        """Highest frequency of the training recordings where all of them are below 16 kHz, Hz."""
-        train = {row.id for row in self.table if _is_train(row)}
-        rates = {item.rate for part in parts for item in part.packed if item.id in train and not item.problem}
-        limited = self.options.noise_floor is not None and 0 not in rates and max(rates) < SAMPLE_RATE
-        return max(rates) / 2 if limited else None
+    def _band(self, rates: NDArray[np.int32]) -> float | None:
+        """Highest frequency of the training recordings where all of them are below 16 kHz, Hz.
+
+        Args:
+            rates: sample rate of each, 0 where it is not known.
+        """
+        limited = self.options.noise_floor is not None and rates.min() > 0 and rates.max() < SAMPLE_RATE
+        return int(rates.max()) / 2 if limited else None
 
     def _unit_hash(self) -> str | None:
         """The hash of the centroids that all units come from, None if not known."""
@@ -240,13 +279,11 @@ class _Preparation:
     def _count_units(self, unit_hash: str | None) -> tuple[int | None, list[str]]:
         """K, and remarks on it."""
         notes = []
-        sequences = [row.units.codes for row in self.table if row.units is not None]
-        runs = sum(any(a == b for a, b in zip(codes, codes[1:])) for codes in sequences)
+        runs, largest = int(self.table.unit_runs.sum()), int(self.table.largest_unit.max())
         if runs:
             notes.append(f"{runs} unit strings hold runs of equal units; the unit decoder is trained on collapsed ones")
-        if self.options.num_units is not None or not sequences:
+        if self.options.num_units is not None or largest < 0:
             return self.options.num_units, notes
-        largest = max(max(codes) for codes in sequences)
         recorded = _recorded_units(self.manifest, unit_hash)
         if recorded > largest:
             return recorded, notes
@@ -267,8 +304,7 @@ class _Preparation:
         ]
 
     def _dev_notes(self) -> list[str]:
-        splits = {row.split for row in self.table}
-        if self.shared is not None or "dev" in splits:
+        if self.shared is not None or "dev" in self.table.splits:
             return []
         return [
             "there is no split named dev, on which the training recipes validate: set the column split of some rows "
@@ -300,39 +336,6 @@ class _Preparation:
         return config | {name: value for name, value in optional.items() if value is not None}
 
 
-def _read_table(manifest: Path, num_units: int | None) -> tuple[Manifest, list[str]]:
-    """Usable rows and problems of the manifest, without opening any audio, and remarks."""
-    table = read_manifest(manifest, required=COLUMNS, num_units=num_units, check_files=True, strict=False)
-    rows, lines, problems = [], [], list(table.problems)
-    has_dev = any(row.split == "dev" for row in table)
-    renamed: set[str] = set()
-    for row, line in zip(table, table.lines):
-        reason = _problem(row)
-        if reason is not None:
-            problems.append(Problem(line, reason, str(manifest)))
-            continue
-        if row.split in DEV_NAMES and not has_dev:
-            renamed.add(row.split)
-            row = replace(row, split="dev")
-        rows.append(row)
-        lines.append(line)
-    notes = [f"split {name} is written as dev, on which the training recipes validate" for name in sorted(renamed)]
-    if not manifest.read_bytes().endswith(b"\n"):
-        notes.append(f"the last line of {manifest} does not end in a newline: make sure that the file is complete")
-    return replace(table, rows=rows, lines=lines, problems=sorted(problems)), notes
-
-
-def _problem(row: Utterance) -> str | None:
-    """What is wrong with a row of the manifest that could be read, or None."""
-    if not re.fullmatch(r"[\w.-]+", row.split) or row.split.startswith("."):
-        return f"split {row.split[:40]!r} cannot be a file name"
-    for column, text in (("src_text", row.source_text), ("tgt_text", row.target_text)):
-        longest = max(map(len, text.split()))
-        if longest > LONGEST_WORD:
-            return f"{column} holds a word of {longest} characters, at most {LONGEST_WORD} are supported"
-    return None
-
-
 def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
     """The record of an earlier run; a damaged one may only be overwritten."""
     record = read_json(path)
@@ -350,15 +353,6 @@ def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
 def _refuse(problems: list[Problem], outcome: str) -> None:
     if problems:
         raise ManifestError(f"{len(problems)} bad rows, {outcome}", map(str, problems))
-
-
-def _is_train(row: Utterance) -> bool:
-    return row.split.startswith("train")
-
-
-def _present(audio: AudioRef | None) -> AudioRef:
-    assert audio is not None, "the column is required"
-    return audio
 
 
 def _recorded_units(manifest: Path, unit_hash: str | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import sentencepiece
@@ -29,26 +29,27 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
     """Train a unigram model (Kudo, 2018) whose ids equal our labels; the same texts give the same bytes.
 
     Args:
-        texts: sentences of both languages.
+        texts: sentences of both languages; read once.
         vocab_size: pieces, the four specials included. A small corpus may yield fewer; ``note`` says so.
         character_coverage: share of the characters that the pieces must cover; the rest becomes ``<unk>``.
 
     Raises:
         ValueError: no text, or a size too small to hold each character; names the smallest size that works.
     """
-    sentences = [text for text in texts if text.strip()]
-    if not sentences:
+    sentences = (text for text in texts if text.strip())
+    first = next(sentences, None)
+    if first is None:
         raise ValueError("a vocabulary needs at least one sentence of text")
     if not 0.9 <= character_coverage <= 1.0:
         raise ValueError(f"character_coverage must be in 0.9..1, not {character_coverage}")
     # Candidates for pieces are strings with different continuations. In a text without punctuation a frequent word
     # such as "is" may have a space after it every time, and would be cut into letters. Each word once as a sentence of
     # its own gives it a second continuation, the end.
-    words = dict.fromkeys(word for sentence in sentences for word in sentence.split())
+    examples = _Examples(itertools.chain([first], sentences))
     buffer = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=itertools.chain(sentences, words),
+            sentence_iterator=iter(examples),
             model_writer=buffer,
             model_type="unigram",
             vocab_size=vocab_size,
@@ -63,13 +64,37 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
             minloglevel=2,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise ValueError(_explain(str(error), vocab_size)) from error
+        raise examples.error or ValueError(_explain(str(error), vocab_size)) from error
+    if examples.error is not None:
+        raise examples.error
     processor = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(buffer.getvalue())
     size = processor.GetPieceSize()
     pieces = [processor.IdToPiece(index) for index in range(len(SPECIALS), size)]
     note = f"the training text yields {size} pieces, not the {vocab_size} asked for" if size != vocab_size else ""
     return Vocabulary(buffer.getvalue(), TextLabels(pieces), note)
+
+
+class _Examples:
+    """What SentencePiece learns from: sentences, then each of their words once.
+
+    Attributes:
+        error: what was raised by reading the sentences; SentencePiece takes it for the end of them.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self._sentences = sentences
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        words: dict[str, None] = {}
+        try:
+            for sentence in self._sentences:
+                words.update(dict.fromkeys(sentence.split()))
+                yield sentence
+        except (ValueError, OSError) as error:
+            self.error = error
+        yield from words
 
 
 def _explain(message: str, vocab_size: int) -> str:

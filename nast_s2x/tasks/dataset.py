@@ -5,7 +5,7 @@ import multiprocessing
 import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fairseq.data import FairseqDataset
 from nast_s2x.batches import TargetBatch
 from nast_s2x.chunking import FRAMES_PER_SECOND, Axis, SlotRates
 from nast_s2x.corpus import Utterance
+from nast_s2x.corpus.compact import AudioRefs, Strings
 from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
@@ -27,6 +28,15 @@ SIZE_JITTER = 0.05
 """Relative random change of lengths in sorting training samples, so that batches differ from epoch to epoch."""
 
 
+class _LabelCollector:
+    def __init__(self) -> None:
+        self.labels, self.offsets = array("i"), array("q", [0])
+
+    def append(self, row: Sequence[int] | None) -> None:
+        self.labels.extend(row or ())
+        self.offsets.append(len(self.labels))
+
+
 class LabelArrays:
     """Labels of many rows in one array: 4 bytes a label and 8 a row, whatever the number of rows.
 
@@ -35,12 +45,21 @@ class LabelArrays:
     """
 
     def __init__(self, rows: Iterable[Sequence[int] | None]) -> None:
-        labels, offsets = array("i"), array("q", [0])
+        collected = _LabelCollector()
         for row in rows:
-            labels.extend(row or ())
-            offsets.append(len(labels))
-        self._labels = np.frombuffer(labels, dtype=np.int32) if labels else np.zeros(0, np.int32)
-        self._offsets = np.frombuffer(offsets, dtype=np.int64)
+            collected.append(row)
+        self._take(collected)
+
+    @classmethod
+    def collected(cls, rows: "_LabelCollector") -> "LabelArrays":
+        """The arrays of rows that were collected one after the other."""
+        made = cls.__new__(cls)
+        made._take(rows)
+        return made
+
+    def _take(self, rows: "_LabelCollector") -> None:
+        self._labels = np.frombuffer(rows.labels, dtype=np.int32) if rows.labels else np.zeros(0, np.int32)
+        self._offsets = np.frombuffer(rows.offsets, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -81,23 +100,67 @@ class Labels:
     units: LabelArrays
 
 
-def label_rows(
-    rows: Sequence[Utterance], text_labels: TextLabels, target_text: str, unit_labels: UnitLabels | None
-) -> Labels:
-    """Labels of every row.
+@dataclass(frozen=True)
+class RowArrays:
+    """What training and validation need of the rows of a split: arrays, no Python object a row.
+
+    Attributes:
+        labels: of each row.
+        frames: (rows,) feature frames.
+        ids, audio: names and features of the rows.
+        references, unit_references: target texts and unit strings; None for a training split.
+    """
+
+    labels: Labels
+    frames: np.ndarray
+    ids: Strings
+    audio: AudioRefs
+    references: Strings | None
+    unit_references: Strings | None
+
+
+def read_rows(
+    rows: Iterable[Utterance],
+    text_labels: TextLabels,
+    target_text: str,
+    unit_labels: UnitLabels | None,
+    with_references: bool,
+) -> RowArrays:
+    """Collect rows one after the other.
 
     Args:
         target_text: ``target`` (the translation) or ``source`` (the transcript) for the text decoder.
         unit_labels: ``None``: target units are not used.
+        with_references: keep the target texts and unit strings.
 
     Raises:
         ConfigError: a unit outside 0..num_units-1; names the row.
     """
-    source = LabelArrays(text_labels.target(row.source_text) if row.source_text else None for row in rows)
-    text = source
-    if target_text != "source":
-        text = LabelArrays(text_labels.target(row.target_text) if row.target_text else None for row in rows)
-    return Labels(source, text, LabelArrays(_unit_target(row, unit_labels) for row in rows))
+    source, text, units = _LabelCollector(), _LabelCollector(), _LabelCollector()
+    frames, ids, audio = array("q"), Strings(), AudioRefs()
+    references, unit_references = Strings(), Strings()
+    for row in rows:
+        assert row.audio is not None  # a required column
+        ids.append(row.id)
+        audio.append(row.audio)
+        frames.append(row.length())
+        source.append(text_labels.target(row.source_text) if row.source_text else None)
+        if target_text != "source":
+            text.append(text_labels.target(row.target_text) if row.target_text else None)
+        units.append(_unit_target(row, unit_labels))
+        if with_references:
+            references.append(row.source_text if target_text == "source" else row.target_text)
+            unit_references.append("" if row.units is None else str(row.units))
+    recognised = LabelArrays.collected(source)
+    learned = recognised if target_text == "source" else LabelArrays.collected(text)
+    return RowArrays(
+        Labels(recognised, learned, LabelArrays.collected(units)),
+        np.array(frames, dtype=np.int64),
+        ids,
+        audio,
+        references if with_references else None,
+        unit_references if with_references else None,
+    )
 
 
 def _unit_target(row: Utterance, unit_labels: UnitLabels | None) -> Sequence[int] | None:
@@ -135,7 +198,7 @@ class NastDataset(FairseqDataset):
     """One split of a data folder.
 
     Args:
-        rows: of its table.
+        rows: of its table; read once, and not kept.
         config: the data folder; features, CMVN and SpecAugment come from it.
         text_labels: text to labels.
         rates: slot rates of the model.
@@ -152,7 +215,7 @@ class NastDataset(FairseqDataset):
 
     def __init__(
         self,
-        rows: Sequence[Utterance],
+        rows: Iterable[Utterance],
         config: DataFolder,
         text_labels: TextLabels,
         rates: SlotRates,
@@ -165,8 +228,7 @@ class NastDataset(FairseqDataset):
         split: str = "",
         specaugment: str | None = None,
     ) -> None:
-        labels = label_rows(rows, text_labels, target_text, unit_labels)
-        self.target_text = target_text
+        table = read_rows(rows, text_labels, target_text, unit_labels, with_references=not train)
         self.train, self.seed = train, seed
         self._epoch = multiprocessing.RawValue("q", 1)
         self.left_out: dict[str, int] = {}
@@ -174,14 +236,11 @@ class NastDataset(FairseqDataset):
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
         self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
         self.narrowband = config.narrowband if train and "narrowband" in transforms else None
-        frames = np.array([row.length() for row in rows], dtype=np.int64)
-        kept = np.arange(len(rows))
+        kept = np.arange(len(table.frames))
         if train:
-            kept = self._learnable(frames, labels, rates, max_frames, split)
-        self.labels, self._kept = labels, kept
-        # Units as references are needed in validation only; those of training rows are in the label arrays.
-        self.rows = [replace(rows[index], units=None) if train else rows[index] for index in kept]
-        self.frames = frames[kept]
+            kept = self._learnable(table.frames, table.labels, rates, max_frames, split)
+        self.table, self._kept = table, kept
+        self.frames = table.frames[kept]
         self.sizes = self.frames  # the name by which fairseq filters
 
     def _learnable(
@@ -213,12 +272,11 @@ class NastDataset(FairseqDataset):
         return np.flatnonzero(~left_out)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self.rows[index]
-        assert row.audio is not None  # a required column
-        features = row.audio.features()
+        place = int(self._kept[index])
+        features = self.table.audio[place].features()
         # One generator per sample: the same masks after resuming and for any number of workers.
         seed = (self.seed, self._epoch.value, index)
         if self.narrowband is not None:
@@ -229,7 +287,8 @@ class NastDataset(FairseqDataset):
             features = self.specaugment(features, np.random.default_rng(seed))
         if len(features) > self.frames[index] + 2:
             raise ConfigError(
-                f"example {row.id} has {len(features)} frames of features, but its table has {self.frames[index]}"
+                f"example {self.table.ids[place]} has {len(features)} frames of features, but its table has "
+                f"{self.frames[index]}"
             )
         return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}
 
@@ -237,20 +296,19 @@ class NastDataset(FairseqDataset):
         """A batch of samples; empty for no samples (a process without work).
 
         ``net_input`` has ``fbank`` (B, F, bins) and ``frames``; ``source``, ``text`` and ``units`` are target batches
-        as dictionaries, None where no row has any; the rest is for logging and ``fairseq-generate``.
+        as dictionaries, None where no row has any; the rest is for logging and ``fairseq-generate``. The references of
+        a training split are empty: :meth:`NastTask.valid_step` takes them from the labels.
         """
         if not samples:
             return {}
         indices = [sample["index"] for sample in samples]
         features = [sample["features"] for sample in samples]
-        rows = [self.rows[index] for index in indices]
-        places = [self._kept[index] for index in indices]
+        places = [int(self._kept[index]) for index in indices]
         targets = {
-            name: _target_batch([getattr(self.labels, name)[place] for place in places])
+            name: _target_batch([getattr(self.table.labels, name)[place] for place in places])
             for name in ("source", "text", "units")
         }
         text = targets["text"]
-        wanted = "source_text" if self.target_text == "source" else "target_text"
         return {
             "id": torch.tensor(indices),
             "nsentences": len(samples),
@@ -260,8 +318,8 @@ class NastDataset(FairseqDataset):
             },
             **targets,
             "target": None if text is None else text["labels"][:, 1:],  # as fairseq-generate reads it: without <s>
-            "references": [getattr(row, wanted) for row in rows],
-            "unit_references": ["" if row.units is None else str(row.units) for row in rows],
+            "references": _strings(self.table.references, places),
+            "unit_references": _strings(self.table.unit_references, places),
         }
 
     def num_tokens(self, index: int) -> int:
@@ -303,6 +361,10 @@ class NastDataset(FairseqDataset):
     def set_epoch(self, epoch: int) -> None:
         """Seed the augmentation of this epoch, also in worker processes that are kept between epochs."""
         self._epoch.value = epoch
+
+
+def _strings(texts: Strings | None, places: Sequence[int]) -> list[str]:
+    return [""] * len(places) if texts is None else [texts[place] for place in places]
 
 
 def _slots(rates: SlotRates, axis: Axis, frames: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The fairseq task: one for recognition, text and speech targets, for any list of chunk sizes."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -24,8 +25,9 @@ from nast_s2x.chunking import (
     ChunkPolicy,
     SlotRates,
 )
-from nast_s2x.corpus import Utterance, read_manifest
+from nast_s2x.corpus import Utterance
 from nast_s2x.corpus.data_folder import DataFolder, check_split
+from nast_s2x.corpus.manifest import Problem, TableReader, raise_problems
 from nast_s2x.corpus.utterance import unit_string
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
@@ -162,18 +164,8 @@ class NastTask(FairseqTask):
         """Load SPLIT.tsv (several, separated by commas); names that begin with ``train`` are training splits."""
         train = split.startswith("train")
         names = split.split(",")
-        rows: list[Utterance] = []
-        for name in names:
-            table = read_manifest(
-                Path(self.cfg.data) / f"{name}.tsv",
-                required=("id", "audio", "n_frames"),
-                root=self.data_config.audio_root,
-                whole=True,
-            )
-            check_split(self.cfg.data, name, len(table))
-            rows += table
         self.datasets[split] = NastDataset(
-            rows,
+            (row for name in names for row in self._read_split(name)),
             self.data_config,
             self.labels,
             self.rates,
@@ -186,6 +178,24 @@ class NastTask(FairseqTask):
             specaugment=self.cfg.specaugment,
         )
         logger.info(f"{split}: {len(self.datasets[split])} samples")
+
+    def _read_split(self, name: str) -> Iterator[Utterance]:
+        """Rows of a table, one after the other; all of its bad rows in one error."""
+        table = TableReader(
+            Path(self.cfg.data) / f"{name}.tsv",
+            required=("id", "audio", "n_frames"),
+            root=self.data_config.audio_root,
+            whole=True,
+        )
+        problems, count = [], 0
+        for _, row in table:
+            if isinstance(row, Problem):
+                problems.append(row)
+            else:
+                count += 1
+                yield row
+        raise_problems(problems)
+        check_split(self.cfg.data, name, count)
 
     def build_model(self, cfg: DictConfig, from_checkpoint: bool = False) -> BaseFairseqModel:
         """Build the model; a new one may start from the weights of another model, or from its encoder."""
@@ -237,6 +247,9 @@ class NastTask(FairseqTask):
     ) -> tuple[Tensor, int, dict[str, Any]]:
         """Losses (mean) and BLEU counts at the smallest and at the largest chunk, one forward pass for each."""
         model.eval()
+        if sample["text"] is not None and not any(sample["references"]):  # of a training split
+            labels = sample["text"]["labels"].tolist()
+            sample = {**sample, "references": [self.labels.decode(row) for row in labels]}
         policies = extremes(self.policies)
         logs: list[dict[str, Any]] = []
         hypotheses: dict[str, list[str]] = {}
