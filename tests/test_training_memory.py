@@ -109,7 +109,7 @@ def test_flags_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     from plugin_runs import build_task
 
     compiled: list[NastModel] = []
-    monkeypatch.setattr(NastModel, "compile_layers", compiled.append)
+    monkeypatch.setattr(NastModel, "compile_layers", lambda model: compiled.append(model))
     data = make_data_folder(tmp_path / "data", train=2, valid=2)
     before = torch.get_float32_matmul_precision()
     try:

@@ -31,9 +31,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     For the few rows of a chunk, on a CPU and without gradients, this computes ``(weight @ x.T + bias).T``, for which
     MKL has faster kernels; the result is stored column by column, and the next such product uses it without a copy.
     """
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
     rows = x.numel() // x.size(-1)
-    few = rows in FEW_ROWS and weight.numel() >= LARGE_WEIGHT
-    if not few or x.device.type != "cpu" or torch.is_grad_enabled():
+    if rows not in FEW_ROWS or weight.numel() < LARGE_WEIGHT:
         return F.linear(x, weight, bias)
     columns = torch.addmm(bias[:, None], weight, x.reshape(rows, -1).t())  # (N, rows)
     return columns.t().view(*x.shape[:-1], -1)
