@@ -57,7 +57,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "benchmarks": (
         _SYSTEM | {"losses", "inference", "metrics", "resources"},
-        BASE | {"fairseq", "tqdm"},
+        BASE | {"fairseq", "tqdm", "soundfile"},
     ),
 }
 _BELOW_FAIRSEQ = {"batches", "chunking", "ctc", "labels", "network", "losses", "frontend", "corpus", "checkpoints"}

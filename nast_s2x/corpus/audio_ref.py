@@ -16,10 +16,8 @@ from nast_s2x.errors import AudioError
 from nast_s2x.files import file_stamp
 from nast_s2x.frontend.audio import read_header, read_samples
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.frontend.samples import SAMPLE_RATE
+from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE
 
-NUM_BINS = 80
-"""Features of a frame."""
 _NPY_MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 4096  # enough for the header of a .npy file
 # Lists of segments are rounded: an end this far behind the end of the file is the end of the file.

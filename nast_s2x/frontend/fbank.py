@@ -14,10 +14,8 @@ from numpy.typing import ArrayLike
 
 from nast_s2x.errors import AudioError, StreamError
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
+from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE, WINDOW_SAMPLES, as_mono
 
-NUM_BINS = 80
-WINDOW_SAMPLES = 400  # 25 ms at 16 kHz
 SHIFT_SAMPLES = 160  # 10 ms at 16 kHz
 # Kaldi expects samples on the scale of 16-bit integers; here they are in -1..1.
 _WAVEFORM_SCALE = np.float32(32768.0)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.errors import ConfigError
-from nast_s2x.frontend.fbank import NUM_BINS, WINDOW_SAMPLES
-from nast_s2x.frontend.samples import SAMPLE_RATE
+from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE, WINDOW_SAMPLES
 
 NOISE_FLOOR_DB = -80.0
 """Level of the noise in dB below full scale: 20 dB above the rounding noise of 16-bit samples."""

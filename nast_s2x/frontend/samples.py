@@ -11,6 +11,10 @@ from nast_s2x.errors import AudioError
 
 SAMPLE_RATE = 16000
 """Sample rate of the models, Hz."""
+NUM_BINS = 80
+"""Mel bins of a feature frame."""
+WINDOW_SAMPLES = 400
+"""Samples of a feature frame at 16 kHz: 25 ms."""
 LOWEST_RATE, HIGHEST_RATE = 4000, 768_000
 """Sample rates that are accepted, Hz."""
 LOUDEST = 1e4
