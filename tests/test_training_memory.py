@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_layers_are_traced_without_a_change_of_names_or_results() -> None:
     """The backend runs the traced graph as it is, so no compiler is needed."""
@@ -121,6 +123,19 @@ def test_flags_reach_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert compiled == [model] and torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("flag", ["--bf16", "--autocast-bf16"])
+def test_number_types_train(tmp_path: Path, flag: str) -> None:
+    """fairseq takes --bf16 for a request of a TPU, which stopped a training at its start."""
+    pytest.importorskip("fairseq")
+    from plugin_data import make_data_folder
+    from plugin_runs import train
+
+    data = make_data_folder(tmp_path / "data", train=4, valid=2)
+    flags = ("--arch", "nast_s2s_tiny", "--max-update", "2", "--disable-validation", "--no-save", flag)
+    updates = train(data, tmp_path / "save", *flags).updates
+    assert len(updates) == 2 and all(math.isfinite(float(update["loss"])) for update in updates)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

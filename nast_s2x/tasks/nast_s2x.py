@@ -397,6 +397,8 @@ def _adapt_settings(cfg: NastTaskConfig) -> None:
 
     Each process reads a checkpoint itself. fairseq's default reads it on one and sends it pickled to the others, whose
     weights-only reader refuses fairseq's configuration classes.
+
+    ``--bf16`` is for GPUs and CPUs here. fairseq takes it for a request of a TPU, and fails without torch_xla.
     """
     if not isinstance(cfg, DictConfig):
         cfg.rebuild_batches = True
@@ -404,6 +406,10 @@ def _adapt_settings(cfg: NastTaskConfig) -> None:
     with open_dict(cfg):
         cfg.rebuild_batches = True
     root = cfg._get_root()
+    common = root.get("common") if root is not cfg else None
+    if common is not None and common.get("bf16") and common.get("tpu"):
+        with open_dict(root):
+            common.tpu = False
     distributed = root.get("distributed_training") if root is not cfg else None
     if distributed is not None and distributed.distributed_world_size > 1:
         root.checkpoint.load_checkpoint_on_all_dp_ranks = True
