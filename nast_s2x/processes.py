@@ -115,7 +115,9 @@ def store_results(
     work: Iterable[tuple[str, Item]],
     results: ResultFile,
     jobs: int = 1,
-    advance: Callable[[Item], None] | None = None,
+    start: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    advance: Callable[[str, Item], object] | None = None,
 ) -> None:
     """Apply ``function`` to the items whose key is not in ``results`` and store what it returns, for work of any size.
 
@@ -123,8 +125,8 @@ def store_results(
         function: a function at module level; what it returns must be what JSON holds.
         work: (key, item), read a little ahead only. Keys are digests of everything that a result depends on, all
             different.
-        jobs: see :func:`parallel_map`.
-        advance: called with each item whose result is stored.
+        jobs, start, arguments: see :func:`parallel_map`.
+        advance: called with each key and item whose result is stored.
     """
     begun: deque[tuple[str, Item]] = deque()
 
@@ -134,13 +136,13 @@ def store_results(
                 begun.append((key, item))
                 yield item
             elif advance is not None:
-                advance(item)
+                advance(key, item)
 
-    for result in parallel_map(function, todo(), jobs):
+    for result in parallel_map(function, todo(), jobs, start, arguments):
         key, item = begun.popleft()
         results.add(key, result)
         if advance is not None:
-            advance(item)
+            advance(key, item)
 
 
 def resumable_map(
@@ -163,20 +165,22 @@ def resumable_map(
     Returns:
         the results of all items, in order.
     """
-    todo: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
-        if key not in results:
-            todo.setdefault(key, []).append(index)
-        elif advance is not None:
-            advance(index)
-    if todo:
-        first = [items[indices[0]] for indices in todo.values()]
-        made = parallel_map(function, first, min(jobs, len(todo)), start, arguments)
-        for (key, indices), result in zip(todo.items(), made, strict=True):
-            results.add(key, result)
-            for index in indices:
-                if advance is not None:
-                    advance(index)
+        places.setdefault(key, []).append(index)
+
+    def stored(key: str, _item: Item) -> None:
+        for index in places[key]:
+            if advance is not None:
+                advance(index)
+
+    # Those of earlier runs first.
+    order = sorted(places, key=lambda key: key not in results)
+    missing = sum(key not in results for key in order)
+    work = ((key, items[places[key][0]]) for key in order)
+    # Without work `start`, which may load a network, is not called, and no process is started.
+    jobs = min(jobs, missing) if missing else 1
+    store_results(function, work, results, jobs, start if missing else None, arguments, stored)
     return list(results.read(keys))
 
 

@@ -213,6 +213,24 @@ def test_lhotse_mixed_cuts_are_named(tmp_path: Path) -> None:
     assert "MixedCut m: only MonoCut" in error.value.problems[0]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start": None}, {"supervisions": [7]}, {"supervisions": {"a": 1}}, {"recording": [1]}, {"type": "MultiCut"},
+        {"supervisions": [{"id": "s", "start": "x"}]}, {"recording": {"id": "r", "sources": "x"}},
+    ],
+)  # fmt: skip
+def test_lhotse_values_of_other_types_are_left_out(wrong: dict[str, object], tmp_path: Path) -> None:
+    supervision = {"id": "s", "start": 0, "duration": 0.5, "text": "oui", "custom": {"tgt_text": "yes"}}
+    source = {"type": "file", "channels": [0], "source": str(sound(tmp_path / "a.wav"))}
+    cut = {"id": "c", "type": "MonoCut", "start": 0, "supervisions": [supervision]}
+    cut["recording"] = {"id": "r", "sources": [source]}
+    lines = [json.dumps(cut), json.dumps(cut | wrong)]
+    write(tmp_path / "cuts.jsonl", "\n".join(lines) + "\n")
+    report, rows = run("lhotse", [tmp_path / "cuts.jsonl"], tmp_path / "out")
+    assert list(rows) == ["s"] and report.left_out == {"bad row": 1}
+
+
 def test_command_reports_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = list(map(str, cvss_c(tmp_path)))
     command = ["convert", "cvss-c", *folders, "--output", str(tmp_path / "out"), "--quiet"]

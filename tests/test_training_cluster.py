@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
+from plugin_data import make_data_folder
+from plugin_runs import TINY
 
 from nast_s2x.errors import ConfigError
 from nast_s2x.resources import USER_DIR
+from nast_s2x.training import read_recipe, run_recipe
 from nast_s2x.training.cluster import first_host, launcher, node_rank
+from nast_s2x.training.launch import Run
 
 HEAD = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
 RANK = str(USER_DIR / "training" / "rank.py")
@@ -56,3 +63,23 @@ def test_what_is_refused(gpus: int, nodes: int, environment: dict[str, str], mes
 )  # fmt: skip
 def test_first_host(hosts: str, first: str) -> None:
     assert first_host(hosts) == first
+
+
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    """PyTorch's launcher starts both; they are ranks of one training, each update has the sentences of both."""
+    pytest.importorskip("fairseq")
+    data = make_data_folder(tmp_path / "data")
+    flags: dict[str, object] = {"arch": "nast_s2s_tiny"}
+    for word, value in zip(TINY, [*TINY[1:], "--"]):
+        if word.startswith("--"):
+            flags[word[2:]] = True if value.startswith("--") else value
+    stage = {"max-update": 2, "disable-validation": True, "no-save": True}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"description": "d", "flags": flags, "stages": {"one": stage}}))
+    run = Run(data, tmp_path / "save", gpus=2, flags=("--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"))
+    run_recipe(read_recipe(tmp_path / "r.yaml"), run, lambda line: None)
+    log = (tmp_path / "save" / "one" / "train.log").read_text()
+    assert "as rank 0" in log and "as rank 1" in log
+    updates = [json.loads(line.rpartition(" | ")[2]) for line in log.splitlines() if "| train_inner |" in line]
+    assert [update["num_updates"] for update in updates] == ["1", "2"]  # rank 0 alone logs them
+    # The 24 sentences of the folder less 2 that do not fit their slots: one epoch.
+    assert sum(float(update["bsz"]) for update in updates) == 22

@@ -30,6 +30,7 @@ WORDS = 20_000
 SENTENCE_WORDS = (4, 16)
 DEV_EVERY = 100
 """One row of so many is of split dev."""
+_CPU = torch.device("cpu")
 
 
 def make_corpus(folder: Path, rows: int, seed: int = 0) -> Path:
@@ -63,9 +64,6 @@ def make_corpus(folder: Path, rows: int, seed: int = 0) -> Path:
             split = "dev" if index % DEV_EVERY == DEV_EVERY - 1 else "train"
             file.write(f"row-{index:08d}\t{index % FILES:02d}.wav:{start}:{count}\t{texts[0]}\t{texts[1]}\t{split}\n")
     return folder / "manifest.tsv"
-
-
-_CPU = torch.device("cpu")
 
 
 class _Phases:

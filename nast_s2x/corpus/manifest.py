@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from nast_s2x.corpus.audio_ref import AnyPath
 from nast_s2x.corpus.columns import RowReader, audio_folders, cell_writers, find_audio
@@ -90,21 +90,36 @@ class Manifest:
         return next(iter(first), None)
 
 
-def read_manifest(
-    path: AnyPath,
-    *,
-    required: Sequence[str] = (),
-    split: str | Collection[str] | None = None,
-    root: AnyPath | None = None,
-    target_audio: str = TARGET_AUDIO,
-    num_units: int | None = None,
-    with_durations: bool = False,
-    keep_extra: bool = False,
-    unique_ids: bool = True,
-    check_files: bool = False,
-    whole: bool = False,
-    strict: bool = True,
-) -> Manifest:
+class TableOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`read_manifest` and :class:`TableReader`.
+
+    Attributes:
+        required: columns that must exist and, in each row, be filled.
+        split: only rows of this split, or of any of these. Without a column ``split`` the table is one split: all rows
+            are of the one asked for.
+        root: folder where relative audio paths start; by default see above.
+        target_audio: name of the column that is read as ``target_audio`` (default :data:`TARGET_AUDIO`).
+        num_units: number of unit codes K; each code must be below.
+        with_durations: read ``tgt_durations`` too.
+        keep_extra: keep the columns not named in :func:`read_manifest` in ``extra``.
+        unique_ids: an id that appears twice is a problem (default True).
+        check_files: a recording without a file is a problem.
+        whole: refuse a table whose last line does not end: it may have been cut off.
+    """
+
+    required: Sequence[str]
+    split: str | Collection[str] | None
+    root: AnyPath | None
+    target_audio: str
+    num_units: int | None
+    with_durations: bool
+    keep_extra: bool
+    unique_ids: bool
+    check_files: bool
+    whole: bool
+
+
+def read_manifest(path: AnyPath, *, strict: bool = True, **options: Unpack[TableOptions]) -> Manifest:
     """Read a table.
 
     Columns: ``id``, ``split``, ``audio``, ``n_frames``, ``src_text``, ``tgt_text``, ``tgt_speech`` (a recording),
@@ -114,28 +129,14 @@ def read_manifest(
 
     Args:
         path: the table.
-        required: columns that must exist and, in each row, be filled.
-        split: only rows of this split, or of any of these. Without a column ``split`` the table is one split: all rows
-            are of the one asked for.
-        root: folder where relative audio paths start; by default see above.
-        target_audio: name of the column that is read as ``target_audio``.
-        num_units: number of unit codes K; each code must be below.
-        with_durations: read ``tgt_durations`` too.
-        keep_extra: keep the columns not named above in ``extra``.
-        unique_ids: an id that appears twice is a problem.
-        check_files: a recording without a file is a problem.
-        whole: refuse a table whose last line does not end: it may have been cut off.
         strict: any problem raises; otherwise they are returned.
+        options: see :class:`TableOptions`.
 
     Raises:
         FileNotFoundError: no such table.
         ManifestError: not UTF-8, a column missing or twice, no row of the split; with ``strict``, any bad row.
     """
-    table = TableReader(
-        path, required=required, split=split, root=root, target_audio=target_audio, num_units=num_units,
-        with_durations=with_durations, keep_extra=keep_extra, unique_ids=unique_ids, check_files=check_files,
-        whole=whole,
-    )  # fmt: skip
+    table = TableReader(path, **options)
     result = Manifest(table.path, [], [], table.columns, [])
     for number, row in table:
         if isinstance(row, Problem):
@@ -152,36 +153,32 @@ class TableReader:
     """Rows of a table one after the other, in memory of constant size (but 200 bytes a row with ``unique_ids``).
 
     Args:
-        path, ...: all arguments are those of :func:`read_manifest`.
+        path: the table.
+        options: see :class:`TableOptions`.
 
     Raises:
         FileNotFoundError, ManifestError: see :func:`read_manifest`; in iterating, of what is found there.
     """
 
-    def __init__(
-        self,
-        path: AnyPath,
-        *,
-        required: Sequence[str] = (),
-        split: str | Collection[str] | None = None,
-        root: AnyPath | None = None,
-        target_audio: str = TARGET_AUDIO,
-        num_units: int | None = None,
-        with_durations: bool = False,
-        keep_extra: bool = False,
-        unique_ids: bool = True,
-        check_files: bool = False,
-        whole: bool = False,
-    ) -> None:
+    def __init__(self, path: AnyPath, **options: Unpack[TableOptions]) -> None:
         self.path = Path(path)
-        header = _read_header(self.path, required, whole)
+        required, split = options.get("required", ()), options.get("split")
+        header = _read_header(self.path, required, options.get("whole", False))
         self.columns = tuple(header)
         self._reader = RowReader(
-            self.path, header, required, root, target_audio, num_units, with_durations, keep_extra, check_files
+            self.path,
+            header,
+            required,
+            options.get("root"),
+            options.get("target_audio", TARGET_AUDIO),
+            options.get("num_units"),
+            options.get("with_durations", False),
+            options.get("keep_extra", False),
+            options.get("check_files", False),
         )
         self._wanted = {split} if isinstance(split, str) else None if split is None else set(split)
         self._only = split if isinstance(split, str) else ""
-        self._unique_ids = unique_ids
+        self._unique_ids = options.get("unique_ids", True)
 
     def __iter__(self) -> Iterator[tuple[int, Utterance | Problem]]:
         """(line, row or what is wrong with it) of each line of the splits that were asked for."""

@@ -131,7 +131,11 @@ def compute_parts(
     # A process takes two seconds to start: small corpora are faster without.
     jobs = 1 if total is not None and total <= 2 * PART_SIZE else jobs
     with progress_bar(total, "features", show=progress) as bar:
-        store_results(_compute_part, work(), results, jobs, advance=lambda job: bar.update(len(job.recordings)))
+
+        def advance(_key: str, job: _PartJob) -> None:
+            bar.update(len(job.recordings))
+
+        store_results(_compute_part, work(), results, jobs, advance=advance)
     return Parts(folder, keys, results)
 
 

@@ -150,7 +150,7 @@ class System:
         return training_note(self.trained, policy)
 
     def notes(self) -> list[str]:
-        """What users should know of the system: its domain, the band of its training recordings."""
+        """Remarks for users: the domain of an example system, the band of the training recordings."""
         found = []
         if self.info.example:
             found.append(f"example model, trained on a small synthetic corpus: {self.info.example}")

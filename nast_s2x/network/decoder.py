@@ -24,7 +24,7 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class Places:
-    """What all layers of a decoder, and both passes of glancing, need to know about slots and encoder frames.
+    """Masks and rotary angles of slots and encoder frames, the same for all layers and both passes of glancing.
 
     Attributes:
         self_mask, memory_mask: visible slots and encoder frames, added to scores; ``None``: all.

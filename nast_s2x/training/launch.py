@@ -78,8 +78,8 @@ def run_recipe(recipe: Recipe, run: Run, report: Callable[[str], None], dry_run:
 
     Args:
         report: called with each line for the user: stages, validations, warnings; progress goes to stderr, and all
-            output of ``fairseq-train`` to the stage's log. If it raises
-            an ``OSError``, output is only logged from then on.
+            output of ``fairseq-train`` to the stage's log. If it raises an ``OSError``, output is only logged from then
+            on.
         dry_run: report the commands only.
     Raises:
         ConfigError: wrong arguments; a stage that continues a checkpoint which is not there; another run in the folder.

@@ -66,6 +66,40 @@ def require(cells: dict[str, str], path: Path, *names: str) -> None:
         raise ManifestError(f"{path}:1: no column {', '.join(missing)} (columns: {', '.join(cells)})")
 
 
+def translated(
+    place: str,
+    name: str,
+    split: str,
+    text: str,
+    spoken: dict[str, tuple[str, str]],
+    root: Path,
+    speech: Path | None = None,
+) -> Found:
+    """A row of a corpus of translations of Common Voice.
+
+    Args:
+        name, split, text: file name in Common Voice, split and translation.
+        spoken: see :func:`transcripts`.
+        root: language folder of Common Voice.
+        speech: recording of the translation.
+    """
+    source, speaker = spoken.get(name, ("", ""))
+    if not source:
+        return LeftOut("no transcript in validated.tsv", place, name)
+    if not text:
+        return LeftOut("empty text", place)
+    return Utterance(
+        id=Path(name).stem,
+        split=split,
+        audio=clip(root, name),
+        source_text=source,
+        target_text=text,
+        target_audio=None if speech is None else AudioRef(speech),
+        extra={"speaker": speaker},
+        place=place,
+    )
+
+
 def transcripts(folders: list[Path]) -> dict[str, tuple[str, str]]:
     """File name of each validated recording -> transcript and speaker.
 

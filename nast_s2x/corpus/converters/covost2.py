@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, Note, clean, find_folder, table_rows
-from nast_s2x.corpus.converters.common_voice import clip, clips_folder, require, transcripts
-from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.corpus.converters.common_voice import clips_folder, require, transcripts, translated
 from nast_s2x.errors import ConfigError
 
 _SPLITS = {"train": "train", "train_covost": "train", "dev": "dev", "test": "test"}
@@ -31,24 +30,11 @@ def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
         require(cells, path, "path", "translation", "split")
         if cells["split"] == "train_covost":
             yield Note("split train_covost is written as train")
-        name, text = cells["path"], clean(re.sub(r"\\(.)", r"\1", cells["translation"]))
-        source, speaker = spoken.get(name, ("", ""))
         if cells["split"] not in _SPLITS:
             yield LeftOut("unknown split", place, cells["split"])
-        elif not source:
-            yield LeftOut("no transcript in validated.tsv", place, name)
-        elif not text:
-            yield LeftOut("empty text", place)
-        else:
-            yield Utterance(
-                id=Path(name).stem,
-                split=_SPLITS[cells["split"]],
-                audio=clip(root, name),
-                source_text=source,
-                target_text=text,
-                extra={"speaker": speaker},
-                place=place,
-            )
+            continue
+        text = clean(re.sub(r"\\(.)", r"\1", cells["translation"]))
+        yield translated(place, cells["path"], _SPLITS[cells["split"]], text, spoken, root)
 
 
 def _table(folders: list[Path], options: ConvertOptions) -> Path:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, clean, table_rows
-from nast_s2x.corpus.converters.common_voice import SPLITS, clip, clips_folder, transcripts
-from nast_s2x.corpus.utterance import Utterance
+from nast_s2x.corpus.converters.common_voice import SPLITS, clips_folder, transcripts, translated
 
 
 def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
@@ -25,24 +23,9 @@ def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
             if isinstance(cells, LeftOut):
                 yield cells
                 continue
-            name, text = cells["path"], clean(cells["text"])
-            source, speaker = spoken.get(name, ("", ""))
-            target = root / split / f"{name}.wav"
-            if not source:
-                yield LeftOut("no transcript in validated.tsv", place, name)
-            elif not text:
-                yield LeftOut("empty text", place)
-            else:
-                yield Utterance(
-                    id=Path(name).stem,
-                    split=split,
-                    audio=clip(clips.parent, name),
-                    source_text=source,
-                    target_text=text,
-                    target_audio=AudioRef(target),
-                    extra={"speaker": speaker},
-                    place=place,
-                )
+            name = cells["path"]
+            speech = root / split / f"{name}.wav"
+            yield translated(place, name, split, clean(cells["text"]), spoken, clips.parent, speech)
 
 
 def _cvss_folder(folders: list[Path]) -> Path:

@@ -43,35 +43,33 @@ def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
     for path in tables:
         split = path.name.split(".jsonl")[0].rpartition("_")[2]
         for place, values in json_lines(path):
-            for supervision, start, recording in _supervisions(values, recordings):
-                yield _row(supervision, start, recording, fields, split, place)
+            for supervision, cut_start, recording in _supervisions(values, recordings):
+                yield _row(supervision, cut_start, recording, fields, split, place)
 
 
-def _supervisions(values: dict[str, Any], recordings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], float, Any]]:
-    """Supervisions of a line, with their start in the recording (seconds), and the recording or what is wrong."""
-    kind = values.get("type")
+def _supervisions(values: dict[str, Any], recordings: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Supervisions of a line, the start (seconds) that theirs are relative to, and the recording or what is wrong."""
+    kind, supervisions = values.get("type"), values.get("supervisions")
     if "recording_id" in values:
-        recording = recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']}")
-        yield values, float(values.get("start", 0)), recording
-    elif kind not in ("MonoCut", "MultiCut") or not values.get("supervisions"):
+        yield values, 0.0, recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']}")
+    elif kind != "MonoCut" or not isinstance(supervisions, list) or not supervisions:
         yield {}, 0.0, f"{kind or 'line'} {values.get('id')}: only MonoCut with a supervision is supported"
     else:
-        for supervision in values["supervisions"]:
-            start = float(values.get("start", 0)) + float(supervision.get("start", 0))
-            yield supervision, start, values.get("recording") or f"cut {values.get('id')} has no recording"
+        for supervision in supervisions:
+            recording = values.get("recording") or f"cut {values.get('id')} has no recording"
+            yield supervision, values.get("start", 0), recording
 
 
-def _row(values: dict[str, Any], start: float, recording: Any, fields: dict[str, str], split: str, place: str) -> Found:
+def _row(values: Any, cut_start: Any, recording: Any, fields: dict[str, str], split: str, place: str) -> Found:
     """One supervision as a row."""
-    custom = values.get("custom") or {}
-    target = clean(str(_field(values, fields["tgt_text"]) or ""))
-    source = clean(str(values.get("text") or ""))
     try:
+        source, target = (clean(str(_field(values, name) or "")) for name in ("text", fields["tgt_text"]))
+        start = float(cut_start) + float(values.get("start", 0))
         audio = _audio(recording, start, float(values.get("duration", 0)))
-        units = Units.parse(str(custom["tgt_audio"])) if custom.get("tgt_audio") else None
-        speech = _field(values, fields["tgt_speech"])
+        codes, speech = _field(values, "custom.tgt_audio"), _field(values, fields["tgt_speech"])
+        units = Units.parse(str(codes)) if codes else None
         target_audio = AudioRef.parse(str(speech)) if speech else None
-    except (AudioError, ManifestError, TypeError, ValueError) as error:
+    except (AudioError, ManifestError, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         return LeftOut("bad row", place, str(error))
     if not (source and target):
         return LeftOut("empty text", place)

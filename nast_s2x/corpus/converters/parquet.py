@@ -62,8 +62,10 @@ def _row(row: dict[str, Any], split: str, place: str, stem: str, output: Path) -
     number = place.rpartition(":")[2]
     name = Path(str(row.get("id") or (row["audio"] or {}).get("path") or f"{stem}-{number}")).stem
     try:
-        audio, target = (_write(row.get(field), output / folder / split / file_stem(name), output.is_absolute())
-                         for field, folder in (("audio", "audio"), ("tgt_speech", "target")))  # fmt: skip
+        audio, target = (
+            _write(row.get(field), output / folder / split / file_stem(name))
+            for field, folder in (("audio", "audio"), ("tgt_speech", "target"))
+        )
         units = Units.parse(str(row["tgt_audio"])) if row.get("tgt_audio") else None
     except ManifestError as error:
         return LeftOut("bad units", place, str(error))
@@ -76,7 +78,7 @@ def _row(row: dict[str, Any], split: str, place: str, stem: str, output: Path) -
     )  # fmt: skip
 
 
-def _write(value: dict[str, Any] | None, stem: Path, absolute: bool) -> AudioRef | None:
+def _write(value: dict[str, Any] | None, stem: Path) -> AudioRef | None:
     """Write the bytes of a recording; a file of the same size is there from an earlier run."""
     data = (value or {}).get("bytes")
     if not data:
