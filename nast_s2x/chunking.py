@@ -33,6 +33,7 @@ Axis = Literal["encoder", "text", "unit"]
 """Encoder frames, text slots or unit slots."""
 
 Part = TypeVar("Part")
+Count = TypeVar("Count", int, np.ndarray)
 
 
 def _from_dict(cls: type[Part], values: Mapping[str, Any], what: str) -> Part:
@@ -71,8 +72,8 @@ class SlotRates:
         """Feature frames per pooled state."""
         return self.subsampling * self.pooling
 
-    def length(self, axis: Axis, frames: int) -> int:
-        """Positions on ``axis`` for ``frames`` feature frames."""
+    def length(self, axis: Axis, frames: Count) -> Count:
+        """Positions on ``axis`` for ``frames`` feature frames, a number or an array of them."""
         encoder = -(-frames // self.subsampling)
         if axis == "encoder":
             return encoder

@@ -12,6 +12,7 @@ from nast_s2x.network import attention
 from nast_s2x.network.positions import rotary_angles, rotate
 
 ROTARY = small_model(unit_rotary=True, max_unit_positions=6, unit_layers=2)
+RELATIVE = small_model(relative_positions=True, max_text_positions=1, max_unit_positions=6)
 
 
 def test_angles_by_hand() -> None:
@@ -49,6 +50,26 @@ def test_an_encoder_frame_stands_in_the_middle_of_its_slots() -> None:
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_streaming_equals_offline(policy: ChunkPolicy) -> None:
     check_streaming(ROTARY, policy)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_streaming_equals_offline_without_absolute_positions(policy: ChunkPolicy) -> None:
+    check_streaming(RELATIVE, policy)
+
+
+@torch.no_grad()
+def test_without_absolute_positions_the_place_in_the_stream_does_not_matter() -> None:
+    """With limited left context, the same features give the same logits wherever they stand."""
+    policy, fbank = ChunkPolicy(320, 160, left_chunks=1), torch.randn(1, 32 * 20, 80, dtype=torch.float64)
+    alone = RELATIVE(fbank, None, policy)
+    later = RELATIVE(torch.cat([torch.randn(1, 32 * 7, 80, dtype=torch.float64), fbank], dim=1), None, policy)
+    layers = len(RELATIVE.encoder.layers) + len(RELATIVE.decoder.layers) + len(RELATIVE.unit_decoder.layers)
+    first = 4 * (layers + 1)  # text slot from which on no layer reaches back to the beginning of `fbank`
+    assert first < alone.text_logits.size(1) - 8
+    torch.testing.assert_close(later.text_logits[:, 28 + first :], alone.text_logits[:, first:])
+    torch.testing.assert_close(later.unit_logits[:, 6 * (28 + first) :], alone.unit_logits[:, 6 * first :])
+    assert not torch.allclose(alone.text_logits[:, -4:], alone.text_logits[:, -8:-4])
 
 
 @torch.no_grad()

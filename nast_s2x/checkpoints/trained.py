@@ -93,7 +93,7 @@ def checkpoint_kind(flags: Mapping[str, Any], path: Path) -> str:
 
 def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> NastConfig:
     # Everything follows from the shapes of the weights, except the number of heads and, not in released checkpoints,
-    # sinusoids and rotary positions of the unit decoder.
+    # the kinds of positions.
     released_names = {
         "encoder_attention_heads": flags["encoder_heads"],
         "decoder_attention_heads": flags["decoder_heads"],
@@ -101,10 +101,14 @@ def _config_of_ours(flags: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
         **{name: flags[name] for name in ("dropout", "attention_dropout", "activation_dropout") if name in flags},
     }
     config = config_from_published(released_names, weights)[0]
-    sinusoids, rotary = float(flags.get("unit_sinusoids") or 0.0), bool(flags.get("unit_rotary"))
     names = ("pooling", "text_upsample", "unit_upsample")
-    rates = SlotRates(**{name: int(flags[name]) for name in names if name in flags})
-    return replace(config, unit_sinusoids=sinusoids, unit_rotary=rotary, rates=rates)
+    return replace(
+        config,
+        unit_sinusoids=float(flags.get("unit_sinusoids") or 0.0),
+        unit_rotary=bool(flags.get("unit_rotary")),
+        relative_positions=bool(flags.get("relative_positions")),
+        rates=SlotRates(**{name: int(flags[name]) for name in names if name in flags}),
+    )
 
 
 def _policies_of_ours(flags: Mapping[str, Any]) -> tuple[ChunkPolicy, ...]:

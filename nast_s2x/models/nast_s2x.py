@@ -112,12 +112,17 @@ def network_config(cfg: ModelSettings, text_vocab: int, unit_vocab: int, input_d
         raise ConfigError("this architecture has a unit decoder, but config.yaml of the data folder has no num_units")
     rates = SlotRates(pooling=cfg.pooling, text_upsample=cfg.text_upsample, unit_upsample=cfg.unit_upsample)
     text_positions, unit_positions = positions_for_seconds(cfg.max_source_seconds, rates)
+    # Learned positions beside rotary ones only tell apart the slots that are copies of one state.
+    if cfg.relative_positions:
+        text_positions = cfg.text_upsample
+    if cfg.relative_positions or cfg.unit_rotary:
+        unit_positions = cfg.unit_upsample
     return NastConfig(
         text_vocab=text_vocab,
         unit_vocab=unit_vocab if cfg.unit_decoder else 0,
         input_dim=input_dim,
         max_text_positions=text_positions,
-        max_unit_positions=cfg.unit_upsample if cfg.unit_rotary else unit_positions,
+        max_unit_positions=unit_positions,
         rates=rates,
         **{entry.name: getattr(cfg, entry.name) for entry in _NETWORK_FIELDS},
     )

@@ -57,6 +57,13 @@ class NastConfig:
         default=False,
         metadata={"help": "rotary positions (Su et al., 2021) in the unit decoder's attention (published: none)"},
     )
+    relative_positions: bool = field(
+        default=False,
+        metadata={
+            "help": "relative positions only: no sinusoids in the encoder, rotary positions (Su et al., 2021) in both "
+            "decoders; such a model sets no limit of length (published: absolute)"
+        },
+    )
     rates: SlotRates = field(default=SlotRates(), metadata={"help": "positions of each stage, see SlotRates"})
 
     def __post_init__(self) -> None:
@@ -79,9 +86,10 @@ class NastConfig:
             dim, heads = getattr(self, f"{part}_dim"), getattr(self, f"{part}_heads")
             if dim % heads:
                 raise ConfigError(f"`{part}_dim` must be a multiple of `{part}_heads`, but they are {dim} and {heads}")
-        if self.unit_rotary and self.decoder_dim // self.decoder_heads % 2:
+        rotary = "relative_positions" if self.relative_positions else "unit_rotary" if self.unit_rotary else None
+        if rotary and self.decoder_dim // self.decoder_heads % 2:
             raise ConfigError(
-                "rotary positions rotate pairs of features: `unit_rotary` needs an even head size, but decoder_dim "
+                f"rotary positions rotate pairs of features: `{rotary}` needs an even head size, but decoder_dim "
                 f"{self.decoder_dim} / decoder_heads {self.decoder_heads} is odd"
             )
         if self.rates.subsampling != STRIDE:

@@ -71,7 +71,7 @@ class SlotDecoder(nn.Module):
         self.dim, self.head_size = config.decoder_dim, config.decoder_dim // config.decoder_heads
         self.max_positions = config.max_unit_positions if unit else config.max_text_positions
         self.sinusoids = config.unit_sinusoids if unit else 0.0
-        self.rotary = unit and config.unit_rotary
+        self.rotary = config.relative_positions or (unit and config.unit_rotary)
         self.input_dropout = dropouts.residual
         vocab, layers = (config.unit_vocab, config.unit_layers) if unit else (config.text_vocab, config.decoder_layers)
         self.embed_tokens = nn.Embedding(vocab, self.dim, padding_idx=PAD)

@@ -56,6 +56,7 @@ class ChunkEncoder(nn.Module):
         dim = config.encoder_dim
         dropouts = Dropouts(config.dropout, config.attention_dropout, config.activation_dropout)
         self.dim, self.clip = dim, config.max_relative_position
+        self.absolute_positions = not config.relative_positions
         self.max_position_shift = config.max_position_shift
         self.conv_layers = ConvSubsampler(config.input_dim, config.conv_channels, dim)
         self.layernorm_embedding = nn.LayerNorm(dim)
@@ -108,7 +109,8 @@ class ChunkEncoder(nn.Module):
             state.left_frames = rest
             state.num_frames += fbank.size(1)
             start = state.num_emitted + (0 if state.pending is None else state.pending.size(1))
-        x = x + self._positions(x, start)
+        if self.absolute_positions:
+            x = x + self._positions(x, start)
         if state is not None and state.pending is not None:
             x = torch.cat([state.pending, x], dim=1)
         return x

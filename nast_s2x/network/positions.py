@@ -29,12 +29,26 @@ def rotary_angles(position: Tensor, size: int) -> Tensor:
     """Angles of rotary positions (Su et al., 2021, equation 15): (T,) positions -> (T, size), float32 or better.
 
     Feature i of the first half and feature i of the second half are a pair, turned by position * 10000^(-2i / size).
-    Positions may be fractions.
+    Positions may be fractions. Whole turns are left out from 4096 positions on, so that in float32 the angles of a
+    stream of many hours are as exact as those of its first minutes.
     """
-    half = torch.arange(0, size, 2, device=position.device, dtype=torch.float32) / size
     exact = torch.promote_types(position.dtype, torch.float32) if position.is_floating_point() else torch.float32
-    angle = position[:, None].to(exact) * (10000.0**-half).to(exact)
+    half = torch.arange(0, size, 2, device=position.device, dtype=torch.float32) / size
+    frequency = (10000.0**-half).to(exact)
+    blocks = position.div(_BLOCK, rounding_mode="floor")
+    inside = (position - blocks * _BLOCK)[:, None].to(exact)
+    angle = inside * frequency + blocks[:, None].to(exact) * _turn_of_a_block(size, frequency)
     return torch.cat([angle, angle], dim=-1)
+
+
+_BLOCK = 4096
+"""Positions after which :func:`rotary_angles` leaves out whole turns."""
+
+
+def _turn_of_a_block(size: int, like: Tensor) -> Tensor:
+    """Angles by which ``_BLOCK`` positions turn, less whole turns, (size / 2,)."""
+    angles = [math.remainder(_BLOCK * 10000.0 ** -(pair / size), 2 * math.pi) for pair in range(0, size, 2)]
+    return torch.tensor(angles, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:

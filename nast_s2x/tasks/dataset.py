@@ -13,7 +13,7 @@ import torch
 from fairseq.data import FairseqDataset
 
 from nast_s2x.batches import TargetBatch
-from nast_s2x.chunking import FRAMES_PER_SECOND, Axis, SlotRates
+from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
 from nast_s2x.corpus import Utterance
 from nast_s2x.corpus.compact import AudioRefs, Strings
 from nast_s2x.corpus.data_folder import DataFolder
@@ -21,6 +21,7 @@ from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import PAD, TextLabels, UnitLabels
+from nast_s2x.tasks.joining import JoinedRows, join_labels
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +210,7 @@ class NastDataset(FairseqDataset):
         seed: of shuffling (with the epoch) and of augmentation (with epoch and index).
         split: name of the split, for messages and for its entry in ``transforms`` of config.yaml.
         specaugment: see :func:`build_specaugment`.
+        join_samples: rows of a training sample at most, see :class:`~nast_s2x.tasks.joining.JoinedRows`.
     Raises:
         ConfigError: a unit or a flag that cannot be used; no sample left to train on.
     """
@@ -227,6 +229,7 @@ class NastDataset(FairseqDataset):
         seed: int = 1,
         split: str = "",
         specaugment: str | None = None,
+        join_samples: int = 1,
     ) -> None:
         table = read_rows(rows, text_labels, target_text, unit_labels, with_references=not train)
         self.train, self.seed = train, seed
@@ -236,27 +239,37 @@ class NastDataset(FairseqDataset):
         self.cmvn = GlobalCmvn.load(config.cmvn_path) if "global_cmvn" in transforms and config.cmvn_path else None
         self.specaugment = build_specaugment(specaugment, config, transforms) if train else None
         self.narrowband = config.narrowband if train and "narrowband" in transforms else None
+        text, units = table.labels.text.slots_needed(), table.labels.units.slots_needed()
         kept = np.arange(len(table.frames))
         if train:
-            kept = self._learnable(table.frames, table.labels, rates, max_frames, split)
+            kept = self._learnable(table.frames, text, units, rates, max_frames, split)
         self.table, self._kept = table, kept
-        self.frames = table.frames[kept]
-        self.sizes = self.frames  # the name by which fairseq filters
+        most = join_samples if train else 1
+        self._joined = JoinedRows(table.frames[kept], text[kept], units[kept], most, max_frames, rates, seed)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(samples,) feature frames in this epoch."""
+        return self._joined.frames(self._epoch.value)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """The same, by the name with which fairseq filters."""
+        return self.frames
 
     def _learnable(
-        self, frames: np.ndarray, labels: Labels, rates: SlotRates, max_frames: int, split: str
+        self, frames: np.ndarray, text: np.ndarray, units: np.ndarray, rates: SlotRates, max_frames: int, split: str
     ) -> np.ndarray:
-        """Indices of the samples that can be learned: not too long, and with enough slots for their targets.
+        """Indices of the rows that can be learned: not too long, and with enough slots for their targets.
 
         Raises:
             ConfigError: there is none.
         """
-        text, units = labels.text.slots_needed(), labels.units.slots_needed()
         reasons = (
             (f"longer than {max_frames / FRAMES_PER_SECOND:g} s", frames > max_frames),
             ("without target text", text == 0),
-            ("with fewer text slots than labels", text > _slots(rates, "text", frames)),
-            ("with fewer unit slots than labels", units > _slots(rates, "unit", frames)),
+            ("with fewer text slots than labels", text > rates.length("text", frames)),
+            ("with fewer unit slots than labels", units > rates.length("unit", frames)),
         )
         left_out = np.zeros(len(frames), dtype=bool)
         for reason, applies in reasons:
@@ -275,22 +288,29 @@ class NastDataset(FairseqDataset):
         return len(self._kept)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        place = int(self._kept[index])
-        features = self.table.audio[place].features()
+        rows = self._joined.rows(index, self._epoch.value)
         # One generator per sample: the same masks after resuming and for any number of workers.
-        seed = (self.seed, self._epoch.value, index)
+        parts = [self._features(row, (self.seed, self._epoch.value, *dict.fromkeys((index, row)))) for row in rows]
+        features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        places = [int(self._kept[row]) for row in rows]
+        return {"index": index, "places": places, "features": torch.from_numpy(np.ascontiguousarray(features))}
+
+    def _features(self, row: int, seed: tuple[int, ...]) -> np.ndarray:
+        """Features (F, bins) of a row, augmented by draws from ``seed``."""
+        place = int(self._kept[row])
+        features = self.table.audio[place].features()
         if self.narrowband is not None:
             features = self.narrowband(features, np.random.default_rng((*seed, 1)))
         if self.cmvn is not None:
             features = self.cmvn(features)
         if self.specaugment is not None:
             features = self.specaugment(features, np.random.default_rng(seed))
-        if len(features) > self.frames[index] + 2:
+        if len(features) > self.table.frames[place] + 2:
             raise ConfigError(
                 f"example {self.table.ids[place]} has {len(features)} frames of features, but its table has "
-                f"{self.frames[index]}"
+                f"{self.table.frames[place]}"
             )
-        return {"index": index, "features": torch.from_numpy(np.ascontiguousarray(features))}
+        return features
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch of samples; empty for no samples (a process without work).
@@ -303,9 +323,9 @@ class NastDataset(FairseqDataset):
             return {}
         indices = [sample["index"] for sample in samples]
         features = [sample["features"] for sample in samples]
-        places = [int(self._kept[index]) for index in indices]
+        first = [sample["places"][0] for sample in samples]
         targets = {
-            name: _target_batch([getattr(self.table.labels, name)[place] for place in places])
+            name: _target_batch([self._labels(name, sample["places"]) for sample in samples])
             for name in ("source", "text", "units")
         }
         text = targets["text"]
@@ -318,9 +338,12 @@ class NastDataset(FairseqDataset):
             },
             **targets,
             "target": None if text is None else text["labels"][:, 1:],  # as fairseq-generate reads it: without <s>
-            "references": _strings(self.table.references, places),
-            "unit_references": _strings(self.table.unit_references, places),
+            "references": _strings(self.table.references, first),
+            "unit_references": _strings(self.table.unit_references, first),
         }
+
+    def _labels(self, name: str, places: Sequence[int]) -> np.ndarray | None:
+        return join_labels([getattr(self.table.labels, name)[place] for place in places])
 
     def num_tokens(self, index: int) -> int:
         """Feature frames: what ``--max-tokens`` counts."""
@@ -365,12 +388,6 @@ class NastDataset(FairseqDataset):
 
 def _strings(texts: Strings | None, places: Sequence[int]) -> list[str]:
     return [""] * len(places) if texts is None else [texts[place] for place in places]
-
-
-def _slots(rates: SlotRates, axis: Axis, frames: np.ndarray) -> np.ndarray:
-    """Slots of sources of so many frames; computed once for each length that occurs."""
-    distinct, place = np.unique(frames, return_inverse=True)
-    return np.array([rates.length(axis, int(size)) for size in distinct], dtype=np.int64)[place]
 
 
 def _target_batch(rows: Sequence[np.ndarray | None]) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from nast_s2x.corpus import Utterance
 from nast_s2x.corpus.data_folder import DataFolder, check_split
 from nast_s2x.corpus.manifest import Problem, TableReader, raise_problems
 from nast_s2x.corpus.utterance import unit_string
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, check_whole_number
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
@@ -113,6 +113,13 @@ class NastTaskConfig(FairseqDataclass):
             "none; default: the masks of config.yaml"
         },
     )
+    join_samples: int = field(
+        default=1,
+        metadata={
+            "help": "rows of a training sample at most: each epoch draws how many rows follow one another in a sample, "
+            "for streams longer than the rows of the corpus; 1: every row alone"
+        },
+    )
     skip_bleu: bool = field(default=False, metadata={"help": "validate by losses only, without BLEU"})
     print_samples: int = field(default=3, metadata={"help": "validation samples whose translations are logged"})
     seed: int = II("common.seed")
@@ -126,6 +133,7 @@ class NastTask(FairseqTask):
 
     def __init__(self, cfg: NastTaskConfig) -> None:
         super().__init__(cfg)
+        check_whole_number("join_samples", cfg.join_samples, 1)
         self.policies = ChunkPolicy.parse(
             cfg.chunk_ms or DEFAULT_TRAINING_CHUNKS, cfg.lookahead_ms, cfg.wait_chunks or 0, cfg.left_ms
         )
@@ -176,6 +184,7 @@ class NastTask(FairseqTask):
             seed=self.cfg.seed,
             split=names[0],
             specaugment=self.cfg.specaugment,
+            join_samples=self.cfg.join_samples,
         )
         logger.info(f"{split}: {len(self.datasets[split])} samples")
 
