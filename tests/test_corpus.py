@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from nast_s2x.corpus.data_folder import DataFolder, specaugment_settings
 from nast_s2x.corpus.utterance import parse_units
@@ -170,6 +171,16 @@ def test_vocabulary_of_a_small_corpus(tmp_path: Path) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
         # Ids of the model are our labels.
         assert tokenizer.encode(text) == tokenizer._processor.EncodeAsIds(text)
+
+
+def test_words_in_one_piece_are_counted() -> None:
+    texts = ["le chat noir dort", "the black cat sleeps"] * 3
+    vocabulary = train_vocabulary(texts, 60)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model)
+    words = " ".join(texts).split()
+    whole = [word for word in words if len(processor.EncodeAsIds(word)) == 1]
+    assert 0 < len(whole) < len(words)
+    assert vocabulary.whole_words == len(whole) / len(words)
 
 
 def test_vocabulary_errors() -> None:

@@ -25,7 +25,7 @@ from plugin_runs import train
 from nast_s2x.cli.main import main
 from nast_s2x.corpus import read_manifest
 from nast_s2x.corpus.converters import ConvertOptions, convert
-from nast_s2x.corpus.converters.must_c import yaml_items
+from nast_s2x.corpus.converters.entries import yaml_items
 from nast_s2x.corpus.prepare import PrepareOptions, prepare
 from nast_s2x.errors import ConfigError, ManifestError
 

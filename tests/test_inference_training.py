@@ -74,6 +74,26 @@ def test_average_goes_on_training_and_exports(data: Path, checkpoints: list[Path
     assert (streaming.lookahead_ms, streaming.wait_chunks, system.model.config.rates.unit_upsample) == (160, 1, 4)
 
 
+def test_a_model_without_absolute_positions(data: Path, tmp_path: Path) -> None:
+    flags = ["--arch", "nast_s2s_tiny", "--relative-positions", "--num-workers", "0", "--max-source-seconds", "10"]
+    train(data, tmp_path / "save", *flags, "--max-update", "1")
+    checkpoint, bundle = tmp_path / "save" / "checkpoint_last.pt", tmp_path / "bundle"
+    assert main(["export", str(checkpoint), "--data", str(data), "-o", str(bundle)]) == 0
+    model = load_system(bundle).model
+    assert model.config.relative_positions and not model.config.unit_rotary
+    assert (model.config.max_text_positions, model.config.max_unit_positions) == (1, 6)
+    policy, fbank = load_system(bundle).policy(320), torch.randn(1, 4000, 80)  # 40 s
+    with torch.no_grad():
+        whole = model(fbank, None, policy)
+        state = model.init_state(policy)
+        parts = [
+            model(fbank[:, at : at + 1000], None, policy, state=state, final=at == 3000) for at in range(0, 4000, 1000)
+        ]
+    streamed = torch.cat([part.unit_logits for part in parts], dim=1)
+    torch.testing.assert_close(streamed, whole.unit_logits, atol=1e-4, rtol=0)
+    assert streamed.size(1) == 3000
+
+
 def test_generate_agrees_with_fairseq_generate(
     data: Path, checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

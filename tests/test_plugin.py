@@ -20,10 +20,11 @@ from plugin_runs import TINY, build_task, generate, settings, train  # noqa: E40
 
 from nast_s2x.batches import TargetBatch  # noqa: E402
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
-from nast_s2x.chunking import ChunkPolicy  # noqa: E402
+from nast_s2x.chunking import ChunkPolicy, SlotRates  # noqa: E402
 from nast_s2x.errors import ConfigError  # noqa: E402
 from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import LabelArrays, build_specaugment  # noqa: E402
+from nast_s2x.tasks.joining import JoinedRows, join_labels  # noqa: E402
 from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
 
 
@@ -123,6 +124,60 @@ def test_augmentation_follows_seed_epoch_and_index(data: Path) -> None:
     assert not torch.equal(first, dataset[3]["features"])
     dataset.set_epoch(1)
     assert torch.equal(first, dataset[3]["features"])
+
+
+def test_joined_samples_are_rows_one_after_the_other(data: Path) -> None:
+    task, _, _ = build_task(data, "--arch", "nast_s2s_tiny", "--join-samples", "3", "--specaugment", "off")
+    task.load_dataset("train")
+    task.load_dataset("valid")
+    dataset, alone = task.dataset("train"), task.dataset("valid")
+    parts = [dataset[index]["places"] for index in range(len(dataset))]
+    assert {len(places) for places in parts} == {1, 2, 3} and len({places[0] for places in parts}) == len(dataset)
+    longest = max(range(len(dataset)), key=lambda index: len(parts[index]))
+    sample = dataset[longest]
+    rows = [dataset.table.audio[place].features() for place in parts[longest]]
+    np.testing.assert_array_equal(sample["features"].numpy(), np.concatenate(rows))
+    assert dataset.frames[longest] == len(sample["features"]) == dataset.num_tokens(longest)
+    batch = dataset.collater([sample, dataset[(longest + 1) % len(dataset)]])
+    texts = [task.labels.decode(dataset.table.labels.text[place]) for place in parts[longest]]
+    learned = batch["text"]["labels"][0]
+    assert task.labels.decode(learned.tolist()) == " ".join(texts)
+    assert (learned == 0).sum() == (learned == 2).sum() == 1  # <s> and </s> once
+    units = [dataset.table.labels.units[place][1:-1].tolist() for place in parts[longest]]
+    count = sum(map(len, units))
+    assert batch["units"]["labels"][0, 1 : 1 + count].tolist() == [unit for part in units for unit in part]
+    dataset.set_epoch(2)
+    assert [dataset[index]["places"] for index in range(len(dataset))] != parts
+    dataset.set_epoch(1)
+    assert [dataset[index]["places"] for index in range(len(dataset))] == parts
+    assert all(len(alone[index]["places"]) == 1 for index in range(len(alone)))  # validation: every row alone
+
+
+def test_rows_are_joined_only_where_the_sample_can_be_learned() -> None:
+    frames, text, units = np.full(200, 100), np.full(200, 6), np.tile([0, 40], 100)
+    rates = SlotRates()  # 13 text slots for 100 frames, 25 for 200, 38 for 300
+
+    def sizes(**changes: Any) -> tuple[Counter[int], JoinedRows]:
+        given = {"text": text, "units": units, "most": 3, "max_frames": 1000, "rates": rates, "seed": 1} | changes
+        joined = JoinedRows(frames, **given)
+        rows = [joined.rows(index, 1) for index in range(200)]
+        assert joined.frames(1).tolist() == [100 * len(part) for part in rows]
+        return Counter(map(len, rows)), joined
+
+    every, joined = sizes()
+    assert min(every[1], every[2], every[3]) > 20
+    assert all(len({row % 2 for row in joined.rows(index, 1)}) == 1 for index in range(200))  # units or none
+    assert set(sizes(max_frames=200)[0]) == {1, 2} and set(sizes(max_frames=199)[0]) == {1}
+    assert set(sizes(text=np.full(200, 12))[0]) == {1, 2, 3}  # 12 + 12 + 12 and a blank at each seam
+    assert set(sizes(text=np.full(200, 13))[0]) == {1}
+    assert sizes(most=1)[0] == {1: 200}
+
+
+def test_joined_labels_need_all_of_their_rows() -> None:
+    first, second = np.array([0, 7, 8, 2]), np.array([0, 8, 9, 2])
+    assert join_labels([first, second, first]).tolist() == [0, 7, 8, 8, 9, 7, 8, 2]
+    assert join_labels([first]) is first
+    assert join_labels([first, None]) is None and join_labels([None]) is None
 
 
 def test_specaugment_flag(data: Path) -> None:

@@ -37,10 +37,10 @@ def asr(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ctc(data: Path, asr: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stage 1, speech to units, resumed once: see the tests below. Checkpoints of updates 2 and 5, with 3 an epoch."""
+    """Stage 1, speech to units, samples of up to two rows; resumed in a test below. Checkpoints of updates 2 and 5."""
     folder = tmp_path_factory.mktemp("ctc")
     flags = ["--arch", "nast_s2s_tiny", "--load-pretrained-encoder-from", str(asr / "checkpoint_last.pt")]
-    run = train(data, folder, *flags, "--save-interval-updates", "2", "--max-update", "5")
+    run = train(data, folder, *flags, "--save-interval-updates", "2", "--max-update", "5", "--join-samples", "2")
     torch.save(run.updates, folder / "updates.pt")
     torch.save(run.validations, folder / "validations.pt")
     return folder
@@ -72,8 +72,8 @@ def test_all_losses_and_ratios_are_logged(ctc: Path) -> None:
 def test_resuming_equals_never_having_stopped(data: Path, ctc: Path, tmp_path: Path, workers: str) -> None:
     checkpoint = next(ctc.glob("checkpoint_1_2.pt"))
     shutil.copy(checkpoint, tmp_path / "checkpoint_last.pt")
-    flags = ["--arch", "nast_s2s_tiny", "--save-interval-updates", "2", "--max-update", "5", "--num-workers", workers]
-    run = train(data, tmp_path, *flags)
+    flags = ["--arch", "nast_s2s_tiny", "--save-interval-updates", "2", "--max-update", "5", "--join-samples", "2"]
+    run = train(data, tmp_path, *flags, "--num-workers", workers)
     expected = torch.load(ctc / "updates.pt")[2:]
     assert len(run.updates) == 3
     for ours, theirs in zip(run.updates, expected, strict=True):

@@ -111,16 +111,21 @@ def test_variants_of_the_ablation_differ_in_one_thing_each(data: Path, tmp_path:
         assert values["lr_scheduler.total_num_update"] == "900.0"
 
 
-ADDED_LEFT = dict.fromkeys(("tiny_espeak", "tiny_espeak_s2s"), "unlimited,2560,1280") | dict.fromkeys(
-    ("ablation", "tiny_recogniser"), "unlimited"
-)
+STREAM = {"--relative-positions": "", "--join-samples": "3", "--left-ms": "unlimited,5120,2560"}
+"""Flags that the example's recipes have since they were shell scripts, for streams of any length."""
+ADDED = {
+    "tiny_espeak": STREAM,
+    "tiny_espeak_s2s": STREAM,
+    "ablation": {"--left-ms": "unlimited", "--join-samples": "1"},
+    "tiny_recogniser": {"--left-ms": "unlimited", "--join-samples": "1"},
+}
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "tests/fixtures/recipes").glob("*.txt")))
 def test_commands_are_those_of_the_shell_recipes(tmp_path: Path, recipe: str) -> None:
     """The YAML recipes give the flags that the earlier shell recipes gave; where one was repeated, the last counts.
 
-    The only flag that was added since is that of the left contexts.
+    The flags added since are those of :data:`ADDED`.
     """
     data = tmp_path / "data"
     data.mkdir()
@@ -133,8 +138,7 @@ def test_commands_are_those_of_the_shell_recipes(tmp_path: Path, recipe: str) ->
     before = dict(zip(stages, (shlex.split(line)[1:] for line in lines[1::2]), strict=True))
     assert list(now) == list(before)
     for stage, words in before.items():
-        added = {"--left-ms": ADDED_LEFT[recipe]} if recipe in ADDED_LEFT else {}
-        assert flags_of(now[stage]) == flags_of(words) | added, stage
+        assert flags_of(now[stage]) == flags_of(words) | ADDED.get(recipe, {}), stage
 
 
 def flags_of(words: list[str]) -> dict[str, str]:

@@ -105,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     if report.sample_rates:
         rates = ", ".join(f"{rate} Hz ({rows} rows)" for rate, rows in report.sample_rates.items())
         print(f"sample rates: {rates}")
+    if report.whole_words is not None:
+        print(f"vocabulary: {report.whole_words:.1%} of the words of the training text are one label")
     left_out = f", {len(report.problems)} rows left out" if report.problems else ""
     units = f", {report.num_units} units" if report.num_units else ""
     state = "already complete" if report.already_complete else "done"

@@ -204,7 +204,7 @@ class _Preparation:
             cmvn.save(output / _CMVN_NAME)
         write_atomic(output / _SPM_NAME, vocabulary.model)
         vocabulary.dictionary.save(output / _VOCAB_NAME)
-        report.labels = vocabulary.dictionary.size
+        report.labels, report.whole_words = vocabulary.dictionary.size, vocabulary.whole_words
         report.unit_hash = self._unit_hash()
         report.num_units, notes = self._count_units(report.unit_hash)
         notes += [*self._band_notes(cmvn, rates), *self._dev_notes()]

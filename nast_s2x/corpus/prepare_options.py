@@ -13,13 +13,14 @@ FEATURES = ("zip", "npy", "audio")
 
 @dataclass
 class PrepareReport:
-    """Result of a preparation: usable rows and hours of each split, rows of each sample rate (Hz), labels, bad rows and
-    remarks."""
+    """Result of a preparation: usable rows and hours of each split, rows of each sample rate (Hz), labels, share of the
+    words of the training text that are one label, bad rows and remarks."""
 
     rows: dict[str, int] = field(default_factory=dict)
     hours: dict[str, float] = field(default_factory=dict)
     sample_rates: dict[str, int] = field(default_factory=dict)
     labels: int = 0
+    whole_words: float | None = None
     num_units: int | None = None
     unit_hash: str | None = None
     problems: list[str] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,11 +19,15 @@ _THREADS = 2
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A SentencePiece model file as bytes, the dictionary of its pieces, and a remark if its size is not as asked."""
+    """A SentencePiece model file as bytes, the dictionary of its pieces, and a remark if its size is not as asked.
+
+    ``whole_words`` is the share of the words of the training text that are one piece, ``None`` if not known.
+    """
 
     model: bytes
     dictionary: TextLabels
     note: str = ""
+    whole_words: float | None = None
 
 
 def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0) -> Vocabulary:
@@ -72,29 +77,32 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
     size = processor.GetPieceSize()
     pieces = [processor.IdToPiece(index) for index in range(len(SPECIALS), size)]
     note = f"the training text yields {size} pieces, not the {vocab_size} asked for" if size != vocab_size else ""
-    return Vocabulary(buffer.getvalue(), TextLabels(pieces), note)
+    words = list(examples.words)
+    whole = sum(examples.words[word] for word, ids in zip(words, processor.Encode(words), strict=True) if len(ids) == 1)
+    return Vocabulary(buffer.getvalue(), TextLabels(pieces), note, whole / examples.words.total())
 
 
 class _Examples:
     """What SentencePiece learns from: sentences, then each of their words once.
 
     Attributes:
+        words: how often each word occurs in the sentences.
         error: what was raised by reading the sentences; SentencePiece takes it for the end of them.
     """
 
     def __init__(self, sentences: Iterable[str]) -> None:
         self._sentences = sentences
+        self.words: Counter[str] = Counter()
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
-        words: dict[str, None] = {}
         try:
             for sentence in self._sentences:
-                words.update(dict.fromkeys(sentence.split()))
+                self.words.update(sentence.split())
                 yield sentence
         except (ValueError, OSError) as error:
             self.error = error
-        yield from words
+        yield from self.words
 
 
 def _explain(message: str, vocab_size: int) -> str:

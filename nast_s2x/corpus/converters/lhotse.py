@@ -11,14 +11,13 @@ recordings (speed, resampling) are refused by name. Relative paths start in the 
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, clean, file_header
+from nast_s2x.corpus.converters.entries import json_lines
 from nast_s2x.corpus.utterance import Units, Utterance
 from nast_s2x.errors import AudioError, ConfigError, ManifestError
 
@@ -108,22 +107,3 @@ def _field(values: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(``FILE:LINE``, object) of each line.
-
-    Raises:
-        ManifestError: a line is not a JSON object, or the compressed file is damaged.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    values = json.loads(line)
-                    if not isinstance(values, dict):
-                        raise ValueError("not an object")
-                    yield f"{path}:{number}", values
-        except (ValueError, EOFError, gzip.BadGzipFile) as error:
-            raise ManifestError(f"{path}: not JSON lines: {error}") from None

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nast_s2x.corpus.converters.base import (
     ConvertOptions,
     Found,
@@ -25,12 +23,11 @@ from nast_s2x.corpus.converters.base import (
     find_sound,
     parallel_lines,
     segment,
-    text_lines,
 )  # fmt: skip
+from nast_s2x.corpus.converters.entries import yaml_items
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError, ManifestError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEV = "valid"  # mTEDx's name
 
 
@@ -80,31 +77,6 @@ def _row(entry: dict[str, Any], lines: tuple[str, ...], folder: Path, place: str
         extra={"speaker": str(entry.get("speaker_id", ""))},
         place=place,
     )
-
-
-def yaml_items(path: Path) -> Iterator[dict[str, Any]]:
-    """Items of a YAML file that is one list, parsed one by one: a training split has 250,000 of them.
-
-    Raises:
-        ManifestError: the file is not a list of tables.
-    """
-    block: list[str] = []
-
-    def item() -> dict[str, Any]:
-        try:
-            (value,) = yaml.load("\n".join(block), Loader=_Loader)  # noqa: S506 (a safe loader)
-        except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ManifestError(f"{path}: not a list of entries: {error}") from None
-        return value if isinstance(value, dict) else {}
-
-    for line in text_lines(path):
-        if line.startswith("- ") and block:
-            yield item()
-            block = []
-        if line.strip():
-            block.append(line)
-    if block:
-        yield item()
 
 
 def _pair_folder(folder: Path, options: ConvertOptions) -> tuple[Path, str, str]:
