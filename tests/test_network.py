@@ -11,7 +11,7 @@ from nast_s2x.chunking import ChunkPolicy, SequenceLayout, SlotRates
 from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
 from nast_s2x.network.attention import RelativeSelfAttention
-from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.linear import Linear
 from nast_s2x.network.positions import sinusoidal_positions
 from nast_s2x.network.relations import Relations
@@ -192,12 +192,31 @@ def test_work_per_chunk_is_constant_but_for_the_cache(monkeypatch: pytest.Monkey
     assert max(seen) == 16 and sum(seen) <= MODEL.config.encoder_layers * 2 * 160  # 8 frames and 8 copies a chunk
 
 
-def test_cache_grows_by_doubling_and_drops_lookahead_keys() -> None:
-    cache, parts = KeyValueCache(), [torch.randn(1, 1, 10, 4) for _ in range(30)]
-    for part in parts:
-        keys, _ = cache.extend(part, part, keep=7)
+def test_a_cache_of_the_whole_past_grows_by_doubling_and_drops_lookahead_keys() -> None:
+    ring = Ring(None, 7, 3)
+    cache, parts = ChunkCache(ring), [torch.randn(2, 1, 10, 4) for _ in range(30)]
+    for chunk, part in enumerate(parts):
+        ring.move_to(chunk, torch.full((2,), chunk))
+        keys, values = cache.extend(part, -part)
     kept = torch.cat([part[:, :, :7] for part in parts[:-1]] + [parts[-1]], dim=2)
-    assert torch.equal(keys, kept) and cache.length == 210 and cache.keys.size(2) == 256
+    assert torch.equal(keys, kept) and torch.equal(values, -kept) and cache.keys.size(2) == 256
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_ring_keeps_the_last_chunks_of_each_row(together: bool) -> None:
+    ring = Ring(3, 2, 1)
+    cache, ahead = ChunkCache(ring), 0 if together else 4
+    parts = [torch.randn(2, 1, 3, 4) for _ in range(20)]
+    for step, part in enumerate(parts):
+        chunks = torch.tensor([step, step + ahead])
+        ring.move_to(step if together else None, chunks)
+        keys, _ = cache.extend(part, part)
+        assert keys.size(2) == cache.keys.size(2) == 7  # three chunks of two, and one copy
+    for row, last in ((0, 19), (1, 19 + ahead)):
+        for back in range(3):
+            place = (last - back) % 3 * 2
+            assert torch.equal(keys[row, :, place : place + 2], parts[19 - back][row, :, :2])
+        assert torch.equal(keys[row, :, 6:], parts[19][row, :, 2:])
 
 
 def test_relative_attention_against_the_definition() -> None:
@@ -222,7 +241,7 @@ def test_subsampling_lengths_and_pooling() -> None:
         assert conv(torch.zeros(1, frames, 80))[0].size(1) == -(-frames // 4)
     x = torch.tensor([[[1.0], [3.0], [5.0]]], requires_grad=True)
     assert pool_frames(x, 2).flatten().tolist() == [2.0, 5.0]
-    pooled = pool_frames(x, 2, Lengths((1,)))
+    pooled = pool_frames(x, 2, torch.tensor([[True, False, False]]))
     assert pooled.flatten().tolist() == [1.0, 0.0]
     assert torch.autograd.grad(pooled.sum(), x)[0].flatten().tolist() == [1.0, 0.0, 0.0]
 
@@ -325,7 +344,7 @@ def test_misuse_of_a_stream_is_refused() -> None:
     MODEL(fbank, None, policy, state=state, final=True)
     with pytest.raises(ValueError, match="has ended"):
         MODEL(fbank, None, policy, state=state, final=True)
-    assert state.encoder.num_frames == 8
+    assert state.frames == 8
     with pytest.raises(ValueError, match=r"\(B, F, 80\)"):
         MODEL(torch.zeros(1, 8, 40), None, policy)
 

@@ -41,7 +41,7 @@ def test_products_depend_on_the_distance_alone() -> None:
 def test_an_encoder_frame_stands_in_the_middle_of_its_slots() -> None:
     # pooling 2, 1 text slot, 6 unit slots: 3 unit slots a frame, frame 4 covers slots 12, 13 and 14.
     unit = ROTARY.geometry(ChunkPolicy(None))
-    (query, own), (_, frames) = ROTARY.unit_decoder._angles(torch.arange(13, 14), 4, 5, unit)
+    (query, own), (_, frames) = ROTARY.unit_decoder._angles(torch.arange(13, 14), torch.arange(4, 5), unit)
     torch.testing.assert_close(frames, query)
     assert query is own
 
@@ -76,8 +76,8 @@ def test_without_absolute_positions_the_place_in_the_stream_does_not_matter() ->
 def test_learned_positions_repeat_and_set_no_limit() -> None:
     model = small_model(unit_rotary=True, max_unit_positions=6, max_text_positions=1024)
     table = model.unit_decoder.embed_positions.weight
-    slots, cut = torch.zeros(1, 20, 16, dtype=torch.float64), model.geometry(ChunkPolicy(None))
-    embedded = model.unit_decoder._embed(slots, 3, cut)[0]
+    slots = torch.zeros(1, 20, 16, dtype=torch.float64)
+    embedded = model.unit_decoder._with_positions(slots, torch.arange(3, 23))[0]
     expected = torch.stack([table[2 + slot % 6] for slot in range(3, 23)])
     torch.testing.assert_close(embedded, expected)
     assert model(torch.randn(1, 400, 80, dtype=torch.float64), None, ChunkPolicy(None)).unit_logits.size(1) == 300

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.errors import ConfigError
-from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.cache import ChunkCache
 from nast_s2x.network.linear import Int8Weight, Linear, for_products, linear
 from nast_s2x.network.positions import rotate
 from nast_s2x.network.relations import Relations
 
 Angles = tuple[Tensor, Tensor] | None
-"""Rotary angles of the queries (T, head size) and of the new keys (M, head size); ``None``: no rotary positions."""
+"""Rotary angles of the queries (T, head size) and of the new keys (M, head size), in streams (B, 1, T, head size);
+``None``: no rotary positions."""
 
 
 MASK_ALIGNMENT = 8
@@ -78,8 +79,7 @@ class RelativeSelfAttention(nn.Module):
         x: Tensor,
         relations: Relations,
         mask: Tensor | None,
-        cache: KeyValueCache | None = None,
-        keep: int = 0,
+        cache: ChunkCache | None = None,
         queries: int | None = None,
     ) -> Tensor:
         """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D), or the first ``queries``.
@@ -87,12 +87,12 @@ class RelativeSelfAttention(nn.Module):
         Args:
             relations: of the positions of ``x`` to the keys.
             mask: (B or 1, 1, T, Tk), see :mod:`nast_s2x.network.attention`.
-            cache: past keys and values; the first ``keep`` positions of ``x`` are added to it.
+            cache: of a stream; stores ``x``, a chunk and its copies, and returns the keys.
             queries: positions of ``x`` that attend, the first ones; ``None``: all.
         """
         query, key, value = (split_heads(part, self.heads) for part in self._project(x))
         if cache is not None:
-            key, value = cache.extend(key, value, keep)
+            key, value = cache.extend(key, value)
         if queries is not None:
             query, relations = query[:, :, :queries], relations.first(queries)
             mask = None if mask is None else mask[:, :, :queries]
@@ -136,12 +136,12 @@ class Attention(nn.Module):
         x: Tensor,
         memory: Tensor,
         mask: Tensor | None,
-        cache: KeyValueCache | None = None,
+        cache: ChunkCache | None = None,
         angles: Angles = None,
     ) -> Tensor:
         """Attend from ``x`` (B, T, D) to the cached past and ``memory`` (B, M, key width); returns (B, T, D).
 
-        All of ``memory`` is added to the cache, so a stream passes only what is new.
+        All of ``memory`` is stored in the cache: a stream passes the newest chunk.
         """
         same = memory is x
         x = for_products(x)

@@ -1,4 +1,4 @@
-"""Keys and values of a stream, append-only, in buffers that grow by doubling."""
+"""Keys and values of streams: the last chunks of each row, in rings, or all of them, in buffers that grow by doubling."""
 
 from __future__ import annotations
 
@@ -9,40 +9,90 @@ from torch import Tensor
 
 
 @dataclass
-class KeyValueCache:
-    """Projected keys and values of the final positions of one attention layer.
+class Ring:
+    """Where the chunks of N rows lie in the caches of one kind of position; shared by all layers.
 
-    Buffers are (B, H, capacity, head size) and double when full, so that appending costs constant time a position;
-    concatenating per chunk would copy the whole past at every chunk.
+    Chunk c lies at place ``c % chunks``, so that the newest chunk overwrites one that no row can see any more. Behind
+    the ring lie ``extra`` positions of the newest chunk alone, its look-ahead copies.
+
+    Attributes:
+        limit: chunks that stay, the newest included; ``None``: all of them. Then all rows stand at the same chunk.
+        per_chunk: positions of a chunk.
+        extra: look-ahead copies.
+        chunks: places of the ring now.
+        place: of the newest chunk, where it is the same in all rows; else ``None``.
+        index: (N, 1, per_chunk, 1) positions of the newest chunk, where rows differ.
     """
 
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    length: int = 0
+    limit: int | None
+    per_chunk: int
+    extra: int = 0
+    chunks: int = 0
+    place: int | None = 0
+    index: Tensor | None = None
 
-    def extend(self, keys: Tensor, values: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
-        """Append (B, H, n, head size) and return views of the past and the new ones together.
+    @property
+    def originals(self) -> int:
+        """Positions of the ring, copies not counted."""
+        return self.chunks * self.per_chunk
 
-        Only the first ``keep`` new positions stay (default all). Those behind them, look-ahead copies, are returned
-        once and overwritten by the next call.
+    def move_to(self, same: int | None, chunk: Tensor) -> None:
+        """Set the newest chunk, (N,) on the device; ``same``: its number on the host where all rows agree."""
+        if self.limit is None:
+            assert same is not None  # rows of an unlimited past move together
+            self.chunks = max(same, 0) + 1
+        else:
+            self.chunks = self.limit
+        self.place = None if same is None else same % self.chunks
+        self.index = None
+        if same is None:
+            inside = torch.arange(self.per_chunk, device=chunk.device)
+            self.index = (chunk.remainder(self.chunks)[:, None] * self.per_chunk + inside)[:, None, :, None]
+
+
+class ChunkCache:
+    """Projected keys and values (B, H, positions, head size) of one attention layer."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store those of the newest chunk and its copies (B, H, per_chunk + extra, head size).
+
+        Returns:
+            views of the ring and the copies; entries of chunks that do not exist are to be masked.
         """
-        stop = self.length + keys.size(2)
-        if self.keys is None or self.values is None or stop > self.keys.size(2):
-            self._grow(keys, stop)
+        size = self.ring.originals + self.ring.extra
+        if self.keys is None or self.values is None or size > self.keys.size(2):
+            self._grow(keys, size)
         assert self.keys is not None and self.values is not None
-        self.keys[:, :, self.length : stop] = keys
-        self.values[:, :, self.length : stop] = values
-        self.length += keys.size(2) if keep is None else keep
-        return self.keys[:, :, :stop], self.values[:, :, :stop]
+        for buffer, new in ((self.keys, keys), (self.values, values)):
+            self._store(buffer, new)
+        return self.keys[:, :, :size], self.values[:, :, :size]
+
+    def _store(self, buffer: Tensor, new: Tensor) -> None:
+        ring = self.ring
+        originals = new[:, :, : ring.per_chunk]
+        if ring.index is not None:
+            buffer.scatter_(2, ring.index.expand_as(originals), originals)
+        else:
+            start = (ring.place or 0) * ring.per_chunk
+            buffer[:, :, start : start + ring.per_chunk] = originals
+        if ring.extra:
+            buffer[:, :, ring.originals : ring.originals + ring.extra] = new[:, :, ring.per_chunk :]
 
     def _grow(self, like: Tensor, needed: int) -> None:
-        capacity = 64 if self.keys is None else self.keys.size(2)
-        while capacity < needed:
-            capacity *= 2
-        shape = (like.size(0), like.size(1), capacity, like.size(3))
+        """Allocate ``needed`` positions; of an unlimited past twice as many as before, zeros where nothing is stored.
+
+        Zeros, because the weight of a masked entry is 0, and 0 times a number that is not finite is none.
+        """
+        old = 0 if self.keys is None else self.keys.size(2)
+        capacity = needed if self.ring.limit is not None else max(needed, 2 * old, 64)
         for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = torch.empty(shape, dtype=like.dtype, device=like.device)
-            if old is not None:
-                new[:, :, : self.length] = old[:, :, : self.length]
-            setattr(self, name, new)
+            buffer = like.new_zeros(like.size(0), like.size(1), capacity, like.size(3))
+            before = getattr(self, name)
+            if before is not None:
+                buffer[:, :, :old] = before
+            setattr(self, name, buffer)

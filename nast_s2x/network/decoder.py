@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,11 @@ from nast_s2x.chunking import Axis, ChunkGeometry, SequenceLayout, attention_mas
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import PAD
 from nast_s2x.network.attention import Angles, additive_mask
+from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, rotary_angles, sinusoidal_positions
+from nast_s2x.network.streams import Step
 
 INIT_STD = 0.02
 """Standard deviation of the BERT-style initialisation of the decoders' projections."""
@@ -36,23 +38,28 @@ class Places:
     angles: tuple[Angles, Angles]
 
 
-@dataclass
 class DecoderState:
-    """State of a decoder in a stream: caches, and inputs and encoder frames that wait for their chunk.
+    """State of a decoder in N streams.
 
     Attributes:
+        slots, memory: where the chunks of slots and of encoder frames lie in the caches.
         caches: one a layer.
-        inputs: (B, P, D) slots that are not decoded yet.
-        memory: (B, M, D) encoder frames that no layer has processed yet.
-        num_slots: slots decoded.
-        num_memory: encoder frames received.
+        waiting: (N, W, D) slots whose chunk needs later encoder frames; ``None`` at the start and without a wait.
     """
 
-    caches: list[DecoderLayerCache] = field(default_factory=list)
-    inputs: Tensor | None = None
-    memory: Tensor | None = None
-    num_slots: int = 0
-    num_memory: int = 0
+    def __init__(self, geometry: ChunkGeometry, axis: Axis, layers: int) -> None:
+        left, wait = geometry.policy.left_chunks, geometry.policy.wait_chunks
+        per_chunk, frames = geometry.per_chunk(axis), geometry.per_chunk("encoder")
+        assert per_chunk is not None and frames is not None
+        self.slots = Ring(None if left is None else left + 1, per_chunk)
+        self.memory = Ring(None if left is None else left + wait + 1, frames)
+        self.caches = [DecoderLayerCache(ChunkCache(self.slots), ChunkCache(self.memory)) for _ in range(layers)]
+        self.waiting: Tensor | None = None
+
+    def clear(self, row: int) -> None:
+        """Forget the waiting slots of a row."""
+        if self.waiting is not None:
+            self.waiting[row] = 0
 
 
 class SlotDecoder(nn.Module):
@@ -82,9 +89,9 @@ class SlotDecoder(nn.Module):
         )
         self.apply(_bert_init)
 
-    def init_state(self) -> DecoderState:
-        """State at the start of a stream."""
-        return DecoderState(caches=[DecoderLayerCache() for _ in self.layers])
+    def init_state(self, geometry: ChunkGeometry) -> DecoderState:
+        """State at the start of streams."""
+        return DecoderState(geometry, self.axis, len(self.layers))
 
     def glance(self, copied: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         """Slots (B, N, D) with the ``labels`` (B, N) shown where ``mask`` (B, N) is True (Qian et al., 2021)."""
@@ -101,87 +108,95 @@ class SlotDecoder(nn.Module):
         geometry: ChunkGeometry,
         lengths: Lengths | None = None,
         memory_lengths: Lengths | None = None,
-        state: DecoderState | None = None,
-        final: bool = True,
         places: dict[Axis, Places] | None = None,
+        state: DecoderState | None = None,
+        step: Step | None = None,
     ) -> Tensor:
-        """Hidden states (B, N, D) of the slots that are final.
+        """Hidden states (B, N, D) of slots.
 
         Args:
-            inputs: (B, N, D) slots without positions; of a stream the new ones.
-            memory: (B, S, D) encoder frames; of a stream the new ones.
+            inputs: (B, N, D) slots without positions; of streams those of one chunk.
+            memory: (B, S, D) encoder frames; of streams those of one chunk, ``wait_chunks`` ahead of the slots.
             geometry: chunks of slots and encoder frames.
             lengths, memory_lengths: valid slots and encoder frames of each row; ``None``: all.
-            state: of a stream; keeps the slots whose chunk needs later encoder frames.
-            final: the source ends here: all slots are decoded.
             places: of whole utterances, kept for a second pass over the same slots.
+            state, step: of streams.
 
         Raises:
             ConfigError: more slots than the table of learned positions has.
         """
-        start, seen, caches = 0, memory.size(1), None
-        stop = inputs.size(1)
-        if state is not None:
-            inputs, memory = _joined(state.inputs, inputs), _joined(state.memory, memory)
-            start, seen, caches = state.num_slots, state.num_memory + seen, state.caches
-            stop = start + inputs.size(1) if final else self._ready(geometry, seen, start, inputs.size(1))
-            state.num_slots, state.num_memory = stop, seen
-            state.inputs = inputs[:, stop - start :]
-            state.memory = memory if stop == start else None
-        if stop == start:
-            return inputs[:, :0]
-        x = self._embed(inputs[:, : stop - start], start, geometry)
+        device = inputs.device
+        if state is not None and step is not None:
+            # Slots that do not exist, before the first chunk and behind the end, need some position too.
+            slot = step.positions(self.axis, device).clamp(0, None if self.rotary else self.max_positions - 1)
+            x = self._with_positions(inputs, slot)
+            return self._run(x, memory, self._places_in_streams(x, state, step), state.caches)
+        if inputs.size(1) == 0:
+            return inputs
+        self.check_positions(inputs.size(1), geometry)
+        x = self._with_positions(inputs, torch.arange(inputs.size(1), device=device))
         places = {} if places is None else places
         if self.axis not in places:
-            frames = SequenceLayout.plain(0, seen, geometry.per_chunk("encoder"), memory_lengths, x.device)
-            places[self.axis] = self._places(x, start, stop, lengths, frames, seen - memory.size(1), geometry)
-        here = places[self.axis]
+            frames = SequenceLayout.plain(0, memory.size(1), geometry.per_chunk("encoder"), memory_lengths, device)
+            places[self.axis] = self._places(x, lengths, frames, geometry)
+        return self._run(x, memory, places[self.axis], None)
+
+    def _run(self, x: Tensor, memory: Tensor, here: Places, caches: list[DecoderLayerCache] | None) -> Tensor:
         for number, layer in enumerate(self.layers):
             cache = None if caches is None else caches[number]
             arguments = (x, memory, here.self_mask, here.memory_mask, cache, here.angles)
             x = run_layer(layer, self.checkpointed, *arguments)
         return x
 
-    def _places(
-        self,
-        x: Tensor,
-        start: int,
-        stop: int,
-        lengths: Lengths | None,
-        frames: SequenceLayout,
-        first_frame: int,
-        geometry: ChunkGeometry,
-    ) -> Places:
-        """Masks and angles of the slots ``start .. stop - 1``; encoder frames are new from ``first_frame`` on."""
-        per_chunk, left = geometry.per_chunk(self.axis), geometry.policy.left_chunks
-        query = SequenceLayout.plain(start, stop, per_chunk, device=x.device)
-        key = SequenceLayout.plain(0, stop, per_chunk, lengths, x.device)
+    def queue(self, slots: Tensor, state: DecoderState, step: Step) -> Tensor:
+        """The slots (N, T, D) whose turn it is, ``wait_chunks`` behind the newest ``slots`` (N, T, D)."""
+        behind = step.wait * slots.size(1)
+        if not behind:
+            return slots
+        if state.waiting is None:
+            state.waiting = slots.new_zeros(slots.size(0), behind, slots.size(2))
+        line = torch.cat([state.waiting, slots], dim=1)
+        state.waiting = step.keep(line[:, slots.size(1) :], state.waiting)
+        return line[:, : slots.size(1)]
+
+    def _places(self, x: Tensor, lengths: Lengths | None, frames: SequenceLayout, geometry: ChunkGeometry) -> Places:
+        """Masks and angles of the slots of whole utterances."""
+        left = geometry.policy.left_chunks
+        slots = SequenceLayout.plain(0, x.size(1), geometry.per_chunk(self.axis), lengths, x.device)
         return Places(
-            additive_mask(attention_mask(query, key, left=left), x),
-            additive_mask(attention_mask(query, frames, geometry.policy.wait_chunks, left), x),
-            self._angles(query.position, first_frame, len(frames), geometry),
+            additive_mask(attention_mask(slots, slots, left=left), x),
+            additive_mask(attention_mask(slots, frames, geometry.policy.wait_chunks, left), x),
+            self._angles(slots.position, frames.position, geometry),
         )
 
-    def _angles(self, slot: Tensor, first: int, last: int, geometry: ChunkGeometry) -> tuple[Angles, Angles]:
-        """Rotary positions of self- and cross-attention for new slots and the new encoder frames ``first .. last - 1``.
+    def _places_in_streams(self, x: Tensor, state: DecoderState, step: Step) -> Places:
+        """Masks and angles of the slots of one chunk; moves the rings to it."""
+        device, behind = x.device, step.wait
+        step.place(state.slots, self.axis, device)
+        step.place(state.memory, "encoder", device)
+        query = step.queries(self.axis, device)
+        slots = step.keys(state.slots, self.axis, behind, device)
+        frames = step.keys(state.memory, "encoder", 0, device)
+        angles = self._angles(query.position, step.positions("encoder", device), step.geometry)
+        return Places(
+            additive_mask(step.mask(query, slots, state.slots, self.axis, behind), x),
+            additive_mask(step.mask(query, frames, state.memory, "encoder", 0, step.wait), x),
+            angles,
+        )
+
+    def _angles(self, slot: Tensor, frame: Tensor, geometry: ChunkGeometry) -> tuple[Angles, Angles]:
+        """Rotary positions of self- and cross-attention for slots (T,) and encoder frames (M,), or (B, T) and (B, M).
 
         Both are counted in slots: an encoder frame stands in the middle of the slots that cover its time.
         """
         if not self.rotary:
             return None, None
-        frame = torch.arange(first, last, device=slot.device)
         slots_per_frame = geometry.step_ms("encoder") / geometry.step_ms(self.axis)
         query = rotary_angles(slot, self.head_size)
         key = rotary_angles((frame + 0.5) * slots_per_frame - 0.5, self.head_size)
+        if slot.dim() == 2:  # one axis for the heads
+            query, key = query[:, None], key[:, None]
         return (query, query), (query, key)
-
-    def _ready(self, geometry: ChunkGeometry, frames: int, start: int, pending: int) -> int:
-        """Slots that may be decoded once ``frames`` encoder frames are final."""
-        slots_per_chunk, frames_per_chunk = geometry.per_chunk(self.axis), geometry.per_chunk("encoder")
-        if slots_per_chunk is None or frames_per_chunk is None:
-            return start
-        chunks = max(0, frames // frames_per_chunk - geometry.policy.wait_chunks)
-        return max(start, min(start + pending, chunks * slots_per_chunk))
 
     def check_positions(self, stop: int, geometry: ChunkGeometry) -> None:
         """Raise the ConfigError of :meth:`forward` unless there are positions for ``stop`` slots."""
@@ -193,20 +208,14 @@ class SlotDecoder(nn.Module):
                 f"this source needs {stop} slots ({stop * seconds:g} s) or more"
             )
 
-    def _embed(self, inputs: Tensor, start: int, geometry: ChunkGeometry) -> Tensor:
-        stop = start + inputs.size(1)
-        self.check_positions(stop, geometry)
-        slot = torch.arange(start, stop, device=inputs.device)
+    def _with_positions(self, inputs: Tensor, slot: Tensor) -> Tensor:
+        """Inputs (B, N, D) of the decoder at ``slot`` (N,) or (B, N)."""
         # With rotary positions the learned ones only distinguish the slots of one pooled state.
         index = (slot % self.max_positions if self.rotary else slot) + POSITION_OFFSET
         positions = self.embed_positions(index)
         if self.sinusoids:
             positions = positions + self.sinusoids * sinusoidal_positions(index, self.dim, positions.dtype)
         return F.dropout(inputs + positions, self.input_dropout, self.training)
-
-
-def _joined(past: Tensor | None, new: Tensor) -> Tensor:
-    return new if past is None or past.size(1) == 0 else torch.cat([past, new], dim=1)
 
 
 def _bert_init(module: nn.Module) -> None:

@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
-from nast_s2x.errors import StreamError
 from nast_s2x.network.attention import additive_mask
-from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import Dropouts, EncoderLayer, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
 from nast_s2x.network.relations import Relations
-from nast_s2x.network.subsampling import ConvSubsampler
+from nast_s2x.network.streams import Step
+from nast_s2x.network.subsampling import LEFT_FRAMES, ConvSubsampler
 
 
-@dataclass
 class EncoderState:
-    """State of the encoder in a stream.
+    """State of the encoder in N streams.
 
     Attributes:
-        caches: keys and values of the emitted frames, one cache a layer.
-        left_frames: (B, L, bins) feature frames that the next convolution windows need.
-        pending: (B, P, D) inputs, positions added, of frames that are not final yet.
-        num_frames: feature frames received.
-        num_emitted: encoder frames returned.
-        finished: the final frames were received.
+        ring: where chunks lie in the caches.
+        caches: keys and values of the computed frames, one cache a layer.
+        left_frames: (N, 6, bins) feature frames that the next convolution windows need; ``None`` at the start.
+        pending: (N, L, D) inputs, positions added, of the frames that are the look-ahead of the next chunk.
     """
 
-    caches: list[KeyValueCache] = field(default_factory=list)
-    left_frames: Tensor | None = None
-    pending: Tensor | None = None
-    num_frames: int = 0
-    num_emitted: int = 0
-    finished: bool = False
+    def __init__(self, geometry: ChunkGeometry, layers: int) -> None:
+        left, per_chunk = geometry.policy.left_chunks, geometry.per_chunk("encoder")
+        assert per_chunk is not None
+        self.ring = Ring(None if left is None else left + 1, per_chunk, geometry.lookahead_encoder_frames)
+        self.caches = [ChunkCache(self.ring) for _ in range(layers)]
+        self.left_frames: Tensor | None = None
+        self.pending: Tensor | None = None
+
+    def clear(self, row: int) -> None:
+        """Forget what a row holds of its features; caches need nothing, because their entries are masked."""
+        for tensor in (self.left_frames, self.pending):
+            if tensor is not None:
+                tensor[row] = 0
 
 
 class ChunkEncoder(nn.Module):
@@ -65,9 +68,9 @@ class ChunkEncoder(nn.Module):
             for _ in range(config.encoder_layers)
         )
 
-    def init_state(self) -> EncoderState:
-        """State at the start of a stream."""
-        return EncoderState(caches=[KeyValueCache() for _ in self.layers])
+    def init_state(self, geometry: ChunkGeometry) -> EncoderState:
+        """State at the start of streams."""
+        return EncoderState(geometry, len(self.layers))
 
     def forward(
         self,
@@ -75,87 +78,78 @@ class ChunkEncoder(nn.Module):
         lengths: Lengths | None,
         geometry: ChunkGeometry,
         state: EncoderState | None = None,
-        final: bool = True,
+        step: Step | None = None,
     ) -> Tensor:
-        """Feature frames (B, F, bins) -> encoder frames (B, S, D).
+        """Feature frames (B, F, bins) -> encoder frames (B, S, D): all of them, or those of the chunk of ``step``.
 
         Args:
             lengths: valid *encoder* frames of each row; ``None``: all.
-            state: a stream, to which ``fbank`` adds new frames; only frames that are final are returned.
-            final: the source ends here.
-
-        Raises:
-            StreamError: frames after the final ones; the state is unchanged.
+            state: of streams, to which ``fbank`` adds the frames of one step.
         """
-        if state is not None and state.finished:
-            raise StreamError("the stream has ended: a state takes no frames after final=True")
-        inputs = self._embed(fbank, state)
-        if state is None:
-            return self._run(inputs, 0, inputs.size(1), lengths, geometry, None)
-        start, available = state.num_emitted, state.num_emitted + inputs.size(1)
-        ready = geometry.ready_chunks(state.num_frames) * (geometry.per_chunk("encoder") or 0)
-        stop = available if final else max(start, ready)
-        state.finished = final
-        state.pending = inputs[:, stop - start :]
-        state.num_emitted = stop
-        return self._run(inputs, start, stop, lengths, geometry, state)
+        if state is not None and step is not None:
+            return self._step(fbank, state, step)
+        inputs = self._inputs(self.conv_layers(fbank)[0])
+        inputs = self._with_positions(inputs, torch.arange(inputs.size(1), device=inputs.device)[None])
+        count, per_chunk, device = inputs.size(1), geometry.per_chunk("encoder"), inputs.device
+        if count == 0:
+            return inputs
+        query = key = SequenceLayout.plain(0, count, per_chunk, lengths, device)
+        x = inputs
+        if per_chunk is not None and geometry.lookahead_encoder_frames:
+            chunks, width = (0, count // per_chunk), geometry.lookahead_encoder_frames
+            copies = SequenceLayout.copies(chunks, per_chunk, width, count, lengths, device)
+            query = key = query + copies
+            x = torch.cat([x, inputs.index_select(1, copies.position)], dim=1)
+        left = geometry.policy.left_chunks
+        mask = attention_mask(query, key, left=left)
+        return self._run(x, Relations.of(query, key, self.clip, left), mask, None, count)
 
-    def _embed(self, fbank: Tensor, state: EncoderState | None) -> Tensor:
-        """Inputs of all frames that are not emitted yet, (B, P, D): pending ones and those of the new frames."""
-        x, rest = self.conv_layers(fbank, None if state is None else state.left_frames)
-        x = self.layernorm_embedding(math.sqrt(self.dim) * x)
-        start = 0
-        if state is not None:
-            state.left_frames = rest
-            state.num_frames += fbank.size(1)
-            start = state.num_emitted + (0 if state.pending is None else state.pending.size(1))
-        if self.absolute_positions:
-            x = x + self._positions(x, start)
-        if state is not None and state.pending is not None:
+    def _step(self, fbank: Tensor, state: EncoderState, step: Step) -> Tensor:
+        """Encoder frames (N, E, D) of the chunk of ``step``, from its ``chunk_frames`` feature frames."""
+        if state.left_frames is None:
+            state.left_frames = fbank.new_zeros(fbank.size(0), LEFT_FRAMES, fbank.size(2))
+        x, rest = self.conv_layers(fbank, state.left_frames)
+        state.left_frames = step.keep(rest, state.left_frames)
+        copies, size, device = state.ring.extra, state.ring.per_chunk, x.device
+        x = self._with_positions(self._inputs(x), step.positions("encoder", device, copies).clamp(min=0))
+        if copies:
+            if state.pending is None:
+                state.pending = x.new_zeros(x.size(0), copies, x.size(2))
             x = torch.cat([state.pending, x], dim=1)
-        return x
+            state.pending = step.keep(x[:, size:], state.pending)
+        if (step.chunk < 0).all():
+            return x[:, :0]
+        step.place(state.ring, "encoder", device)
+        query, key = step.queries("encoder", device, copies), step.keys(state.ring, "encoder", 0, device)
+        mask = step.mask(query, key, state.ring, "encoder", 0)
+        return self._run(x, Relations.of(query, key, self.clip), mask, state.caches, size)
 
-    def _positions(self, x: Tensor, start: int) -> Tensor:
-        index = torch.arange(start, start + x.size(1), device=x.device)[None] + POSITION_OFFSET
+    def _inputs(self, x: Tensor) -> Tensor:
+        return self.layernorm_embedding(math.sqrt(self.dim) * x)
+
+    def _with_positions(self, x: Tensor, position: Tensor) -> Tensor:
+        """Add sinusoids of ``position`` (B or 1, S), if the model has absolute positions."""
+        if not self.absolute_positions:
+            return x
+        index = position + POSITION_OFFSET
         if self.training and self.max_position_shift:
             # A random offset per sentence, so that the encoder does not rely on absolute positions.
             index = index + torch.randint(self.max_position_shift, (x.size(0), 1), device=x.device)
-        return sinusoidal_positions(index, self.dim, x.dtype)
+        return x + sinusoidal_positions(index, self.dim, x.dtype)
 
     def _run(
         self,
-        inputs: Tensor,
-        start: int,
-        stop: int,
-        lengths: Lengths | None,
-        geometry: ChunkGeometry,
-        state: EncoderState | None,
+        x: Tensor,
+        relations: Relations,
+        mask: Tensor | None,
+        caches: list[ChunkCache] | None,
+        keep: int,
     ) -> Tensor:
-        """Layers over the frames ``start .. stop - 1`` and the look-ahead copies of their chunks."""
-        keep = stop - start
-        if keep == 0:
-            return inputs[:, :0]
-        per_chunk, device = geometry.per_chunk("encoder"), inputs.device
-        query = SequenceLayout.plain(start, stop, per_chunk, device=device)
-        key = SequenceLayout.plain(0, stop, per_chunk, lengths, device)
-        x = inputs[:, :keep]
-        if per_chunk is not None and geometry.lookahead_encoder_frames:
-            copies = SequenceLayout.copies(
-                (start // per_chunk, stop // per_chunk),
-                per_chunk,
-                geometry.lookahead_encoder_frames,
-                start + inputs.size(1),
-                lengths,
-                device,
-            )
-            query, key = query + copies, key + copies
-            x = torch.cat([x, inputs.index_select(1, copies.position - start)], dim=1)
-        left = geometry.policy.left_chunks
-        mask = additive_mask(attention_mask(query, key, left=left), inputs)
-        relations = Relations.of(query, key, self.clip, left)
+        """Layers over ``keep`` frames and the look-ahead copies behind them; returns the frames."""
+        mask = additive_mask(mask, x)
         for number, layer in enumerate(self.layers):
             # Nothing reads the copies after the last layer: there they are keys only.
             queries = keep if number == len(self.layers) - 1 else None
-            cache = None if state is None else state.caches[number]
-            x = run_layer(layer, self.checkpointed, x, relations, mask, cache, keep, queries)
+            cache = None if caches is None else caches[number]
+            x = run_layer(layer, self.checkpointed, x, relations, mask, cache, queries)
         return x

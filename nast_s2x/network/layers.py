@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention
-from nast_s2x.network.cache import KeyValueCache
+from nast_s2x.network.cache import ChunkCache
 from nast_s2x.network.linear import Linear
 from nast_s2x.network.relations import Relations
 
@@ -33,8 +33,8 @@ class Dropouts:
 class DecoderLayerCache:
     """Keys and values of a decoder layer in a stream: of its own slots and of the encoder frames."""
 
-    slots: KeyValueCache = field(default_factory=KeyValueCache)
-    memory: KeyValueCache = field(default_factory=KeyValueCache)
+    slots: ChunkCache
+    memory: ChunkCache
 
 
 def run_layer(layer: nn.Module, checkpointed: bool, *arguments: Any) -> Tensor:
@@ -83,12 +83,11 @@ class EncoderLayer(_PostNormLayer):
         x: Tensor,
         relations: Relations,
         mask: Tensor | None,
-        cache: KeyValueCache | None = None,
-        keep: int = 0,
+        cache: ChunkCache | None = None,
         queries: int | None = None,
     ) -> Tensor:
         """(B, T, D) -> (B, T or ``queries``, D); see :class:`RelativeSelfAttention` for the arguments."""
-        attended = self.self_attn(x, relations, mask, cache, keep, queries)
+        attended = self.self_attn(x, relations, mask, cache, queries)
         x = self._residual(x[:, :queries], attended, self.self_attn_layer_norm)
         return self._feed_forward(x)
 
@@ -111,7 +110,7 @@ class DecoderLayer(_PostNormLayer):
         cache: DecoderLayerCache | None = None,
         angles: tuple[Angles, Angles] = (None, None),
     ) -> Tensor:
-        """(B, N, D) slots and the new encoder frames (B, S, memory width) -> (B, N, D).
+        """(B, N, D) slots and the encoder frames (B, S, memory width), in streams the new ones -> (B, N, D).
 
         ``angles``: rotary positions of self-attention and of cross-attention.
         """

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nast_s2x.batches import Glancer, Lengths
 from nast_s2x.chunking import Axis, ChunkGeometry, ChunkPolicy
 from nast_s2x.errors import ConfigError, StreamError
 from nast_s2x.network.attention import RelativeSelfAttention
 from nast_s2x.network.config import NastConfig
-from nast_s2x.network.decoder import DecoderState, Places, SlotDecoder
-from nast_s2x.network.encoder import ChunkEncoder, EncoderState
+from nast_s2x.network.decoder import Places, SlotDecoder
+from nast_s2x.network.encoder import ChunkEncoder
 from nast_s2x.network.layers import Dropouts
 from nast_s2x.network.linear import Linear, for_products
 from nast_s2x.network.relations import keep_out_of_graphs
+from nast_s2x.network.streams import Rows, Step
 from nast_s2x.network.subsampling import pool_frames
 
 _geometry = lru_cache(maxsize=256)(ChunkGeometry)
@@ -48,21 +50,49 @@ class NastOutput:
     first_text_slot: int = 0
 
 
-@dataclass
 class ModelState:
-    """State of a stream: its geometry and the state of each part. Owned by the caller; one model serves many."""
+    """State of N streams of one policy: where they stand and the state of each part.
 
-    geometry: ChunkGeometry
-    encoder: EncoderState
-    text: DecoderState
-    unit: DecoderState | None = None
+    Owned by the caller; one model serves many.
+
+    Attributes:
+        geometry: of the streams.
+        rows: where each stream stands; ``None`` before the first frames, and offline.
+        features: (N, F, bins) frames that :meth:`NastModel.forward` has received and no step has taken.
+        frames: feature frames received by :meth:`NastModel.forward`.
+        finished: the source has ended.
+    """
+
+    def __init__(self, model: NastModel, geometry: ChunkGeometry, rows: int | None = None) -> None:
+        self.geometry = geometry
+        self.rows = None if rows is None else Rows(geometry, rows)
+        self.features: Tensor | None = None
+        self.frames, self.finished = 0, False
+        if not geometry.policy.is_offline:
+            self.encoder = model.encoder.init_state(geometry)
+            self.text = model.decoder.init_state(geometry)
+            self.unit = None if model.unit_decoder is None else model.unit_decoder.init_state(geometry)
+
+    def clear(self, row: int) -> None:
+        """Begin a new stream in ``row``; nothing of the one before stays."""
+        assert self.rows is not None
+        self.rows.restart(row)
+        for part in (self.encoder, self.text, self.unit):
+            if part is not None:
+                part.clear(row)
+
+    def add(self, fbank: Tensor) -> Tensor:
+        """All frames that no step has taken, with the new ones (N, F, bins)."""
+        old = self.features
+        self.features = fbank if old is None or not old.size(1) else torch.cat([old, fbank], dim=1)
+        return self.features
 
 
 class _Call:
-    """Arguments of a forward call that both decoders need, and the valid lengths of each row by axis."""
+    """What both decoders need of a call for whole utterances, and the valid lengths of each row by axis."""
 
-    def __init__(self, frames: Lengths | None, geometry: ChunkGeometry, state: ModelState | None, final: bool) -> None:
-        self.geometry, self.state, self.final = geometry, state, final
+    def __init__(self, frames: Lengths | None, geometry: ChunkGeometry) -> None:
+        self.geometry = geometry
         self.places: dict[Axis, Places] = {}
         axes: tuple[Axis, ...] = ("encoder", "text", "unit")
         self.lengths: dict[Axis, Lengths | None] = {
@@ -146,14 +176,16 @@ class NastModel(nn.Module):
             for layer in () if part is None else part.layers:
                 layer.compile(backend=backend)
 
-    def init_state(self, policy: ChunkPolicy) -> ModelState:
-        """State at the start of a stream.
+    def init_state(self, policy: ChunkPolicy, rows: int | None = None) -> ModelState:
+        """State at the start of streams.
+
+        Args:
+            rows: number of streams, for :meth:`step`; ``None``: as many as the first call of :meth:`forward` has.
 
         Raises:
             ConfigError: as :meth:`geometry`.
         """
-        unit = None if self.unit_decoder is None else self.unit_decoder.init_state()
-        return ModelState(self.geometry(policy), self.encoder.init_state(), self.decoder.init_state(), unit)
+        return ModelState(self, self.geometry(policy), rows)
 
     def forward(
         self,
@@ -171,10 +203,10 @@ class NastModel(nn.Module):
         """Translate features; with glancers, decode twice and show labels to the second pass.
 
         Args:
-            fbank: (B, F, bins) normalised features; of a stream the new frames only, equally many in each row.
+            fbank: (B, F, bins) normalised features; of streams the new frames only, equally many in each row.
             frames: valid frames of each row; ``None``: all.
             policy: chunk size, look-ahead, wait and left context; of a stream the one that its state was made for.
-            state: a stream, from :meth:`init_state`.
+            state: streams, from :meth:`init_state`.
             final: the source ends with these frames.
             text_glancer, unit_glancer: see :data:`~nast_s2x.batches.Glancer`; training only.
             with_asr: also compute the recognition logits.
@@ -188,19 +220,32 @@ class NastModel(nn.Module):
         geometry = self.geometry(policy)
         self._check(fbank, frames, geometry, state, text_glancer or unit_glancer)
         self._check_length(fbank.size(1), geometry, state, final, with_units)
-        call = _Call(frames, geometry, state, final)
-        encoder_out = self.encoder(fbank, call.lengths["encoder"], geometry, state and state.encoder, final)
-        first_slot = 0 if state is None else state.text.num_slots
-        rates = geometry.rates
-        pooled = pool_frames(encoder_out, rates.pooling, call.lengths["encoder"]).detach()
-        slots = pooled.repeat_interleave(rates.text_upsample, dim=1)
+        if state is not None:
+            return advance(self, state, fbank, final, with_asr, with_units)
+        return self.whole(fbank, frames, geometry, text_glancer, unit_glancer, with_asr, with_units)
+
+    def whole(
+        self,
+        fbank: Tensor,
+        frames: Lengths | None,
+        geometry: ChunkGeometry,
+        text_glancer: Glancer | None = None,
+        unit_glancer: Glancer | None = None,
+        with_asr: bool = False,
+        with_units: bool = True,
+    ) -> NastOutput:
+        """:meth:`forward` of whole utterances, without its checks."""
+        call = _Call(frames, geometry)
+        encoder_out = self.encoder(fbank, call.lengths["encoder"], geometry)
+        lengths = call.lengths["encoder"]
+        slots = self._slots(encoder_out, None if lengths is None else lengths.mask(encoder_out.size(1), fbank.device))
 
         memory = for_products(encoder_out)
         text_glance = unit_glance = None
         if text_glancer is not None or unit_glancer is not None:
             with torch.no_grad():
                 text_glance, unit_glance = self._glance(slots, memory, call, text_glancer, unit_glancer)
-        hidden = self._text_hidden(slots, memory, call, text_glance)
+        hidden = _decode(self.decoder, slots, memory, call, text_glance)
         text_logits = self.decoder.logits(hidden)
         unit_logits = None
         if self.unit_decoder is not None and with_units:
@@ -215,8 +260,47 @@ class NastModel(nn.Module):
             asr_logits=self.decoder.logits(encoder_out) if with_asr else None,
             text_glance_mask=None if text_glance is None else text_glance[1],
             unit_glance_mask=None if unit_glance is None else unit_glance[1],
-            first_text_slot=first_slot,
         )
+
+    def step(
+        self, fbank: Tensor, state: ModelState, step: Step, with_asr: bool = False, with_units: bool = True
+    ) -> NastOutput | None:
+        """Move streams on by one chunk; ``None`` while all rows only take in their first look-ahead.
+
+        Args:
+            fbank: (N, chunk_frames, bins) new frames of each row, zeros in front of the first frames of a source and
+                behind the last.
+            state: of N streams.
+            step: from :meth:`Rows.step`.
+
+        Returns:
+            all positions of the chunk; the lengths say how many of each row exist, 0 for rows that stay.
+        """
+        encoder_out = self.encoder(fbank, None, state.geometry, state.encoder, step)
+        if not encoder_out.size(1):
+            return None
+        memory = for_products(encoder_out)
+        slots = self.decoder.queue(self._slots(encoder_out, step.valid("encoder", fbank.device)), state.text, step)
+        hidden = self.decoder(slots, memory, state.geometry, state=state.text, step=step)
+        unit_logits = None
+        if self.unit_decoder is not None and state.unit is not None and with_units:
+            slots = hidden.repeat_interleave(state.geometry.rates.unit_upsample, dim=1)
+            units = self.unit_decoder(slots, memory, state.geometry, state=state.unit, step=step)
+            unit_logits = self.unit_decoder.logits(units)
+        return NastOutput(
+            encoder_out=encoder_out,
+            encoder_lengths=Lengths.of(step.new("encoder")),
+            text_logits=self.decoder.logits(hidden),
+            text_lengths=Lengths.of(step.new("text")),
+            unit_logits=unit_logits,
+            unit_lengths=None if unit_logits is None else Lengths.of(step.new("unit")),
+            asr_logits=self.decoder.logits(encoder_out) if with_asr else None,
+        )
+
+    def _slots(self, encoder_out: Tensor, valid: Tensor | None) -> Tensor:
+        """Inputs (B, N, D) of the text decoder: means of the valid encoder frames, without a gradient."""
+        rates = self.config.rates
+        return pool_frames(encoder_out, rates.pooling, valid).detach().repeat_interleave(rates.text_upsample, dim=1)
 
     def _glance(
         self,
@@ -227,7 +311,7 @@ class NastModel(nn.Module):
         unit_glancer: Glancer | None,
     ) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor] | None]:
         """First pass of both decoders, and the labels and masks that the glancers choose from it."""
-        hidden = self._text_hidden(slots, memory, call, None)
+        hidden = _decode(self.decoder, slots, memory, call, None)
         logits = self.decoder.logits(hidden)
         text = None if text_glancer is None else text_glancer(logits, call.valid("text", logits))
         if unit_glancer is None or self.unit_decoder is None:
@@ -235,14 +319,10 @@ class NastModel(nn.Module):
         units = self._unit_logits(hidden, memory, call, None)
         return text, unit_glancer(units, call.valid("unit", units))
 
-    def _text_hidden(self, slots: Tensor, memory: Tensor, call: _Call, glance: tuple[Tensor, Tensor] | None) -> Tensor:
-        return _decode(self.decoder, slots, memory, call, call.state and call.state.text, glance)
-
     def _unit_logits(self, hidden: Tensor, memory: Tensor, call: _Call, glance: tuple[Tensor, Tensor] | None) -> Tensor:
         assert self.unit_decoder is not None
         slots = hidden.repeat_interleave(call.geometry.rates.unit_upsample, dim=1)
-        state = call.state and call.state.unit
-        return self.unit_decoder.logits(_decode(self.unit_decoder, slots, memory, call, state, glance))
+        return self.unit_decoder.logits(_decode(self.unit_decoder, slots, memory, call, glance))
 
     def _check(
         self,
@@ -258,6 +338,8 @@ class NastModel(nn.Module):
             raise ValueError(f"frames {frames.host} do not belong to fbank of shape {tuple(fbank.shape)}")
         if state is None:
             return
+        if state.finished:
+            raise StreamError("the stream has ended: a state takes no frames after final=True")
         if state.geometry != geometry:
             raise StreamError(
                 f"a stream keeps its policy: it began with {state.geometry.policy}, now {geometry.policy}"
@@ -281,7 +363,7 @@ class NastModel(nn.Module):
         self, new_frames: int, geometry: ChunkGeometry, state: ModelState | None, final: bool, with_units: bool
     ) -> None:
         """Refuse a source that is too long for the decoders before the encoder uses time and memory for it."""
-        frames = new_frames + (0 if state is None else state.encoder.num_frames)
+        frames = new_frames + (0 if state is None else state.frames)
         if not (state is None or final or geometry.policy.is_offline):
             chunks = max(0, geometry.ready_chunks(frames) - geometry.policy.wait_chunks)
             frames_of_chunks = chunks * (geometry.chunk_frames or 0)
@@ -291,20 +373,77 @@ class NastModel(nn.Module):
             self.check_length(frames_of_chunks, geometry, with_units)
         except ConfigError:
             if state is not None:
-                state.encoder.num_frames = frames  # counted, so that later calls are refused too
+                state.frames = frames  # counted, so that later calls are refused too
             raise
 
 
 def _decode(
-    decoder: SlotDecoder,
-    slots: Tensor,
-    memory: Tensor,
-    call: _Call,
-    state: DecoderState | None,
-    glance: tuple[Tensor, Tensor] | None,
+    decoder: SlotDecoder, slots: Tensor, memory: Tensor, call: _Call, glance: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    """Hidden states of one decoder."""
+    """Hidden states of one decoder for whole utterances."""
     if glance is not None:
         slots = decoder.glance(slots, *glance)
     lengths, memory_lengths = call.lengths[decoder.axis], call.lengths["encoder"]
-    return decoder(slots, memory, call.geometry, lengths, memory_lengths, state, call.final, call.places)
+    return decoder(slots, memory, call.geometry, lengths, memory_lengths, call.places)
+
+
+def advance(
+    model: NastModel, state: ModelState, fbank: Tensor, final: bool, with_asr: bool, with_units: bool
+) -> NastOutput:
+    """Give streams that move together new frames (N, F, bins); returns what is new and final, of any number of chunks.
+
+    Offline, everything is computed at the end.
+    """
+    state.finished, state.frames = final, state.frames + fbank.size(1)
+    features = state.add(fbank)
+    if state.geometry.policy.is_offline:
+        known = features if final else features[:, :0]
+        return model.whole(known, None, state.geometry, with_asr=with_asr, with_units=with_units)
+    if state.rows is None:
+        state.rows = Rows(state.geometry, fbank.size(0))
+    rows, parts = state.rows, []
+    first = max(0, int(rows.chunk[0]) - state.geometry.policy.wait_chunks) * (state.geometry.per_chunk("text") or 0)
+    if final:
+        rows.frames[:] = state.frames
+    size, taken = state.geometry.chunk_frames or 0, 0
+    while not rows.is_done(0) and (final or taken + rows.wanted(0) <= features.size(1)):
+        wanted = rows.wanted(0)
+        piece = features[:, taken : taken + wanted]
+        taken += piece.size(1)
+        if piece.size(1) < size:
+            piece = F.pad(piece, (0, 0, size - wanted, wanted - piece.size(1)))
+        output = model.step(piece, state, rows.step(), with_asr, with_units)
+        if output is not None:
+            parts.append(output)
+    state.features = features[:, taken:]
+    return _joined(model, fbank, parts, first, with_asr, with_units)
+
+
+def _joined(
+    model: NastModel, like: Tensor, parts: list[NastOutput], first: int, with_asr: bool, with_units: bool
+) -> NastOutput:
+    """The outputs of several steps of streams that move together as one; empty tensors without any."""
+    if not parts:
+        geometry = model.geometry(ChunkPolicy(None))
+        nothing = model.whole(like[:, :0], None, geometry, with_asr=with_asr, with_units=with_units)
+        return replace(nothing, first_text_slot=first)
+
+    def join(name: str, lengths: str) -> Tensor | None:
+        kept = [getattr(part, name)[:, : getattr(part, lengths).longest] for part in parts if getattr(part, name) is not None]
+        return torch.cat(kept, dim=1) if kept else None
+
+    def total(name: str) -> Lengths | None:
+        if getattr(parts[0], name) is None:
+            return None
+        return Lengths((sum(getattr(part, name).longest for part in parts),) * like.size(0))
+
+    return NastOutput(
+        encoder_out=join("encoder_out", "encoder_lengths"),
+        encoder_lengths=total("encoder_lengths"),
+        text_logits=join("text_logits", "text_lengths"),
+        text_lengths=total("text_lengths"),
+        unit_logits=join("unit_logits", "unit_lengths"),
+        unit_lengths=total("unit_lengths"),
+        asr_logits=join("asr_logits", "encoder_lengths"),
+        first_text_slot=first,
+    )

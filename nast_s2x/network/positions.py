@@ -26,7 +26,8 @@ def sinusoidal_positions(index: Tensor, dim: int, dtype: torch.dtype = torch.flo
 
 
 def rotary_angles(position: Tensor, size: int) -> Tensor:
-    """Angles of rotary positions (Su et al., 2021, equation 15): (T,) positions -> (T, size), float32 or better.
+    """Angles of rotary positions (Su et al., 2021, equation 15): (..., T) positions -> (..., T, size), float32 or
+    better.
 
     Feature i of the first half and feature i of the second half are a pair, turned by position * 10000^(-2i / size).
     Positions may be fractions. Whole turns are left out from 4096 positions on, so that in float32 the angles of a
@@ -36,8 +37,8 @@ def rotary_angles(position: Tensor, size: int) -> Tensor:
     half = torch.arange(0, size, 2, device=position.device, dtype=torch.float32) / size
     frequency = (10000.0**-half).to(exact)
     blocks = position.div(_BLOCK, rounding_mode="floor")
-    inside = (position - blocks * _BLOCK)[:, None].to(exact)
-    angle = inside * frequency + blocks[:, None].to(exact) * _turn_of_a_block(size, frequency)
+    inside = (position - blocks * _BLOCK)[..., None].to(exact)
+    angle = inside * frequency + blocks[..., None].to(exact) * _turn_of_a_block(size, frequency)
     return torch.cat([angle, angle], dim=-1)
 
 
@@ -52,7 +53,7 @@ def _turn_of_a_block(size: int, like: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn queries or keys (..., T, size) by :func:`rotary_angles` (T, size), so that their products depend on the
+    """Turn queries or keys (..., T, size) by :func:`rotary_angles` (..., T, size), so that their products depend on the
     distance between their positions; computed in float32 or better, returned in the number type of ``x``."""
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     first, second = exact.chunk(2, dim=-1)

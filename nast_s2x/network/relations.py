@@ -23,7 +23,7 @@ class Relations:
     """Relations of queries to keys.
 
     Attributes:
-        rows: (Tq, Tk), clamp(key position - query position, -clip, clip) + clip.
+        rows: (Tq, Tk), clamp(key position - query position, -clip, clip) + clip; (B, Tq, Tk) in streams.
         number: relations, ``2 * clip + 1``.
         places: (Tq, number), the visible key of each relation, -1 where there is none; of the clipped relations at both
             ends, which have many keys, any one or -1. None where sums are made by a scatter.
@@ -35,13 +35,13 @@ class Relations:
 
     @classmethod
     def of(cls, query: SequenceLayout, key: SequenceLayout, clip: int, left: int | None = None) -> Relations:
-        """Relations between two layouts without a batch axis.
+        """Relations between two layouts.
 
         Args:
             clip: distance at which relations are clipped.
             left: past chunks that stay visible, as for :func:`~nast_s2x.chunking.may_attend`.
         """
-        rows = (key.position[None, :] - query.position[:, None]).clamp_(-clip, clip) + clip
+        rows = (key.position[..., None, :] - query.position[..., :, None]).clamp_(-clip, clip) + clip
         number = 2 * clip + 1
         if not (rows.is_cuda and torch.is_grad_enabled()):
             return cls(rows, number)
@@ -49,7 +49,7 @@ class Relations:
 
     def first(self, queries: int) -> Relations:
         """Relations of the first queries."""
-        return replace(self, rows=self.rows[:queries], places=None if self.places is None else self.places[:queries])
+        return replace(self, rows=self.rows[..., :queries, :], places=None if self.places is None else self.places[:queries])
 
     def spread(self, scores: Tensor) -> Tensor:
         """Scores of relations (B, H, Tq, number) -> scores of pairs (B, H, Tq, Tk)."""
@@ -78,7 +78,7 @@ def visible_places(rows: Tensor, visible: Tensor, number: int) -> Tensor:
 
 
 def _expanded(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.expand(*like.shape[:3], -1)  # a view
+    return (rows if rows.dim() == 2 else rows[:, None]).expand(*like.shape[:3], -1)  # a view
 
 
 def _sums(weights: Tensor, relations: Relations) -> Tensor:

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nast_s2x.batches import Lengths
-
 WINDOW = 7
 """Feature frames under one encoder frame: 4t - 6 .. 4t."""
 STRIDE = 4
@@ -45,13 +43,13 @@ class ConvSubsampler(nn.Module):
         return self.out_proj(x.transpose(1, 2).flatten(2)), rest  # channel-major: (B, S, channels * bins)
 
 
-def pool_frames(x: Tensor, pooling: int, lengths: Lengths | None = None) -> Tensor:
+def pool_frames(x: Tensor, pooling: int, valid: Tensor | None = None) -> Tensor:
     """Mean of each group of ``pooling`` frames over the valid ones: (B, S, D) -> (B, ceil(S / pooling), D).
 
-    ``lengths`` counts the valid frames of each row (``None``: all); a group without any is zero, with a zero gradient.
+    ``valid`` (B or 1, S), ``None``: all; a group without any is zero, with a zero gradient.
     """
-    valid = x.new_ones(x.shape[:2]) if lengths is None else lengths.mask(x.size(1), x.device).to(x.dtype)
+    weight = x.new_ones(1, x.size(1)) if valid is None else valid.to(x.dtype)
     missing = -x.size(1) % pooling
-    total = F.pad(x * valid[..., None], (0, 0, 0, missing)).unflatten(1, (-1, pooling)).sum(2)
-    count = F.pad(valid, (0, missing)).unflatten(1, (-1, pooling)).sum(2)
+    total = F.pad(x * weight[..., None], (0, 0, 0, missing)).unflatten(1, (-1, pooling)).sum(2)
+    count = F.pad(weight, (0, missing)).unflatten(1, (-1, pooling)).sum(2)
     return total / count.clamp(min=1)[..., None]
