@@ -10,7 +10,7 @@ from nast_s2x.checkpoints.published import load_published_state
 from nast_s2x.chunking import ChunkPolicy, SequenceLayout, SlotRates
 from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastConfig, NastModel, positions_for_seconds, preset
-from nast_s2x.network.attention import RelativeSelfAttention
+from nast_s2x.network.attention import RelativeSelfAttention, Sight
 from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.linear import Linear
 from nast_s2x.network.positions import sinusoidal_positions
@@ -54,7 +54,7 @@ POLICIES = (
 
 
 def stream(model: NastModel, fbank: torch.Tensor, policy: ChunkPolicy, cuts: list[int]) -> tuple:
-    state = model.init_state(policy)
+    state = model.init_state(policy, fbank.size(0))
     text, unit, slots = [], [], 0
     edges = [0, *cuts, fbank.size(1)]
     for start, stop in itertools.pairwise(edges):
@@ -224,7 +224,7 @@ def test_relative_attention_against_the_definition() -> None:
     layer = RelativeSelfAttention(8, 2, 3, 0.0).double()
     x, position = torch.randn(1, 9, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 5, 6, 3, 4])
     layout = SequenceLayout(position, torch.zeros_like(position), torch.zeros(9, dtype=torch.bool))
-    got = layer(x, Relations.of(layout, layout, 3), None)
+    got = layer(x, [Sight(1, None, Relations.of(layout, layout, 3))])
     q, k, v = (t.reshape(9, 2, 4) for t in layer._project(x[0]))
     out = torch.zeros(9, 2, 4, dtype=torch.float64)
     for head, i in itertools.product(range(2), range(9)):

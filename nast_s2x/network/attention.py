@@ -5,6 +5,9 @@ Masks are boolean, True = may attend, or added to the scores (:func:`additive_ma
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +21,44 @@ from nast_s2x.network.relations import Relations
 Angles = tuple[Tensor, Tensor] | None
 """Rotary angles of the queries (T, head size) and of the new keys (M, head size), in streams (B, 1, T, head size);
 ``None``: no rotary positions."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What some consecutive rows of a batch may attend to, in one layer.
+
+    Attributes:
+        rows: how many rows; several parts of a batch have one sight each.
+        mask: (rows or 1, 1, T, Tk), see :mod:`nast_s2x.network.attention`.
+        relations: of the positions of queries to the keys, where attention is relative.
+        cache: of streams; stores the new keys and returns all.
+    """
+
+    rows: int
+    mask: Tensor | None = None
+    relations: Relations | None = None
+    cache: ChunkCache | None = None
+
+    def keys(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values (rows, H, Tk, head size) from the new ones."""
+        return (key, value) if self.cache is None else self.cache.extend(key, value)
+
+
+def with_caches(sights: Sequence[Sight], caches: Sequence[ChunkCache]) -> list[Sight]:
+    """Sights of one layer; without caches, of whole utterances, they are the same for all layers."""
+    return [replace(sight, cache=cache) for sight, cache in zip(sights, caches, strict=True)] if caches else list(sights)
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, Sight], Tensor]
+
+
+def attend_in_parts(attend: Attend, query: Tensor, key: Tensor, value: Tensor, sights: Sequence[Sight]) -> Tensor:
+    """``attend`` for each part of the rows of ``query``, ``key`` and ``value`` (B, H, T, head size), put together."""
+    if len(sights) == 1:
+        return attend(query, key, value, sights[0])
+    rows = [sight.rows for sight in sights]
+    parts = zip(query.split(rows), key.split(rows), value.split(rows), sights, strict=True)
+    return torch.cat([attend(*part) for part in parts])
 
 
 MASK_ALIGNMENT = 8
@@ -74,39 +115,30 @@ class RelativeSelfAttention(nn.Module):
         for table in (self.relative_keys_embedding, self.relative_values_embedding):
             nn.init.xavier_uniform_(table.weight)
 
-    def forward(
-        self,
-        x: Tensor,
-        relations: Relations,
-        mask: Tensor | None,
-        cache: ChunkCache | None = None,
-        queries: int | None = None,
-    ) -> Tensor:
-        """Attend from ``x`` (B, T, D) to the cached past and ``x`` itself; returns (B, T, D), or the first ``queries``.
+    def forward(self, x: Tensor, sights: Sequence[Sight], queries: int | None = None) -> Tensor:
+        """Attend from ``x`` (B, T, D) to ``x``, in streams also to the past; returns (B, T, D).
 
         Args:
-            relations: of the positions of ``x`` to the keys.
-            mask: (B or 1, 1, T, Tk), see :mod:`nast_s2x.network.attention`.
-            cache: of a stream; stores ``x``, a chunk and its copies, and returns the keys.
             queries: positions of ``x`` that attend, the first ones; ``None``: all.
         """
         query, key, value = (split_heads(part, self.heads) for part in self._project(x))
-        if cache is not None:
-            key, value = cache.extend(key, value)
-        if queries is not None:
-            query, relations = query[:, :, :queries], relations.first(queries)
-            mask = None if mask is None else mask[:, :, :queries]
+        query = query if queries is None else query[:, :, :queries]
         query = (query * query.size(-1) ** -0.5).contiguous()  # one copy for two products
+        return self.out_proj(merge_heads(attend_in_parts(self._attend, query, key, value, sights)))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+        key, value = sight.keys(key, value)
+        assert sight.relations is not None
+        relations = sight.relations.first(query.size(2))
         by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
         scores = query @ key.transpose(-1, -2) + relations.spread(by_relation)
-        if mask is not None:
-            scores = scores + additive_mask(mask, scores)
+        if sight.mask is not None:
+            scores = scores + additive_mask(sight.mask[:, :, : query.size(2)], scores)
         # Softmax and sums over positions in float32 or better: the two clipped relations sum many small weights.
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
         summed = relations.sum(weights)
-        out = weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
-        return self.out_proj(merge_heads(out))
+        return weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
 
     def set_int8(self, on: bool) -> None:
         """As :meth:`Linear.set_int8`, for the projection to queries, keys and values."""
@@ -131,36 +163,24 @@ class Attention(nn.Module):
         self.v_proj = Linear(key_dim or dim, dim)
         self.out_proj = Linear(dim, dim)
 
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        mask: Tensor | None,
-        cache: ChunkCache | None = None,
-        angles: Angles = None,
-    ) -> Tensor:
-        """Attend from ``x`` (B, T, D) to the cached past and ``memory`` (B, M, key width); returns (B, T, D).
-
-        All of ``memory`` is stored in the cache: a stream passes the newest chunk.
-        """
+    def forward(self, x: Tensor, memory: Tensor, sights: Sequence[Sight], angles: Angles = None) -> Tensor:
+        """Attend from ``x`` (B, T, D) to ``memory`` (B, M, key width), in streams also to the past; returns (B, T, D)."""
         same = memory is x
         x = for_products(x)
         memory = x if same else for_products(memory)
         key, value = (split_heads(projection(memory), self.heads) for projection in (self.k_proj, self.v_proj))
-        if angles is not None:
-            key = rotate(key, angles[1])
-        if cache is not None:
-            key, value = cache.extend(key, value)
         # Contiguous, because torch's fused attention refuses what `linear` may return and falls back to a slow form.
         query = split_heads(self.q_proj(x).contiguous(), self.heads)
         if angles is not None:
-            query = rotate(query, angles[0])
+            query, key = rotate(query, angles[0]), rotate(key, angles[1])
+        return self.out_proj(merge_heads(attend_in_parts(self._attend, query, key, value, sights)))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+        key, value = sight.keys(key, value)
         dropout = self.dropout if self.training else 0.0
         if _plain_is_faster(query, key):
-            out = _plain_attention(query, key, value, mask, dropout)
-        else:
-            out = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        return self.out_proj(merge_heads(out))
+            return _plain_attention(query, key, value, sight.mask, dropout)
+        return F.scaled_dot_product_attention(query, key, value, sight.mask, dropout)
 
 
 PLAIN_SCORES = 1 << 21

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +14,14 @@ from nast_s2x.batches import Lengths
 from nast_s2x.chunking import Axis, ChunkGeometry, SequenceLayout, attention_mask
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import PAD
-from nast_s2x.network.attention import Angles, additive_mask
+from nast_s2x.network.attention import Angles, Sight, additive_mask, with_caches
 from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
-from nast_s2x.network.layers import DecoderLayer, DecoderLayerCache, Dropouts, run_layer
+from nast_s2x.network.layers import DecoderLayer, Dropouts, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, rotary_angles, sinusoidal_positions
-from nast_s2x.network.streams import Step
+from nast_s2x.network.streams import Step, joined_rows
 
+ENCODER: Axis = "encoder"
 INIT_STD = 0.02
 """Standard deviation of the BERT-style initialisation of the decoders' projections."""
 
@@ -29,12 +31,12 @@ class Places:
     """Masks and rotary angles of slots and encoder frames, the same for all layers and both passes of glancing.
 
     Attributes:
-        self_mask, memory_mask: visible slots and encoder frames, added to scores; ``None``: all.
+        slots, frames: what self-attention and cross-attention see.
         angles: rotary positions of self-attention and of cross-attention.
     """
 
-    self_mask: Tensor | None
-    memory_mask: Tensor | None
+    slots: list[Sight]
+    frames: list[Sight]
     angles: tuple[Angles, Angles]
 
 
@@ -42,18 +44,21 @@ class DecoderState:
     """State of a decoder in N streams.
 
     Attributes:
+        rows: N.
         slots, memory: where the chunks of slots and of encoder frames lie in the caches.
-        caches: one a layer.
+        slot_caches, memory_caches: one a layer.
         waiting: (N, W, D) slots whose chunk needs later encoder frames; ``None`` at the start and without a wait.
     """
 
-    def __init__(self, geometry: ChunkGeometry, axis: Axis, layers: int) -> None:
+    def __init__(self, geometry: ChunkGeometry, axis: Axis, layers: int, rows: int) -> None:
+        self.rows = rows
         left, wait = geometry.policy.left_chunks, geometry.policy.wait_chunks
         per_chunk, frames = geometry.per_chunk(axis), geometry.per_chunk("encoder")
         assert per_chunk is not None and frames is not None
         self.slots = Ring(None if left is None else left + 1, per_chunk)
         self.memory = Ring(None if left is None else left + wait + 1, frames)
-        self.caches = [DecoderLayerCache(ChunkCache(self.slots), ChunkCache(self.memory)) for _ in range(layers)]
+        self.slot_caches = [ChunkCache(self.slots) for _ in range(layers)]
+        self.memory_caches = [ChunkCache(self.memory) for _ in range(layers)]
         self.waiting: Tensor | None = None
 
     def clear(self, row: int) -> None:
@@ -89,9 +94,9 @@ class SlotDecoder(nn.Module):
         )
         self.apply(_bert_init)
 
-    def init_state(self, geometry: ChunkGeometry) -> DecoderState:
-        """State at the start of streams."""
-        return DecoderState(geometry, self.axis, len(self.layers))
+    def init_state(self, geometry: ChunkGeometry, rows: int) -> DecoderState:
+        """State at the start of ``rows`` streams."""
+        return DecoderState(geometry, self.axis, len(self.layers), rows)
 
     def glance(self, copied: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         """Slots (B, N, D) with the ``labels`` (B, N) shown where ``mask`` (B, N) is True (Qian et al., 2021)."""
@@ -109,8 +114,7 @@ class SlotDecoder(nn.Module):
         lengths: Lengths | None = None,
         memory_lengths: Lengths | None = None,
         places: dict[Axis, Places] | None = None,
-        state: DecoderState | None = None,
-        step: Step | None = None,
+        streams: Sequence[tuple[DecoderState, Step]] = (),
     ) -> Tensor:
         """Hidden states (B, N, D) of slots.
 
@@ -120,17 +124,17 @@ class SlotDecoder(nn.Module):
             geometry: chunks of slots and encoder frames.
             lengths, memory_lengths: valid slots and encoder frames of each row; ``None``: all.
             places: of whole utterances, kept for a second pass over the same slots.
-            state, step: of streams.
+            streams: parts of the rows.
 
         Raises:
             ConfigError: more slots than the table of learned positions has.
         """
         device = inputs.device
-        if state is not None and step is not None:
+        if streams:
             # Slots that do not exist, before the first chunk and behind the end, need some position too.
-            slot = step.positions(self.axis, device).clamp(0, None if self.rotary else self.max_positions - 1)
-            x = self._with_positions(inputs, slot)
-            return self._run(x, memory, self._places_in_streams(x, state, step), state.caches)
+            slot = joined_rows(step.positions(self.axis, device) for _, step in streams)
+            x = self._with_positions(inputs, slot.clamp(0, None if self.rotary else self.max_positions - 1))
+            return self._run(x, memory, self._places_in_streams(x, streams), [state for state, _ in streams])
         if inputs.size(1) == 0:
             return inputs
         self.check_positions(inputs.size(1), geometry)
@@ -139,50 +143,60 @@ class SlotDecoder(nn.Module):
         if self.axis not in places:
             frames = SequenceLayout.plain(0, memory.size(1), geometry.per_chunk("encoder"), memory_lengths, device)
             places[self.axis] = self._places(x, lengths, frames, geometry)
-        return self._run(x, memory, places[self.axis], None)
+        return self._run(x, memory, places[self.axis], ())
 
-    def _run(self, x: Tensor, memory: Tensor, here: Places, caches: list[DecoderLayerCache] | None) -> Tensor:
+    def _run(self, x: Tensor, memory: Tensor, here: Places, states: Sequence[DecoderState]) -> Tensor:
         for number, layer in enumerate(self.layers):
-            cache = None if caches is None else caches[number]
-            arguments = (x, memory, here.self_mask, here.memory_mask, cache, here.angles)
-            x = run_layer(layer, self.checkpointed, *arguments)
+            slots = with_caches(here.slots, [state.slot_caches[number] for state in states])
+            frames = with_caches(here.frames, [state.memory_caches[number] for state in states])
+            x = run_layer(layer, self.checkpointed, x, memory, slots, frames, here.angles)
         return x
 
-    def queue(self, slots: Tensor, state: DecoderState, step: Step) -> Tensor:
+    def queue(self, slots: Tensor, streams: Sequence[tuple[DecoderState, Step]]) -> Tensor:
         """The slots (N, T, D) whose turn it is, ``wait_chunks`` behind the newest ``slots`` (N, T, D)."""
-        behind = step.wait * slots.size(1)
+        size = slots.size(1)
+        behind = streams[0][1].wait * size
         if not behind:
             return slots
-        if state.waiting is None:
-            state.waiting = slots.new_zeros(slots.size(0), behind, slots.size(2))
-        line = torch.cat([state.waiting, slots], dim=1)
-        state.waiting = step.keep(line[:, slots.size(1) :], state.waiting)
-        return line[:, : slots.size(1)]
+        for state, _ in streams:
+            if state.waiting is None:
+                state.waiting = slots.new_zeros(state.rows, behind, slots.size(2))
+        line = torch.cat([joined_rows(state.waiting for state, _ in streams if state.waiting is not None), slots], dim=1)
+        first = 0
+        for state, step in streams:
+            rows = slice(first, first := first + step.rows)
+            state.waiting = step.keep(line[rows, size:], state.waiting)
+        return line[:, :size]
 
     def _places(self, x: Tensor, lengths: Lengths | None, frames: SequenceLayout, geometry: ChunkGeometry) -> Places:
         """Masks and angles of the slots of whole utterances."""
         left = geometry.policy.left_chunks
         slots = SequenceLayout.plain(0, x.size(1), geometry.per_chunk(self.axis), lengths, x.device)
-        return Places(
-            additive_mask(attention_mask(slots, slots, left=left), x),
-            additive_mask(attention_mask(slots, frames, geometry.policy.wait_chunks, left), x),
-            self._angles(slots.position, frames.position, geometry),
-        )
+        own = additive_mask(attention_mask(slots, slots, left=left), x)
+        crossed = additive_mask(attention_mask(slots, frames, geometry.policy.wait_chunks, left), x)
+        angles = self._angles(slots.position, frames.position, geometry)
+        return Places([Sight(x.size(0), own)], [Sight(x.size(0), crossed)], angles)
 
-    def _places_in_streams(self, x: Tensor, state: DecoderState, step: Step) -> Places:
-        """Masks and angles of the slots of one chunk; moves the rings to it."""
-        device, behind = x.device, step.wait
-        step.place(state.slots, self.axis, device)
-        step.place(state.memory, "encoder", device)
-        query = step.queries(self.axis, device)
-        slots = step.keys(state.slots, self.axis, behind, device)
-        frames = step.keys(state.memory, "encoder", 0, device)
-        angles = self._angles(query.position, step.positions("encoder", device), step.geometry)
-        return Places(
-            additive_mask(step.mask(query, slots, state.slots, self.axis, behind), x),
-            additive_mask(step.mask(query, frames, state.memory, "encoder", 0, step.wait), x),
-            angles,
+    def _places_in_streams(self, x: Tensor, streams: Sequence[tuple[DecoderState, Step]]) -> Places:
+        """Masks and angles of the slots of one chunk of each row; moves the rings to it."""
+        device, slots, frames = x.device, [], []
+        for state, step in streams:
+            step.place(state.slots, self.axis, device)
+            step.place(state.memory, "encoder", device)
+            query = step.queries(self.axis, device)
+            own, crossed = step.keys(state.slots, self.axis, step.wait, device), step.keys(state.memory, "encoder", 0, device)
+            masks = (
+                step.mask(query, own, state.slots, self.axis, step.wait),
+                step.mask(query, crossed, state.memory, "encoder", 0, step.wait),
+            )
+            slots.append(Sight(step.rows, additive_mask(masks[0], x)))
+            frames.append(Sight(step.rows, additive_mask(masks[1], x)))
+        if not self.rotary:
+            return Places(slots, frames, (None, None))
+        slot, frame = (
+            joined_rows(step.positions(axis, device) for _, step in streams) for axis in (self.axis, ENCODER)
         )
+        return Places(slots, frames, self._angles(slot, frame, streams[0][1].geometry))
 
     def _angles(self, slot: Tensor, frame: Tensor, geometry: ChunkGeometry) -> tuple[Angles, Angles]:
         """Rotary positions of self- and cross-attention for slots (T,) and encoder frames (M,), or (B, T) and (B, M).

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nast_s2x.batches import Lengths
 from nast_s2x.chunking import ChunkGeometry, SequenceLayout, attention_mask
-from nast_s2x.network.attention import additive_mask
+from nast_s2x.network.attention import Sight, additive_mask, with_caches
 from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import Dropouts, EncoderLayer, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
 from nast_s2x.network.relations import Relations
-from nast_s2x.network.streams import Step
+from nast_s2x.network.streams import Step, joined_rows
 from nast_s2x.network.subsampling import LEFT_FRAMES, ConvSubsampler
 
 
@@ -23,19 +24,33 @@ class EncoderState:
     """State of the encoder in N streams.
 
     Attributes:
+        rows: N.
         ring: where chunks lie in the caches.
         caches: keys and values of the computed frames, one cache a layer.
         left_frames: (N, 6, bins) feature frames that the next convolution windows need; ``None`` at the start.
         pending: (N, L, D) inputs, positions added, of the frames that are the look-ahead of the next chunk.
     """
 
-    def __init__(self, geometry: ChunkGeometry, layers: int) -> None:
+    def __init__(self, geometry: ChunkGeometry, layers: int, rows: int) -> None:
+        self.rows = rows
         left, per_chunk = geometry.policy.left_chunks, geometry.per_chunk("encoder")
         assert per_chunk is not None
         self.ring = Ring(None if left is None else left + 1, per_chunk, geometry.lookahead_encoder_frames)
         self.caches = [ChunkCache(self.ring) for _ in range(layers)]
         self.left_frames: Tensor | None = None
         self.pending: Tensor | None = None
+
+    def left(self, fbank: Tensor) -> Tensor:
+        """``left_frames``, zeros at the start, for the next frames (B, F, bins) of a batch with these rows."""
+        if self.left_frames is None:
+            self.left_frames = fbank.new_zeros(self.rows, LEFT_FRAMES, fbank.size(2))
+        return self.left_frames
+
+    def ahead(self, x: Tensor) -> Tensor:
+        """``pending``, zeros at the start, for the next inputs (B, S, D) of a batch with these rows."""
+        if self.pending is None:
+            self.pending = x.new_zeros(self.rows, self.ring.extra, x.size(2))
+        return self.pending
 
     def clear(self, row: int) -> None:
         """Forget what a row holds of its features; caches need nothing, because their entries are masked."""
@@ -68,26 +83,25 @@ class ChunkEncoder(nn.Module):
             for _ in range(config.encoder_layers)
         )
 
-    def init_state(self, geometry: ChunkGeometry) -> EncoderState:
-        """State at the start of streams."""
-        return EncoderState(geometry, len(self.layers))
+    def init_state(self, geometry: ChunkGeometry, rows: int) -> EncoderState:
+        """State at the start of ``rows`` streams."""
+        return EncoderState(geometry, len(self.layers), rows)
 
     def forward(
         self,
         fbank: Tensor,
         lengths: Lengths | None,
         geometry: ChunkGeometry,
-        state: EncoderState | None = None,
-        step: Step | None = None,
+        streams: Sequence[tuple[EncoderState, Step]] = (),
     ) -> Tensor:
-        """Feature frames (B, F, bins) -> encoder frames (B, S, D): all of them, or those of the chunk of ``step``.
+        """Feature frames (B, F, bins) -> encoder frames (B, S, D): all of them, or those of one chunk of streams.
 
         Args:
             lengths: valid *encoder* frames of each row; ``None``: all.
-            state: of streams, to which ``fbank`` adds the frames of one step.
+            streams: parts of the rows of ``fbank``, which holds the frames of one step.
         """
-        if state is not None and step is not None:
-            return self._step(fbank, state, step)
+        if streams:
+            return self._step(fbank, streams)
         inputs = self._inputs(self.conv_layers(fbank)[0])
         inputs = self._with_positions(inputs, torch.arange(inputs.size(1), device=inputs.device)[None])
         count, per_chunk, device = inputs.size(1), geometry.per_chunk("encoder"), inputs.device
@@ -101,28 +115,37 @@ class ChunkEncoder(nn.Module):
             query = key = query + copies
             x = torch.cat([x, inputs.index_select(1, copies.position)], dim=1)
         left = geometry.policy.left_chunks
-        mask = attention_mask(query, key, left=left)
-        return self._run(x, Relations.of(query, key, self.clip, left), mask, None, count)
+        mask = additive_mask(attention_mask(query, key, left=left), x)
+        return self._run(x, [Sight(x.size(0), mask, Relations.of(query, key, self.clip, left))], (), count)
 
-    def _step(self, fbank: Tensor, state: EncoderState, step: Step) -> Tensor:
-        """Encoder frames (N, E, D) of the chunk of ``step``, from its ``chunk_frames`` feature frames."""
-        if state.left_frames is None:
-            state.left_frames = fbank.new_zeros(fbank.size(0), LEFT_FRAMES, fbank.size(2))
-        x, rest = self.conv_layers(fbank, state.left_frames)
-        state.left_frames = step.keep(rest, state.left_frames)
-        copies, size, device = state.ring.extra, state.ring.per_chunk, x.device
-        x = self._with_positions(self._inputs(x), step.positions("encoder", device, copies).clamp(min=0))
-        if copies:
-            if state.pending is None:
-                state.pending = x.new_zeros(x.size(0), copies, x.size(2))
-            x = torch.cat([state.pending, x], dim=1)
-            state.pending = step.keep(x[:, size:], state.pending)
-        if (step.chunk < 0).all():
+    def _step(self, fbank: Tensor, streams: Sequence[tuple[EncoderState, Step]]) -> Tensor:
+        """Encoder frames (N, E, D) of the chunk of each row, from ``chunk_frames`` feature frames of each."""
+        ring, device = streams[0][0].ring, fbank.device
+        left = joined_rows(state.left(fbank) for state, _ in streams)
+        x, rest = self.conv_layers(fbank, left)
+        x = self._inputs(x)
+        if self.absolute_positions:
+            ahead = joined_rows(step.positions("encoder", device, ring.extra) for _, step in streams)
+            x = self._with_positions(x, ahead.clamp(min=0))
+        if ring.extra:
+            x = torch.cat([joined_rows(state.ahead(x) for state, _ in streams), x], dim=1)
+        first = 0
+        for state, step in streams:
+            rows = slice(first, first := first + step.rows)
+            state.left_frames = step.keep(rest[rows], state.left_frames)
+            state.pending = step.keep(x[rows, ring.per_chunk :], state.pending)
+        if all((step.chunk < 0).all() for _, step in streams):
             return x[:, :0]
-        step.place(state.ring, "encoder", device)
-        query, key = step.queries("encoder", device, copies), step.keys(state.ring, "encoder", 0, device)
-        mask = step.mask(query, key, state.ring, "encoder", 0)
-        return self._run(x, Relations.of(query, key, self.clip), mask, state.caches, size)
+        sights = [self._sight(state.ring, step, x) for state, step in streams]
+        return self._run(x, sights, [state.caches for state, _ in streams], ring.per_chunk)
+
+    def _sight(self, ring: Ring, step: Step, x: Tensor) -> Sight:
+        """What the rows of one part may attend to; moves its ring to the chunk of the step."""
+        device = x.device
+        step.place(ring, "encoder", device)
+        query, key = step.queries("encoder", device, ring.extra), step.keys(ring, "encoder", 0, device)
+        mask = additive_mask(step.mask(query, key, ring, "encoder", 0), x)
+        return Sight(step.rows, mask, Relations.of(query, key, self.clip))
 
     def _inputs(self, x: Tensor) -> Tensor:
         return self.layernorm_embedding(math.sqrt(self.dim) * x)
@@ -137,19 +160,14 @@ class ChunkEncoder(nn.Module):
             index = index + torch.randint(self.max_position_shift, (x.size(0), 1), device=x.device)
         return x + sinusoidal_positions(index, self.dim, x.dtype)
 
-    def _run(
-        self,
-        x: Tensor,
-        relations: Relations,
-        mask: Tensor | None,
-        caches: list[ChunkCache] | None,
-        keep: int,
-    ) -> Tensor:
-        """Layers over ``keep`` frames and the look-ahead copies behind them; returns the frames."""
-        mask = additive_mask(mask, x)
+    def _run(self, x: Tensor, sights: list[Sight], caches: Sequence[list[ChunkCache]], keep: int) -> Tensor:
+        """Layers over ``keep`` frames and the look-ahead copies behind them; returns the frames.
+
+        Args:
+            caches: of each part, one for each layer; empty for whole utterances.
+        """
         for number, layer in enumerate(self.layers):
             # Nothing reads the copies after the last layer: there they are keys only.
             queries = keep if number == len(self.layers) - 1 else None
-            cache = None if caches is None else caches[number]
-            x = run_layer(layer, self.checkpointed, x, relations, mask, cache, queries)
+            x = run_layer(layer, self.checkpointed, x, with_caches(sights, [own[number] for own in caches]), queries)
         return x

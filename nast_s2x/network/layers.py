@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention
-from nast_s2x.network.cache import ChunkCache
+from nast_s2x.network.attention import Angles, Attention, RelativeSelfAttention, Sight
 from nast_s2x.network.linear import Linear
-from nast_s2x.network.relations import Relations
 
 RESIDUAL_INIT_GAIN = 0.1
 """Scale of the encoder's residual branches at initialisation. Post-norm layers that start near the identity leave CTC's
@@ -27,14 +26,6 @@ class Dropouts:
     residual: float = 0.1
     attention: float = 0.1
     activation: float = 0.1
-
-
-@dataclass
-class DecoderLayerCache:
-    """Keys and values of a decoder layer in a stream: of its own slots and of the encoder frames."""
-
-    slots: ChunkCache
-    memory: ChunkCache
 
 
 def run_layer(layer: nn.Module, checkpointed: bool, *arguments: Any) -> Tensor:
@@ -78,16 +69,9 @@ class EncoderLayer(_PostNormLayer):
             for branch in (self.self_attn.out_proj, self.fc2):
                 branch.weight.mul_(RESIDUAL_INIT_GAIN)
 
-    def forward(
-        self,
-        x: Tensor,
-        relations: Relations,
-        mask: Tensor | None,
-        cache: ChunkCache | None = None,
-        queries: int | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, sights: Sequence[Sight], queries: int | None = None) -> Tensor:
         """(B, T, D) -> (B, T or ``queries``, D); see :class:`RelativeSelfAttention` for the arguments."""
-        attended = self.self_attn(x, relations, mask, cache, queries)
+        attended = self.self_attn(x, sights, queries)
         x = self._residual(x[:, :queries], attended, self.self_attn_layer_norm)
         return self._feed_forward(x)
 
@@ -105,18 +89,18 @@ class DecoderLayer(_PostNormLayer):
         self,
         x: Tensor,
         memory: Tensor,
-        self_mask: Tensor | None,
-        memory_mask: Tensor | None,
-        cache: DecoderLayerCache | None = None,
+        slots: Sequence[Sight],
+        frames: Sequence[Sight],
         angles: tuple[Angles, Angles] = (None, None),
     ) -> Tensor:
         """(B, N, D) slots and the encoder frames (B, S, memory width), in streams the new ones -> (B, N, D).
 
-        ``angles``: rotary positions of self-attention and of cross-attention.
+        Args:
+            slots, frames: what self-attention and cross-attention see.
+            angles: rotary positions of self-attention and of cross-attention.
         """
-        slots, frames = (None, None) if cache is None else (cache.slots, cache.memory)
-        attended = self.self_attn(x, x, self_mask, slots, angles[0])
+        attended = self.self_attn(x, x, slots, angles[0])
         x = self._residual(x, attended, self.self_attn_layer_norm)
-        attended = self.encoder_attn(x, memory, memory_mask, frames, angles[1])
+        attended = self.encoder_attn(x, memory, frames, angles[1])
         x = self._residual(x, attended, self.encoder_attn_layer_norm)
         return self._feed_forward(x)

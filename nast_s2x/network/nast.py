@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,10 +21,11 @@ from nast_s2x.network.encoder import ChunkEncoder
 from nast_s2x.network.layers import Dropouts
 from nast_s2x.network.linear import Linear, for_products
 from nast_s2x.network.relations import keep_out_of_graphs
-from nast_s2x.network.streams import Rows, Step
+from nast_s2x.network.streams import Rows, Step, joined_rows
 from nast_s2x.network.subsampling import pool_frames
 
 _geometry = lru_cache(maxsize=256)(ChunkGeometry)
+AXES: tuple[Axis, ...] = ("encoder", "text", "unit")
 
 
 @dataclass
@@ -57,25 +60,24 @@ class ModelState:
 
     Attributes:
         geometry: of the streams.
-        rows: where each stream stands; ``None`` before the first frames, and offline.
+        rows: where each stream stands; offline there is none, nor any state of a part.
         features: (N, F, bins) frames that :meth:`NastModel.forward` has received and no step has taken.
         frames: feature frames received by :meth:`NastModel.forward`.
         finished: the source has ended.
     """
 
-    def __init__(self, model: NastModel, geometry: ChunkGeometry, rows: int | None = None) -> None:
+    def __init__(self, model: NastModel, geometry: ChunkGeometry, rows: int) -> None:
         self.geometry = geometry
-        self.rows = None if rows is None else Rows(geometry, rows)
         self.features: Tensor | None = None
         self.frames, self.finished = 0, False
         if not geometry.policy.is_offline:
-            self.encoder = model.encoder.init_state(geometry)
-            self.text = model.decoder.init_state(geometry)
-            self.unit = None if model.unit_decoder is None else model.unit_decoder.init_state(geometry)
+            self.rows = Rows(geometry, rows)
+            self.encoder = model.encoder.init_state(geometry, rows)
+            self.text = model.decoder.init_state(geometry, rows)
+            self.unit = None if model.unit_decoder is None else model.unit_decoder.init_state(geometry, rows)
 
     def clear(self, row: int) -> None:
         """Begin a new stream in ``row``; nothing of the one before stays."""
-        assert self.rows is not None
         self.rows.restart(row)
         for part in (self.encoder, self.text, self.unit):
             if part is not None:
@@ -88,16 +90,19 @@ class ModelState:
         return self.features
 
 
+Stream = tuple[ModelState, Step]
+"""Streams and what they do in one step."""
+
+
 class _Call:
     """What both decoders need of a call for whole utterances, and the valid lengths of each row by axis."""
 
     def __init__(self, frames: Lengths | None, geometry: ChunkGeometry) -> None:
         self.geometry = geometry
         self.places: dict[Axis, Places] = {}
-        axes: tuple[Axis, ...] = ("encoder", "text", "unit")
         self.lengths: dict[Axis, Lengths | None] = {
             axis: None if frames is None else Lengths.of(geometry.length(axis, count) for count in frames.host)
-            for axis in axes
+            for axis in AXES
         }
 
     def valid(self, axis: Axis, x: Tensor) -> Lengths:
@@ -176,11 +181,8 @@ class NastModel(nn.Module):
             for layer in () if part is None else part.layers:
                 layer.compile(backend=backend)
 
-    def init_state(self, policy: ChunkPolicy, rows: int | None = None) -> ModelState:
-        """State at the start of streams.
-
-        Args:
-            rows: number of streams, for :meth:`step`; ``None``: as many as the first call of :meth:`forward` has.
+    def init_state(self, policy: ChunkPolicy, rows: int = 1) -> ModelState:
+        """State at the start of ``rows`` streams.
 
         Raises:
             ConfigError: as :meth:`geometry`.
@@ -263,37 +265,41 @@ class NastModel(nn.Module):
         )
 
     def step(
-        self, fbank: Tensor, state: ModelState, step: Step, with_asr: bool = False, with_units: bool = True
+        self, fbank: Tensor, streams: Sequence[Stream], with_asr: bool = False, with_units: bool = True
     ) -> NastOutput | None:
         """Move streams on by one chunk; ``None`` while all rows only take in their first look-ahead.
 
         Args:
             fbank: (N, chunk_frames, bins) new frames of each row, zeros in front of the first frames of a source and
                 behind the last.
-            state: of N streams.
-            step: from :meth:`Rows.step`.
+            streams: parts of the rows, each a state with its step, from ``state.rows.step()``; all of one policy.
 
         Returns:
             all positions of the chunk; the lengths say how many of each row exist, 0 for rows that stay.
         """
-        encoder_out = self.encoder(fbank, None, state.geometry, state.encoder, step)
+        geometry = streams[0][0].geometry
+        encoder_out = self.encoder(fbank, None, geometry, [(state.encoder, step) for state, step in streams])
         if not encoder_out.size(1):
             return None
-        memory = for_products(encoder_out)
-        slots = self.decoder.queue(self._slots(encoder_out, step.valid("encoder", fbank.device)), state.text, step)
-        hidden = self.decoder(slots, memory, state.geometry, state=state.text, step=step)
+        valid = None
+        if not all(step.is_full("encoder") for _, step in streams):
+            valid = joined_rows(step.valid("encoder", fbank.device) for _, step in streams)
+        memory, parts = for_products(encoder_out), [(state.text, step) for state, step in streams]
+        slots = self.decoder.queue(self._slots(encoder_out, valid), parts)
+        hidden = self.decoder(slots, memory, geometry, streams=parts)
         unit_logits = None
-        if self.unit_decoder is not None and state.unit is not None and with_units:
-            slots = hidden.repeat_interleave(state.geometry.rates.unit_upsample, dim=1)
-            units = self.unit_decoder(slots, memory, state.geometry, state=state.unit, step=step)
-            unit_logits = self.unit_decoder.logits(units)
+        if self.unit_decoder is not None and with_units:
+            parts = [(state.unit, step) for state, step in streams if state.unit is not None]
+            slots = hidden.repeat_interleave(geometry.rates.unit_upsample, dim=1)
+            unit_logits = self.unit_decoder.logits(self.unit_decoder(slots, memory, geometry, streams=parts))
+        lengths = {axis: Lengths.of(np.concatenate([step.new(axis) for _, step in streams])) for axis in AXES}
         return NastOutput(
             encoder_out=encoder_out,
-            encoder_lengths=Lengths.of(step.new("encoder")),
+            encoder_lengths=lengths["encoder"],
             text_logits=self.decoder.logits(hidden),
-            text_lengths=Lengths.of(step.new("text")),
+            text_lengths=lengths["text"],
             unit_logits=unit_logits,
-            unit_lengths=None if unit_logits is None else Lengths.of(step.new("unit")),
+            unit_lengths=None if unit_logits is None else lengths["unit"],
             asr_logits=self.decoder.logits(encoder_out) if with_asr else None,
         )
 
@@ -399,8 +405,6 @@ def advance(
     if state.geometry.policy.is_offline:
         known = features if final else features[:, :0]
         return model.whole(known, None, state.geometry, with_asr=with_asr, with_units=with_units)
-    if state.rows is None:
-        state.rows = Rows(state.geometry, fbank.size(0))
     rows, parts = state.rows, []
     first = max(0, int(rows.chunk[0]) - state.geometry.policy.wait_chunks) * (state.geometry.per_chunk("text") or 0)
     if final:
@@ -412,7 +416,7 @@ def advance(
         taken += piece.size(1)
         if piece.size(1) < size:
             piece = F.pad(piece, (0, 0, size - wanted, wanted - piece.size(1)))
-        output = model.step(piece, state, rows.step(), with_asr, with_units)
+        output = model.step(piece, [(state, rows.step())], with_asr, with_units)
         if output is not None:
             parts.append(output)
     state.features = features[:, taken:]

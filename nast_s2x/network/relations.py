@@ -49,6 +49,8 @@ class Relations:
 
     def first(self, queries: int) -> Relations:
         """Relations of the first queries."""
+        if queries == self.rows.size(-2):
+            return self
         return replace(self, rows=self.rows[..., :queries, :], places=None if self.places is None else self.places[:queries])
 
     def spread(self, scores: Tensor) -> Tensor:

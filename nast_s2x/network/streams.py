@@ -11,6 +11,7 @@ are ``wait_chunks`` behind.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,12 @@ from nast_s2x.network.cache import Ring
 
 ENDLESS = 1 << 40
 """Feature frames of a source that goes on."""
+
+
+def joined_rows(parts: Iterable[Tensor]) -> Tensor:
+    """The rows of all parts (N, ...) in one tensor."""
+    listed = list(parts)
+    return listed[0] if len(listed) == 1 else torch.cat(listed)
 
 
 class Rows:
@@ -81,6 +88,11 @@ class Step:
     frames: NDArray[np.int64]
     moving: NDArray[np.bool_]
 
+    @property
+    def rows(self) -> int:
+        """N."""
+        return len(self.chunk)
+
     @cached_property
     def left(self) -> int | None:
         """Past chunks that stay visible."""
@@ -113,9 +125,9 @@ class Step:
         first = int(self.chunk[0])
         return first if (self.chunk == first).all() else None
 
-    def keep(self, new: Tensor, old: Tensor) -> Tensor:
+    def keep(self, new: Tensor, old: Tensor | None) -> Tensor:
         """(N, T, D) ``new`` for the rows that take part, ``old`` for the others."""
-        if self.moving.all():
+        if old is None or self.moving.all():
             return new
         return torch.where(torch.from_numpy(self.moving).to(new.device)[:, None, None], new, old)
 
@@ -126,15 +138,9 @@ class Step:
         ring.move_to(None if same is None else same - behind, self._on(device)[0] - behind)
 
     def positions(self, axis: Axis, device: torch.device, first: int = 0, count: int | None = None) -> Tensor:
-        """(N, count) positions on ``axis`` from the ``first`` of this step's chunk; by default those of the chunk.
-
-        One row stands for all where they are at the same chunk.
-        """
+        """(N, count) positions on ``axis`` from the ``first`` of this step's chunk; by default those of the chunk."""
         size = self.per_chunk(axis)
         inside = torch.arange(first, first + (size if count is None else count), device=device)
-        same = self.same
-        if same is not None:
-            return (inside + (same - (0 if axis == "encoder" else self.wait)) * size)[None]
         chunk = self._on(device)[0] - (0 if axis == "encoder" else self.wait)
         return chunk[:, None] * size + inside
 
@@ -175,10 +181,12 @@ class Step:
             return None
         return attention_mask(query, key, wait, self.left)
 
-    def valid(self, axis: Axis, device: torch.device) -> Tensor | None:
-        """(N, T) positions of this step's chunk that exist, ``None``: all."""
-        if (self.new(axis) == self.per_chunk(axis)).all():
-            return None
+    def is_full(self, axis: Axis) -> bool:
+        """True when all positions of this step exist in all rows."""
+        return bool((self.new(axis) == self.per_chunk(axis)).all())
+
+    def valid(self, axis: Axis, device: torch.device) -> Tensor:
+        """(N, T) positions of this step's chunk that exist."""
         position = self.positions(axis, device)
         return (position >= 0) & (position < self._ends(axis, device))
 
