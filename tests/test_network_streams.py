@@ -81,9 +81,7 @@ def test_rows_of_one_state(model: NastModel, policy: ChunkPolicy) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "policy", [*BOUNDED, ChunkPolicy(320), ChunkPolicy(160, 80, wait_chunks=1)], ids=str
-)
+@pytest.mark.parametrize("policy", [*BOUNDED, ChunkPolicy(320), ChunkPolicy(160, 80, wait_chunks=1)], ids=str)
 def test_states_that_step_together(policy: ChunkPolicy) -> None:
     """Streams with a state each; at each step a random part of them moves."""
     torch.manual_seed(6)
@@ -114,7 +112,11 @@ def test_steps_of_a_row_by_hand() -> None:
     assert (rows.wanted(0), rows.wanted(1)) == (32, 8)
     for _ in range(2):
         step = rows.step(np.array([True, False]))
-    assert step.chunk.tolist() == [0, -2] and step.new("encoder").tolist() == [8, 0] and step.new("text").tolist() == [0, 0]
+    assert (
+        step.chunk.tolist() == [0, -2]
+        and step.new("encoder").tolist() == [8, 0]
+        and step.new("text").tolist() == [0, 0]
+    )
     rows.frames[0] = 39
     assert not rows.is_done(0)
     step = rows.step(np.array([True, False]))

@@ -46,7 +46,9 @@ class Sight:
 
 def with_caches(sights: Sequence[Sight], caches: Sequence[ChunkCache]) -> list[Sight]:
     """Sights of one layer; without caches, of whole utterances, they are the same for all layers."""
-    return [replace(sight, cache=cache) for sight, cache in zip(sights, caches, strict=True)] if caches else list(sights)
+    return (
+        [replace(sight, cache=cache) for sight, cache in zip(sights, caches, strict=True)] if caches else list(sights)
+    )
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, Sight], Tensor]
@@ -164,7 +166,7 @@ class Attention(nn.Module):
         self.out_proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, memory: Tensor, sights: Sequence[Sight], angles: Angles = None) -> Tensor:
-        """Attend from ``x`` (B, T, D) to ``memory`` (B, M, key width), in streams also to the past; returns (B, T, D)."""
+        """Attend from ``x`` (B, T, D) to ``memory`` (B, M, key width), in streams also to the past: (B, T, D)."""
         same = memory is x
         x = for_products(x)
         memory = x if same else for_products(memory)

@@ -1,4 +1,4 @@
-"""Keys and values of streams: the last chunks of each row, in rings, or all of them, in buffers that grow by doubling."""
+"""Keys and values of streams: the last chunks of each row in rings, or all of them in buffers that grow by doubling."""
 
 from __future__ import annotations
 

@@ -161,7 +161,9 @@ class SlotDecoder(nn.Module):
         for state, _ in streams:
             if state.waiting is None:
                 state.waiting = slots.new_zeros(state.rows, behind, slots.size(2))
-        line = torch.cat([joined_rows(state.waiting for state, _ in streams if state.waiting is not None), slots], dim=1)
+        line = torch.cat(
+            [joined_rows(state.waiting for state, _ in streams if state.waiting is not None), slots], dim=1
+        )
         first = 0
         for state, step in streams:
             rows = slice(first, first := first + step.rows)
@@ -184,7 +186,10 @@ class SlotDecoder(nn.Module):
             step.place(state.slots, self.axis, device)
             step.place(state.memory, "encoder", device)
             query = step.queries(self.axis, device)
-            own, crossed = step.keys(state.slots, self.axis, step.wait, device), step.keys(state.memory, "encoder", 0, device)
+            own, crossed = (
+                step.keys(state.slots, self.axis, step.wait, device),
+                step.keys(state.memory, "encoder", 0, device),
+            )
             masks = (
                 step.mask(query, own, state.slots, self.axis, step.wait),
                 step.mask(query, crossed, state.memory, "encoder", 0, step.wait),

@@ -433,7 +433,11 @@ def _joined(
         return replace(nothing, first_text_slot=first)
 
     def join(name: str, lengths: str) -> Tensor | None:
-        kept = [getattr(part, name)[:, : getattr(part, lengths).longest] for part in parts if getattr(part, name) is not None]
+        kept = [
+            getattr(part, name)[:, : getattr(part, lengths).longest]
+            for part in parts
+            if getattr(part, name) is not None
+        ]
         return torch.cat(kept, dim=1) if kept else None
 
     def total(name: str) -> Lengths | None:

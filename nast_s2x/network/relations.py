@@ -51,7 +51,9 @@ class Relations:
         """Relations of the first queries."""
         if queries == self.rows.size(-2):
             return self
-        return replace(self, rows=self.rows[..., :queries, :], places=None if self.places is None else self.places[:queries])
+        return replace(
+            self, rows=self.rows[..., :queries, :], places=None if self.places is None else self.places[:queries]
+        )
 
     def spread(self, scores: Tensor) -> Tensor:
         """Scores of relations (B, H, Tq, number) -> scores of pairs (B, H, Tq, Tk)."""

@@ -1,8 +1,8 @@
 """Steps of streams: where each of N rows stands, and which positions one step computes for all of them.
 
 A step moves a row on by one chunk. Its shapes are the same at every step: ``chunk_frames`` new feature frames, the
-encoder frames of one chunk and their look-ahead copies, the text slots and unit slots of one chunk. What does not exist,
-in the first chunks and at the end of a source, is masked.
+encoder frames of one chunk and their look-ahead copies, the text slots and unit slots of one chunk. What does not
+exist, in the first chunks and at the end of a source, is masked.
 
 Steps are placed so that chunk c of the encoder is computed when its look-ahead is complete: the first steps of a row,
 before chunk 0, only take in the look-ahead, and the very first one may take fewer frames than a chunk has. The decoders
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Rows:
         self.geometry = geometry
         assert geometry.chunk_frames is not None
         self._chunk_frames: int = geometry.chunk_frames
-        self._first_chunk = -(-(-geometry.lookahead_frames // self._chunk_frames))
+        self._first_chunk = -ceil(geometry.lookahead_frames / self._chunk_frames)
         self.chunk = np.zeros(count, np.int64)
         self.frames = np.zeros(count, np.int64)
         for row in range(count):
