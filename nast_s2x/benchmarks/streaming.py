@@ -15,7 +15,7 @@ from nast_s2x.chunking import FRAMES_PER_SECOND, ChunkGeometry, ChunkPolicy, Seq
 from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
 from nast_s2x.network import NastModel, positions_for_seconds, preset
-from nast_s2x.network.attention import RelativeSelfAttention, merge_heads, split_heads
+from nast_s2x.network.attention import RelativeSelfAttention, Sight, merge_heads, split_heads
 from nast_s2x.network.relations import Relations
 
 TEXT_VOCAB = 10_000
@@ -200,11 +200,12 @@ def run_attention(args: argparse.Namespace) -> dict[str, float | int | str]:
     relations = Relations.of(sequence, sequence, layer.clip)
     mask = attention_mask(sequence, sequence)
     x = torch.randn(args.batch or 1, len(sequence), config.encoder_dim).to(setting.device, setting.dtype)
-    seconds = median_seconds(setting.device, lambda: layer(x, relations, mask).sum().backward())
+    sights = [Sight(x.size(0), mask, relations)]
+    seconds = median_seconds(setting.device, lambda: layer(x, sights).sum().backward())
     rows = relations.rows
     pairwise = median_seconds(setting.device, lambda: pairwise_attention(layer, x, rows, mask).sum().backward())
     with torch.no_grad():
-        difference = float((layer(x, relations, mask) - pairwise_attention(layer, x, rows, mask)).abs().max())
+        difference = float((layer(x, sights) - pairwise_attention(layer, x, rows, mask)).abs().max())
     size, head = len(sequence), config.encoder_dim // config.encoder_heads
     return {
         "seconds": seconds,
