@@ -228,6 +228,11 @@ def test_policies_of_a_training() -> None:
     fixed = ChunkPolicy.parse("320,1280", lookahead_ms=160, wait_chunks=1, left_ms=2560)
     assert choose_policy(fixed).lookahead_ms == 160 and choose_policy(fixed).wait_chunks == 1
     assert choose_policy(fixed, 640) == ChunkPolicy(640, 160, 1, 4) and choose_policy(fixed, 1280) == fixed[1]
+    several = ChunkPolicy.parse("320,640,offline", left_ms="unlimited,5120,2560")
+    assert choose_policy(several) == ChunkPolicy(320, left_chunks=16)  # the longest limited one
+    assert choose_policy(several, 160) == ChunkPolicy(160, left_chunks=32)
+    assert choose_policy(several, 640, left_ms="unlimited") == ChunkPolicy(640)
+    assert choose_policy(several, 640, left_ms=1000) == ChunkPolicy(640, left_chunks=2)
     assert offline_default(fixed).chunk_ms == 1280 and choose_policy(fixed, "offline") == ChunkPolicy(None)
     # One look-ahead for all sizes stays, also where it is as long as the first chunk.
     equal = ChunkPolicy.parse("320,640,offline", lookahead_ms=320)

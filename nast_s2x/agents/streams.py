@@ -105,7 +105,7 @@ class StreamingAgent(GenericAgent):
         parser.add_argument("--chunk-ms", default=None, help="chunk size in ms, or offline (default: the bundle's)")
         parser.add_argument("--lookahead-ms", type=int, default=None, help="right context in ms (default: as trained)")
         parser.add_argument("--wait-chunks", type=int, default=None, help="chunks to wait (default: as trained)")
-        parser.add_argument("--left-ms", type=int, default=None, help="left context in ms (default: as trained)")
+        parser.add_argument("--left-ms", default=None, help="left context in ms, or unlimited (default: as trained)")
         parser.add_argument(
             "--first-segment-ms",
             type=int,

@@ -35,7 +35,11 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
         help="chunks by which the decoders follow the encoder (default: as in training)",
     )
     group.add_argument(
-        "--left-ms", type=int, metavar="MS", help="least past audio that stays visible (default: as in training)"
+        "--left-ms",
+        type=_left_context,
+        metavar="MS",
+        help="past audio in ms that stays visible at least, or unlimited (default: as in training; of several left "
+        "contexts the longest limited one)",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
@@ -46,6 +50,15 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> Non
         "on other CPUs",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
+
+
+def _left_context(text: str) -> int | str:
+    if text == "unlimited":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be milliseconds or unlimited, not {text!r}") from None
 
 
 def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System, ChunkPolicy]:

@@ -46,7 +46,7 @@ class RunSettings:
     target_type: str = "text"
     lookahead_ms: int | None = None
     wait_chunks: int | None = None
-    left_ms: int | None = None
+    left_ms: int | str | None = None
     segment_ms: int = 40
     first_segment_ms: int | None = None
     device: str = "cpu"

@@ -29,7 +29,7 @@ def choose_policy(
     chunk_ms: int | str | None = None,
     lookahead_ms: int | None = None,
     wait_chunks: int | None = None,
-    left_ms: int | None = None,
+    left_ms: int | str | None = None,
     prefer_offline: bool = False,
 ) -> ChunkPolicy:
     """Return the policy for the values given; those that are ``None`` follow the training.
@@ -40,15 +40,16 @@ def choose_policy(
         lookahead_ms: right context; ``None``: as in the training. For a chunk size that was not trained: as long as
             the chunk, unless the trained sizes had one fixed look-ahead.
         wait_chunks: chunks by which the decoders follow the encoder.
-        left_ms: past audio that stays visible at least.
+        left_ms: past audio that stays visible at least, or ``unlimited``. ``None``: as in the training; of several
+            left contexts the longest limited one, so that a stream of any length takes constant time and memory.
         prefer_offline: ``chunk_ms=None`` takes :func:`offline_default` instead.
     Raises:
         ConfigError: a value that a policy cannot have, or several chunk sizes.
     """
     default = offline_default(trained) if prefer_offline else streaming_default(trained)
     name = default.name if chunk_ms is None else str(chunk_ms).strip().lower()
-    same = next((policy for policy in trained if policy.name == name), None)
-    like = same or next((policy for policy in trained if not policy.is_offline), default)
+    same = max((policy for policy in trained if policy.name == name), key=_limited_left, default=None)
+    like = same or max((policy for policy in trained if not policy.is_offline), key=_limited_left, default=default)
     if lookahead_ms is None:
         lookahead_ms = _trained_lookahead(trained) if same is None else same.lookahead_ms
     if left_ms is None and like.left_chunks is not None and like.chunk_ms is not None:
@@ -58,6 +59,11 @@ def choose_policy(
     if len(policies) != 1:
         raise ConfigError(f"`chunk_ms` must be one chunk size here, but is {chunk_ms}")
     return policies[0]
+
+
+def _limited_left(policy: ChunkPolicy) -> int:
+    """Milliseconds of left context, -1 where it is unlimited."""
+    return -1 if policy.left_chunks is None else policy.left_chunks * (policy.chunk_ms or 0)
 
 
 def _trained_lookahead(trained: Sequence[ChunkPolicy]) -> int | None:

@@ -129,7 +129,7 @@ class System:
         chunk_ms: int | str | None = None,
         lookahead_ms: int | None = None,
         wait_chunks: int | None = None,
-        left_ms: int | None = None,
+        left_ms: int | str | None = None,
         prefer_offline: bool = False,
     ) -> ChunkPolicy:
         """Return the policy for the values given, see :func:`~nast_s2x.inference.policies.choose_policy`.

@@ -119,8 +119,8 @@ def _file(entry: dict[str, Any] | None) -> str:
     return f"{entry.get('path', '?')}" + (f" (sha256 {digest[:12]}…)" if digest else "")
 
 
-def _ms(value: float | None, otherwise: str) -> str:
-    return otherwise if value is None else f"{value:g} ms"
+def _ms(value: float | str | None, otherwise: str) -> str:
+    return otherwise if value is None else value if isinstance(value, str) else f"{value:g} ms"
 
 
 def _chunks(number: int | None) -> str:
