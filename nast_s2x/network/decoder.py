@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.batches import Lengths
-from nast_s2x.chunking import Axis, ChunkGeometry, SequenceLayout, attention_mask
+from nast_s2x.chunking import Axis, ChunkGeometry, SequenceLayout, SlotRates, attention_mask
 from nast_s2x.errors import ConfigError
 from nast_s2x.labels import PAD
 from nast_s2x.network.attention import Angles, Sight, additive_mask, with_caches
@@ -216,6 +216,13 @@ class SlotDecoder(nn.Module):
         if slot.dim() == 2:  # one axis for the heads
             query, key = query[:, None], key[:, None]
         return (query, query), (query, key)
+
+    def max_frames(self, rates: SlotRates) -> int | None:
+        """Feature frames of the longest source that there are positions for; ``None``: no limit."""
+        if self.rotary:
+            return None
+        per_state = rates.length(self.axis, rates.frames_per_state)
+        return self.max_positions // per_state * rates.frames_per_state
 
     def check_positions(self, stop: int, geometry: ChunkGeometry) -> None:
         """Raise the ConfigError of :meth:`forward` unless there are positions for ``stop`` slots."""

@@ -289,6 +289,13 @@ class NastModel(nn.Module):
         if glancer is not None:
             raise StreamError("glancing needs the whole utterance: no glancer together with a state")
 
+    def max_frames(self, with_units: bool) -> int | None:
+        """Feature frames of the longest source; ``None``: no limit."""
+        limits = [self.decoder.max_frames(self.config.rates)]
+        if self.unit_decoder is not None and with_units:
+            limits.append(self.unit_decoder.max_frames(self.config.rates))
+        return min((limit for limit in limits if limit is not None), default=None)
+
     def check_length(self, frames: int, geometry: ChunkGeometry, with_units: bool) -> None:
         """Check that a source of ``frames`` feature frames has positions for all of its slots.
 

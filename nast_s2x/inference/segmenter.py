@@ -1,0 +1,71 @@
+"""Where a long source is cut for a model whose positions end: at pauses, or before the limit where least is lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAUSE_FRAMES = 50
+"""Quiet frames (10 ms) that end a segment of half the limit; the nearer the limit, the fewer."""
+SHORTEST_PAUSE = 10
+"""Quiet frames that count as a pause in :attr:`Cut.pause`."""
+QUIET = 0.25
+"""A frame is quiet in the lowest part of the range of recent levels; this is the part's share of the range."""
+CONTRAST = 1.5
+"""Range of recent levels (natural logarithm of energy) from which on there is speech; below it all frames are quiet."""
+_RECENT = 300  # frames of recent levels
+_RENEWED = 10  # frames after which their range is computed again
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The end of a segment: behind feature frame ``frame`` - 1 of the source, in a pause or not."""
+
+    frame: int
+    pause: bool
+
+
+class Segmenter:
+    """Cuts a source into segments of at most ``limit`` feature frames.
+
+    Segments shorter than half of the limit are never cut. From there on a pause ends a segment, the shorter the nearer
+    the limit is; at the limit the segment ends in any case. Cuts depend on the frames alone, not on how they arrive.
+
+    Args:
+        limit: longest segment, in feature frames.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._half = limit, limit // 2
+        self._frames = 0  # of the whole source
+        self._length = 0  # of this segment
+        self._quiet = 0  # frames since the last one that was not quiet
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._low, self._high = 0.0, 0.0
+
+    def push(self, levels: NDArray[np.float32]) -> list[Cut]:
+        """Take the next frames; returns the cuts among them.
+
+        Args:
+            levels: (n,) mean log-mel energy of each frame.
+        """
+        cuts = [self._next(float(level)) for level in levels]
+        return [cut for cut in cuts if cut is not None]
+
+    def _next(self, level: float) -> Cut | None:
+        if self._frames % _RENEWED == 0 and self._recent:
+            self._low, self._high = np.percentile(self._recent, [10, 90])
+        self._recent.append(level)
+        self._frames, self._length = self._frames + 1, self._length + 1
+        contrast = self._high - self._low
+        self._quiet = self._quiet + 1 if contrast < CONTRAST or level <= self._low + QUIET * contrast else 0
+        if self._length < self._half:
+            return None
+        enough = PAUSE_FRAMES * (self._limit - self._length) / (self._limit - self._half)
+        if self._length < self._limit and (not self._quiet or self._quiet < enough):
+            return None
+        self._length = 0
+        return Cut(self._frames, self._quiet >= SHORTEST_PAUSE)
