@@ -59,7 +59,7 @@ def make_vocabulary(folder: Path) -> tuple[Path, Path]:
     return Path(f"{prefix}.model"), folder / "dict.txt"
 
 
-def make_model(text_vocab: int, units: bool, seed: int = 0) -> NastModel:
+def make_model(text_vocab: int, units: bool, seed: int = 0, seconds: int = 32) -> NastModel:
     """A random network, 2 layers of 32; larger weights than at the start of training make its labels vary."""
     torch.manual_seed(seed)
     config = NastConfig(
@@ -75,8 +75,8 @@ def make_model(text_vocab: int, units: bool, seed: int = 0) -> NastModel:
         decoder_heads=4,
         decoder_ffn_dim=64,
         unit_layers=2,
-        max_text_positions=400,
-        max_unit_positions=2400,
+        max_text_positions=seconds * 25 // 2,
+        max_unit_positions=seconds * 75,
     )
     model = NastModel(config).eval()
     with torch.no_grad():
@@ -137,17 +137,18 @@ def make_bundle(
     seed: int = 0,
     example: str | None = None,
     voice: bool = False,
+    seconds: int = 32,
 ) -> System:
     """A random system in memory, with its vocabulary in ``folder``.
 
     Its outputs are centred over a fixed recording, so that labels vary. With ``voice`` it has a tiny random vocoder,
-    and units and vocoder name the same centroids.
+    and units and vocoder name the same centroids. ``seconds``: of source that the model has positions for.
     """
     spm, vocabulary = make_vocabulary(folder)
     labels = TextLabels.load(vocabulary, spm)
     features = fbank(make_signal(6.0, seed=99))
     cmvn = CmvnAccumulator().add(features).result()
-    model = make_model(labels.size, units, seed)
+    model = make_model(labels.size, units, seed, seconds)
     centre_outputs(model, cmvn(features))
     bundle = System(
         model=model,

@@ -113,12 +113,26 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
         show.emissions(emissions)
         if not args.json:
             print(f"= {' '.join(show.words)}", flush=True)
+        _note_cuts(stream, path)
     except NastError:
         # What was translated before the recording became unreadable is kept.
         if show.recorder is not None and show.recorder.has_source:
             show.speech(name)
         raise
     show.speech(name)
+
+
+def _note_cuts(stream: TranslationStream, path: Path) -> None:
+    """Say where a long recording was cut without a pause: words there may be lost or broken."""
+    from nast_s2x.chunking import FRAMES_PER_SECOND
+
+    hard = [cut.frame for cut in stream.cuts if not cut.pause]
+    if hard:
+        times = ", ".join(f"{frame / FRAMES_PER_SECOND:.1f}" for frame in hard[:5]) + (", ..." if len(hard) > 5 else "")
+        log_stderr(
+            f"{path}: the positions of this model end, so it was translated in {len(stream.cuts) + 1} segments; "
+            f"{len(hard)} of the cuts are not in a pause (at {times} s)"
+        )
 
 
 class _Clock:
