@@ -20,7 +20,8 @@ class Ring:
         per_chunk: positions of a chunk.
         extra: look-ahead copies.
         chunks: places of the ring now.
-        place: of the newest chunk, where it is the same in all rows; else ``None``.
+        place: of the newest chunk, where it is the same in all rows.
+        places: (N,) the same where rows differ.
         index: (N, 1, per_chunk, 1) positions of the newest chunk, where rows differ.
     """
 
@@ -28,7 +29,8 @@ class Ring:
     per_chunk: int
     extra: int = 0
     chunks: int = 0
-    place: int | None = 0
+    place: int = 0
+    places: Tensor | None = None
     index: Tensor | None = None
 
     @property
@@ -43,11 +45,12 @@ class Ring:
             self.chunks = max(same, 0) + 1
         else:
             self.chunks = self.limit
-        self.place = None if same is None else same % self.chunks
-        self.index = None
+        self.place = 0 if same is None else same % self.chunks
+        self.places = self.index = None
         if same is None:
             inside = torch.arange(self.per_chunk, device=chunk.device)
-            self.index = (chunk.remainder(self.chunks)[:, None] * self.per_chunk + inside)[:, None, :, None]
+            self.places = chunk.remainder(self.chunks)
+            self.index = (self.places[:, None] * self.per_chunk + inside)[:, None, :, None]
 
 
 class ChunkCache:
@@ -78,7 +81,7 @@ class ChunkCache:
         if ring.index is not None:
             buffer.scatter_(2, ring.index.expand_as(originals), originals)
         else:
-            start = (ring.place or 0) * ring.per_chunk
+            start = ring.place * ring.per_chunk
             buffer[:, :, start : start + ring.per_chunk] = originals
         if ring.extra:
             buffer[:, :, ring.originals : ring.originals + ring.extra] = new[:, :, ring.per_chunk :]

@@ -184,15 +184,10 @@ class SlotDecoder(nn.Module):
         device, slots, frames = x.device, [], []
         for state, step in streams:
             step.place(state.slots, self.axis, device)
-            step.place(state.memory, "encoder", device)
-            query = step.queries(self.axis, device)
-            own, crossed = (
-                step.keys(state.slots, self.axis, step.wait, device),
-                step.keys(state.memory, "encoder", 0, device),
-            )
+            step.place(state.memory, ENCODER, device)
             masks = (
-                step.mask(query, own, state.slots, self.axis, step.wait),
-                step.mask(query, crossed, state.memory, "encoder", 0, step.wait),
+                step.mask(self.axis, state.slots, self.axis, device),
+                step.mask(self.axis, state.memory, ENCODER, device),
             )
             slots.append(Sight(step.rows, additive_mask(masks[0], x)))
             frames.append(Sight(step.rows, additive_mask(masks[1], x)))

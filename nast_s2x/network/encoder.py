@@ -143,9 +143,16 @@ class ChunkEncoder(nn.Module):
         """What the rows of one part may attend to; moves its ring to the chunk of the step."""
         device = x.device
         step.place(ring, "encoder", device)
-        query, key = step.queries("encoder", device, ring.extra), step.keys(ring, "encoder", 0, device)
-        mask = additive_mask(step.mask(query, key, ring, "encoder", 0), x)
-        return Sight(step.rows, mask, Relations.of(query, key, self.clip))
+        mask = additive_mask(step.mask("encoder", ring, "encoder", device), x)
+        return Sight(step.rows, mask, self._relations(ring, step, device))
+
+    def _relations(self, ring: Ring, step: Step, device: torch.device) -> Relations:
+        """Relations of the chunk of each row to what lies in the ring."""
+        if ring.limit is None:
+            queries, keys = step.queries("encoder", device, ring.extra), step.keys(ring, "encoder", 0, device)
+            return Relations.of(queries, keys, self.clip)
+        tables = Relations.of_rings(ring.chunks, ring.per_chunk, ring.extra, self.clip, device)
+        return tables.at(ring.place if ring.places is None else ring.places)
 
     def _inputs(self, x: Tensor) -> Tensor:
         return self.layernorm_embedding(math.sqrt(self.dim) * x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -41,11 +42,22 @@ class Relations:
             clip: distance at which relations are clipped.
             left: past chunks that stay visible, as for :func:`~nast_s2x.chunking.may_attend`.
         """
-        rows = (key.position[..., None, :] - query.position[..., :, None]).clamp_(-clip, clip) + clip
-        number = 2 * clip + 1
+        rows, number = _rows(query.position, key.position, clip), 2 * clip + 1
         if not (rows.is_cuda and torch.is_grad_enabled()):
             return cls(rows, number)
         return cls(rows, number, visible_places(rows, may_attend(query, key, left=left), number))
+
+    @classmethod
+    def of_rings(cls, chunks: int, per_chunk: int, copies: int, clip: int, device: torch.device) -> Relations:
+        """Relations of a chunk and its copies to a ring (:class:`~nast_s2x.network.cache.Ring`).
+
+        They depend on the place of the chunk in the ring alone: rows are (chunks, Tq, Tk), one table for each place.
+        """
+        return _of_rings(chunks, per_chunk, copies, clip, device)
+
+    def at(self, place: int | Tensor) -> Relations:
+        """One table of :meth:`of_rings`, or (N, Tq, Tk) for the places (N,) of several rows."""
+        return replace(self, rows=self.rows[place])
 
     def first(self, queries: int) -> Relations:
         """Relations of the first queries."""
@@ -64,6 +76,20 @@ class Relations:
         """Weights of pairs (B, H, Tq, Tk), 0 for keys that are not visible -> sums by relation (B, H, Tq, number)."""
         sums: Tensor = _applied[1](weights, self)
         return sums
+
+
+def _rows(query: Tensor, key: Tensor, clip: int) -> Tensor:
+    return (key[..., None, :] - query[..., :, None]).clamp_(-clip, clip) + clip
+
+
+@lru_cache(maxsize=32)  # the same for all streams of a policy
+def _of_rings(chunks: int, per_chunk: int, copies: int, clip: int, device: torch.device) -> Relations:
+    places = torch.arange(chunks, device=device)
+    query = torch.arange(per_chunk + copies, device=device).expand(chunks, -1)
+    before = (places[:, None] - places).remainder(chunks)  # chunks between each place and the newest chunk
+    originals = (query[:1, :per_chunk] - before[..., None] * per_chunk).flatten(1)
+    key = torch.cat([originals, query[:, per_chunk:]], dim=1)
+    return Relations(_rows(query, key, clip), 2 * clip + 1)
 
 
 def visible_places(rows: Tensor, visible: Tensor, number: int) -> Tensor:

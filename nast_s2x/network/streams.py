@@ -171,16 +171,22 @@ class Step:
         chunk, valid = newest[:, None].expand_as(position), (position < ends) & (newest[:, None] >= 0)
         return originals + SequenceLayout(position, chunk, torch.ones_like(valid), valid)
 
-    def mask(
-        self, query: SequenceLayout, key: SequenceLayout, ring: Ring, axis: Axis, behind: int, wait: int = 0
-    ) -> Tensor | None:
-        """Visible keys, (N, 1, Tq, Tk); ``None`` where the numbers of the host show that all of them are visible."""
-        newest = self.chunk - behind
-        ends = self.geometry.rates.length(axis, self.frames)
+    def mask(self, axis: Axis, ring: Ring, keys: Axis, device: torch.device) -> Tensor | None:
+        """Visible keys of this step's positions on ``axis``, (N, 1, Tq, Tk).
+
+        ``None`` where the numbers of the host show that all of them are visible.
+
+        Args:
+            ring: of the keys, moved to this step.
+            keys: their axis. The decoders' own slots are ``wait`` chunks behind the encoder's frames.
+        """
+        behind = 0 if keys == "encoder" else self.wait
+        newest, ends = self.chunk - behind, self.geometry.rates.length(keys, self.frames)
         full = newest >= (ring.chunks - 1 if self.left is not None else 0)
         if (full & ((newest + 1) * ring.per_chunk + ring.extra <= ends)).all():
             return None
-        return attention_mask(query, key, wait, self.left)
+        query, key = self.queries(axis, device, ring.extra), self.keys(ring, keys, behind, device)
+        return attention_mask(query, key, 0 if axis == keys else self.wait, self.left)
 
     def is_full(self, axis: Axis) -> bool:
         """True when all positions of this step exist in all rows."""
