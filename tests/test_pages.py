@@ -173,6 +173,6 @@ def snippets() -> list[tuple[str, str]]:
 def test_python_snippets_run(page: str, code: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    if page == "README.md":
+    if page == "README.md" and "system.translate" in code:
         first, *emissions = result.stdout.splitlines()
         assert first == " ".join(line.split(": ", 1)[1] for line in emissions) and len(emissions) > 3
