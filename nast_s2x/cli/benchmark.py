@@ -14,6 +14,7 @@ from nast_s2x.errors import ConfigError
 _PARTS = {
     "streaming": ("streaming", "run_streaming", "a stream with caches, and the offline forward on every prefix"),
     "voice": ("speech", "run_voice", "streaming speech to speech, stage by stage"),
+    "serving": ("serving", "run_serving", "many streams at once, with audio that arrives in real time"),
     "nmla": ("losses", "run_nmla", "NMLA in linear time, and over all pairs of slots"),
     "alignment": ("losses", "run_alignment", "batched Viterbi alignment, and plain Python"),
     "training": ("training", "run_training", "one training step: time, memory, operations, host reads"),
@@ -71,6 +72,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--frames", type=_positive(int), default=40_000, help="feature frames of a batch (default: %(default)s)"
     )
     group.add_argument("--loss", choices=("nmla", "ctc"), default="nmla", help="loss of text and units (default: nmla)")
+    group = parser.add_argument_group("serving")
+    group.add_argument(
+        "--streams", type=_several(int), default=(1, 8, 32), metavar="N[,N...]", help="streams (default: 1,8,32)"
+    )
+    group.add_argument("--left-ms", type=_positive(int), default=10_000, help="left context in ms (default: 10000)")
+    group.add_argument("--speech", action="store_true", help="also the waveform, by a vocoder of the published size")
+    group.add_argument("--capacity", action="store_true", help="search the largest number of streams in real time")
     group = parser.add_argument_group("prepare")
     group.add_argument("--rows", type=_positive(int), metavar="N", help="rows of the made corpus (default: 200000)")
     group.add_argument("--jobs", type=_positive(int), metavar="N", help="processes (default: one per CPU)")

@@ -104,7 +104,8 @@ class _Similarity:
 
     def __init__(self, reference: Sequence[str], hypothesis: Sequence[str]) -> None:
         self._reference, self._rows = _distinct(reference)
-        self._words, self._columns = _distinct(hypothesis)
+        self._words, columns = _distinct(hypothesis)
+        self._columns = np.array(columns, dtype=np.int64)
         self._known: dict[int, NDArray[np.float64]] = {}
 
     def row(self, index: int) -> NDArray[np.float64]:
