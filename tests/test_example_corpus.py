@@ -17,7 +17,7 @@ from evaluation_folder import text_line
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 
-from espeak_fr_en import broken_words, build, checks, numerals, speech  # noqa: E402
+from espeak_fr_en import broken_words, build, checks, long_stream, numerals, speech  # noqa: E402
 from espeak_fr_en import corpus as texts  # noqa: E402
 from espeak_fr_en.grammar import Grammar  # noqa: E402
 from espeak_fr_en.morphology import Action, Subject, english_join, french_join, french_verb  # noqa: E402
@@ -319,3 +319,15 @@ def test_broken_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert shown == ["320: 250.0 of 1,000 words (menis)", "offline: 0.0 of 1,000 words ()"]
     assert broken_words.main([str(tmp_path / "m.tsv"), str(tmp_path)]) == 1
     assert "no CHUNK/instances.log" in capsys.readouterr().err
+
+
+def test_the_recordings_as_one_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
+    arguments = [str(example / "recordings" / "manifest.tsv"), str(example / "bundle"), "--limit", "6"]
+    assert long_stream.main([*arguments, "--left-ms", "5120"]) == 0
+    once = json.loads(capsys.readouterr().out)
+    assert once["segments"] == 1 and once["left_ms"] == "5120"
+    assert once["bleu"] > 80 and once["bleu_one_by_one"] > 80
+    assert long_stream.main([*arguments, "--minutes", "0.6", "--chunk-ms", "640"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert 0.6 <= again["minutes"] < 0.8 and again["bleu"] > 80

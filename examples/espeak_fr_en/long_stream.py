@@ -3,9 +3,9 @@
 
 python examples/espeak_fr_en/long_stream.py MANIFEST BUNDLE [--minutes 120] [--chunk-ms 320] [--left-ms 5120,2560]
 
-MANIFEST is the corpus. Without --minutes each recording comes once. For each left context prints the BLEU of the stream,
-whose words are divided among the sentences (nast_s2x/metrics/longform.py), beside that of the recordings translated one
-by one, the milliseconds of computing a chunk in minute 5 and at the end, and the memory of the process at both.
+MANIFEST is the corpus. Without --minutes each recording comes once. For each left context prints the BLEU of the
+stream, whose words are divided among the sentences (nast_s2x/metrics/longform.py), beside that of the recordings
+translated one by one, the milliseconds of computing a chunk in minute 5 and at the end, and the memory at both.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ RATE = 16000
 def memory() -> int:
     """Bytes of memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
+    return pages * resource.getpagesize()
 
 
 def recordings(rows: list[Utterance], minutes: float | None) -> Iterator[tuple[NDArray[np.float32], Utterance]]:
