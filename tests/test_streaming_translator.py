@@ -160,15 +160,16 @@ def test_without_units(bundle: System) -> None:
     assert [emission.tokens for emission in without] == [emission.tokens for emission in with_units]
 
 
-def test_a_stream_longer_than_the_position_tables(bundle: System) -> None:
-    translator = TranslationStream(bundle)
-    seconds = bundle.model.config.max_text_positions * 0.08
-    with pytest.raises(ValueError, match=f"{seconds:g} s"):
-        for _ in range(40):
+def test_an_error_of_the_network_ends_the_stream(bundle: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    translator, other = TranslationStream(bundle), TranslationStream(bundle)
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle.model, "step", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
             translator.push(np.zeros(16000))
-    assert translator.is_finished
+    assert translator.is_finished and not other.is_finished
     with pytest.raises(StreamError, match="has ended, by final=True or by an error"):
         translator.push(np.zeros(16))
+    other.push(np.zeros(16000), final=True)
 
 
 def test_batches_padding_and_empty_utterances(bundle: System) -> None:
