@@ -141,7 +141,7 @@ class System:
         try:
             self.model.geometry(policy)
         except ConfigError as error:
-            trained = ", ".join(other.name for other in self.trained)
+            trained = ", ".join(dict.fromkeys(other.name for other in self.trained))
             raise ConfigError(f"{error} (the model was trained for: {trained})") from None
         return policy
 
