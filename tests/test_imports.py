@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "metrics": (set(), {"sacrebleu"}),
     "training": ({"resources"}, {"fairseq", "fairseq_cli"}),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
+    "serving": ({"inference", "frontend"}, BASE | {"starlette", "uvicorn"}),
     "recognisers": (
         {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},
         BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},

@@ -153,11 +153,13 @@ class BatchedEngine:
 
         A stream whose last emission is returned has given its slot back.
         """
-        ready = [track for track in self._streams if track.is_ready]
-        ended = [track for track in ready if track.has_ended]
-        # The first steps of a segment only take in its look-ahead: they need no layer of the network.
-        starting = [track for track in ready if track not in ended and track.is_starting]
-        running = [track for track in ready if track not in ended and not track.is_starting]
+        ended: list[Track] = []
+        starting: list[Track] = []
+        running: list[Track] = []
+        for track in self._streams:
+            if track.is_ready:
+                # The first steps of a segment only take in its look-ahead: they need no layer of the network.
+                (ended if track.has_ended else starting if track.is_starting else running).append(track)
         emitted: list[tuple[EngineStream, Emission]] = []
         for track in ended:
             emitted += self._emit(track, None)
