@@ -122,6 +122,11 @@ class BatchedEngine:
         """Streams that are open."""
         return len(self._streams)
 
+    @property
+    def is_ready(self) -> bool:
+        """True when :meth:`step` has something to do."""
+        return any(track.is_ready for track in self._streams)
+
     @torch.inference_mode()
     def open(self) -> EngineStream:
         """A new stream.

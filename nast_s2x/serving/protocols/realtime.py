@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nast_s2x.errors import ConfigError, check_whole_number
+from nast_s2x.errors import ConfigError, NastError, check_whole_number
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.inference.emission import SPEECH_RATE, Emission
 from nast_s2x.serving.protocols.base import Message, Received, Wishes
@@ -105,6 +105,12 @@ class RealtimeTranslation:
     def finished(self) -> list[Message]:
         """The last event."""
         return [self._event("session.closed")]
+
+    def failed(self, error: Exception) -> list[Message]:
+        """An ``error`` event for what ended the source."""
+        if isinstance(error, NastError):
+            return [self.error(str(error), "server_error")]
+        return [self.error("the source ended by a fault of the server", "server_error")]
 
     def error(self, message: str, kind: str = "invalid_request_error", **details: str | None) -> Message:
         """An ``error`` event."""

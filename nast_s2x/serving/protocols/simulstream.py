@@ -72,6 +72,10 @@ class SimulstreamProtocol:
         self._rate, self._has_text, self.wishes = DEFAULT_RATE, False, Wishes(voice=False)
         return [json.dumps({"end_of_processing": True})]
 
+    def failed(self, error: Exception) -> list[Message]:
+        """Messages of an error: simulstream has none, the connection is closed."""
+        return []
+
     def _take_settings(self, values: dict[str, Any]) -> None:
         try:
             for name in ("sample_rate", "chunk_ms"):

@@ -1,0 +1,216 @@
+"""One connection: messages in and out, one source after the other, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nast_s2x.errors import NastError
+from nast_s2x.inference.emission import Emission
+from nast_s2x.serving.protocols.base import Message, ProtocolError, Received, Wishes
+from nast_s2x.serving.worker import FullError, Result, Seat, Worker
+
+NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
+"""Codes of closing frames (RFC 6455, section 7.4, and the registry of the IANA)."""
+
+
+class Speaks(Protocol):
+    """A protocol, see :mod:`nast_s2x.serving.protocols`."""
+
+    wishes: Wishes
+
+    def opened(self) -> list[Message]: ...
+    def received(self, message: Message) -> Received: ...
+    def emitted(self, emission: Emission) -> list[Message]: ...
+    def finished(self) -> list[Message]: ...
+    def failed(self, error: Exception) -> list[Message]: ...
+
+
+class Socket(Protocol):
+    """The part of starlette's ``WebSocket`` that a session uses."""
+
+    async def receive(self) -> Any: ...
+    async def send_text(self, data: str) -> None: ...
+    async def send_bytes(self, data: bytes) -> None: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a session.
+
+    Attributes:
+        message_bytes: largest message.
+        ahead_ms: audio that waits for the engine, beyond which nothing more is read: a client that is faster than the
+            engine is slowed.
+        most_ahead_ms: beyond this a single message is refused.
+        idle_seconds: without any message; then the source ends as if the client had ended it. Silence is no idleness.
+        most_seconds: of a session.
+        unread: messages that a client has not read, beyond which it is disconnected.
+    """
+
+    message_bytes: int = 16 << 20
+    ahead_ms: float = 2000.0
+    most_ahead_ms: float = 600_000.0
+    idle_seconds: float = 300.0
+    most_seconds: float = 24 * 3600.0
+    unread: int = 10_000
+
+
+class _EndOfSession(Exception):
+    """The connection is to be closed."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Session:
+    """Serves one accepted connection until it ends."""
+
+    def __init__(self, socket: Socket, protocol: Speaks, worker: Worker, limits: Limits) -> None:
+        self._socket, self._protocol, self._worker, self._limits = socket, protocol, worker, limits
+        self._out: asyncio.Queue[Message | Result] = asyncio.Queue()
+        self._seat: Seat | None = None
+        self._source_ended = asyncio.Event()
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Serve; every way out frees the slot."""
+        sender = asyncio.create_task(self._send_all())
+        receiver = asyncio.create_task(self._receive_all())
+        try:
+            done, _ = await asyncio.wait(
+                {sender, receiver}, timeout=self._limits.most_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            end = _EndOfSession(POLICY, "the longest time of a session is over")
+            for task in done:
+                error = task.exception()
+                if isinstance(error, _EndOfSession):
+                    end = error
+                elif error is not None:  # the connection is gone, or a fault of ours
+                    end = _EndOfSession(FAILED, "")
+                else:
+                    end = _EndOfSession(NORMAL)
+            if receiver in done:
+                await self._flush(sender)
+            await self._close(end)
+        finally:
+            for task in (sender, receiver):
+                task.cancel()
+            if self._seat is not None:
+                self._seat.close()
+
+    async def _flush(self, sender: asyncio.Task[None]) -> None:
+        """Give what is queued some time to be sent."""
+        for _ in range(200):
+            if self._out.empty() or sender.done():
+                return
+            await asyncio.sleep(0.01)
+
+    async def _close(self, end: _EndOfSession) -> None:
+        with contextlib.suppress(Exception):  # it may be closed already
+            await self._socket.close(end.code, end.reason[:120])
+
+    # ---- out
+
+    async def _send_all(self) -> None:
+        while True:
+            item = await self._out.get()
+            if self._out.qsize() > self._limits.unread:
+                raise _EndOfSession(POLICY, f"{self._limits.unread} messages were not read")
+            if isinstance(item, Emission):
+                messages = self._protocol.emitted(item)
+            elif item is None or isinstance(item, Exception):
+                self._failure = item
+                messages = self._protocol.finished() if item is None else self._protocol.failed(item)
+            else:
+                messages = [item]
+            for message in messages:
+                await (
+                    self._socket.send_bytes(message) if isinstance(message, bytes) else self._socket.send_text(message)
+                )
+            if item is None or isinstance(item, Exception):
+                self._seat = None
+                self._source_ended.set()
+
+    # ---- in
+
+    async def _receive_all(self) -> None:
+        for message in self._protocol.opened():
+            self._out.put_nowait(message)
+        while True:
+            message = await self._next_message()
+            if message is None:
+                return
+            try:
+                got = self._protocol.received(message)
+            except ProtocolError as error:
+                raise _EndOfSession(error.code, str(error)) from None
+            for reply in got.replies:
+                self._out.put_nowait(reply)
+            if got.samples is not None and len(got.samples):
+                await self._push(got)
+            if got.final:
+                await self._end_source(got.rate)
+            if got.close:
+                return
+
+    async def _next_message(self) -> Message | None:
+        """The next message; ``None`` when the client has gone, or was idle for too long."""
+        try:
+            event = await asyncio.wait_for(self._socket.receive(), self._limits.idle_seconds)
+        except TimeoutError:
+            await self._end_source(16000)
+            raise _EndOfSession(GOING_AWAY, f"no message for {self._limits.idle_seconds:g} s") from None
+        if event["type"] != "websocket.receive":
+            return None
+        message: Message = event["text"] if event.get("text") is not None else event.get("bytes") or b""
+        if len(message) > self._limits.message_bytes:
+            raise _EndOfSession(TOO_BIG, f"a message has more than {self._limits.message_bytes} bytes")
+        return message
+
+    async def _push(self, got: Received) -> None:
+        """Give samples to the engine; waits while too much lies before it."""
+        assert got.samples is not None
+        if 1000 * len(got.samples) / got.rate > self._limits.most_ahead_ms:
+            raise _EndOfSession(TOO_BIG, f"a message holds more than {self._limits.most_ahead_ms / 1000:g} s of audio")
+        seat = self._seat or self._open()
+        seat.push(got.samples, got.rate)
+        while seat.is_open and seat.backlog_ms > self._limits.ahead_ms:
+            await asyncio.sleep(0.02)
+        if self._failure is not None:
+            await self._source_ended.wait()
+            raise _EndOfSession(FAILED, str(self._failure))
+
+    def _open(self) -> Seat:
+        loop = asyncio.get_running_loop()
+        self._source_ended.clear()
+        try:
+            self._seat = self._worker.open(
+                self._protocol.wishes, lambda result: loop.call_soon_threadsafe(self._out.put_nowait, result)
+            )
+        except FullError as error:
+            for message in self._protocol.failed(error):
+                self._out.put_nowait(message)
+            raise _EndOfSession(TRY_LATER, str(error)) from None
+        except NastError as error:
+            for message in self._protocol.failed(error):
+                self._out.put_nowait(message)
+            raise _EndOfSession(POLICY, str(error)) from None
+        return self._seat
+
+    async def _end_source(self, rate: int) -> None:
+        """Translate everything and wait until it was sent; a source without audio has nothing but its end."""
+        if self._seat is None:
+            for message in self._protocol.finished():
+                self._out.put_nowait(message)
+            return
+        self._seat.push(np.zeros(0, np.int16), rate, final=True)
+        await self._source_ended.wait()
+        if self._failure is not None:
+            raise _EndOfSession(FAILED, str(self._failure))

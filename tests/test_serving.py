@@ -1,0 +1,256 @@
+"""The server on loopback: texts equal to `translate`'s, whatever the clients do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+uvicorn = pytest.importorskip("uvicorn")
+websockets = pytest.importorskip("websockets")
+
+from random_system import make_bundle, make_signal  # noqa: E402
+
+from nast_s2x.inference.streaming import TranslationStream  # noqa: E402
+from nast_s2x.inference.system import System  # noqa: E402
+from nast_s2x.serving.app import Admission, Server  # noqa: E402
+from nast_s2x.serving.sessions import Limits  # noqa: E402
+from nast_s2x.serving.worker import Worker  # noqa: E402
+
+SIGNAL = (make_signal(4.0, seed=21) * 32767).astype("<i2")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> System:
+    return make_bundle(tmp_path_factory.mktemp("system"), voice=True)
+
+
+class Running:
+    """A server on a free port, in a thread."""
+
+    def __init__(self, system: System, slots: int = 3, admission: Admission | None = None, **limits: Any) -> None:
+        self.worker = Worker(system, slots)
+        server = Server(system, self.worker, "tiny", admission or Admission(), Limits(**limits))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        config = uvicorn.Config(server.app(), port=self.port, log_level="warning", ws_max_size=1 << 26)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        while not self._server.started:
+            threading.Event().wait(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def url(self, path: str) -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def wait_until_free(self) -> None:
+        for _ in range(500):
+            if not self.worker.in_use:
+                return
+            threading.Event().wait(0.02)
+        raise AssertionError("slots are not free")
+
+
+@pytest.fixture(scope="module")
+def running(system: System) -> Iterator[Running]:
+    with Running(system) as server:
+        yield server
+
+
+def expected(system: System, samples: np.ndarray, chunk_ms: int | None = None) -> str:
+    stream = TranslationStream(system, system.policy(chunk_ms), with_units=False)
+    emissions = [*stream.push(samples), *stream.push([], final=True)]
+    return " ".join(emission.text for emission in emissions if emission.text)
+
+
+async def simulstream(running: Running, samples: np.ndarray, piece: int = 3000, **settings: Any) -> tuple[str, bytes]:
+    async with websockets.connect(running.url("/simulstream"), max_size=None) as client:
+        return await one_source(client, samples, piece, **settings)
+
+
+async def one_source(client: Any, samples: np.ndarray, piece: int, **settings: Any) -> tuple[str, bytes]:
+    await client.send(json.dumps({"sample_rate": 16000, **settings}))
+    for start in range(0, len(samples), piece):
+        await client.send(samples[start : start + piece].tobytes())
+    await client.send('{"end_of_stream": true}')
+    text, sound = "", b""
+    while True:
+        message = await client.recv()
+        if isinstance(message, bytes):
+            sound += message
+        elif json.loads(message).get("end_of_processing"):
+            return text, sound
+        else:
+            assert json.loads(message)["deleted"] == ""
+            text += json.loads(message)["new"]
+
+
+def test_simulstream(system: System, running: Running) -> None:
+    async def both() -> None:
+        text, sound = await simulstream(running, SIGNAL)
+        assert text == expected(system, SIGNAL) and not sound
+        text, sound = await simulstream(running, SIGNAL, chunk_ms=640, voice=True)
+        assert text == expected(system, SIGNAL, 640) and len(sound) > 3200
+        async with websockets.connect(running.url("/simulstream")) as client:  # two sources, one connection
+            first = await one_source(client, SIGNAL, 5000)
+            second = await one_source(client, SIGNAL[:30000], 1000)
+            empty = await one_source(client, SIGNAL[:0], 1000)
+        assert (first[0], second[0], empty[0]) == (expected(system, SIGNAL), expected(system, SIGNAL[:30000]), "")
+
+    asyncio.run(both())
+    running.wait_until_free()
+
+
+def test_realtime_translation(system: System, running: Running) -> None:
+    import soxr
+
+    upsampled = soxr.resample(SIGNAL.astype(np.float32) / 32768, 16000, 24000)
+    samples = (upsampled * 32767).astype("<i2")
+    stream = TranslationStream(system, system.policy(), with_units=False)
+    emissions = [*stream.push(samples, 24000), *stream.push([], final=True)]
+    wanted = " ".join(emission.text for emission in emissions if emission.text)
+
+    async def talk() -> list[dict[str, Any]]:
+        got = []
+        async with websockets.connect(running.url("/v1/realtime/translations?model=m"), max_size=None) as client:
+            got.append(json.loads(await client.recv()))
+            for start in range(0, len(samples), 4800):
+                audio = base64.b64encode(samples[start : start + 4800].tobytes()).decode()
+                await client.send(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio}))
+            await client.send('{"type": "session.close"}')
+            async for message in client:
+                got.append(json.loads(message))
+        assert client.close_code == 1000
+        return got
+
+    events = asyncio.run(talk())
+    assert events[0]["type"] == "session.created" and events[-1]["type"] == "session.closed"
+    text = "".join(event["delta"] for event in events if event["type"] == "session.output_transcript.delta")
+    assert text == wanted
+    assert any(event["type"] == "session.output_audio.delta" for event in events)
+    assert len({event["event_id"] for event in events}) == len(events)
+    running.wait_until_free()
+
+
+def test_many_clients_each_as_if_alone(system: System) -> None:
+    async def all_of_them(server: Running) -> None:
+        parts = [SIGNAL[number * 3000 :] for number in range(8)]
+        texts = await asyncio.gather(
+            *(simulstream(server, part, 700 + 500 * number) for number, part in enumerate(parts))
+        )
+        assert [text for text, _ in texts] == [expected(system, part) for part in parts]
+
+    with Running(system, slots=8) as server:
+        asyncio.run(all_of_them(server))
+        server.wait_until_free()
+
+
+def test_full_and_free_again(system: System) -> None:
+    async def crowd(server: Running) -> None:
+        first = await websockets.connect(server.url("/simulstream"))
+        await first.send(SIGNAL[:1000].tobytes())
+        async with websockets.connect(server.url("/v1/realtime/translations")) as second:
+            await second.recv()
+            audio = base64.b64encode(SIGNAL[:100].tobytes()).decode()
+            await second.send(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio}))
+            error = json.loads(await second.recv())
+            assert error["type"] == "error" and "all 1 slots are in use: try again in" in error["error"]["message"]
+            with pytest.raises(websockets.ConnectionClosed):
+                await second.recv()
+            assert second.close_code == 1013
+        first.transport.abort()  # without a closing handshake
+        for _ in range(200):
+            if not server.worker.in_use:
+                break
+            await asyncio.sleep(0.02)
+        assert (await simulstream(server, SIGNAL))[0] == expected(system, SIGNAL)
+
+    with Running(system, slots=1) as server:
+        asyncio.run(crowd(server))
+        server.wait_until_free()
+        assert server.worker.figures.refused == 1
+
+
+@pytest.mark.parametrize("bad", [b"\0", "x" * 9000, json.dumps({"sample_rate": -1}), json.dumps({"chunk_ms": 7})])
+def test_a_bad_client_ends_alone(system: System, bad: str | bytes) -> None:
+    async def together(server: Running) -> None:
+        async def spoil() -> None:
+            async with websockets.connect(server.url("/simulstream")) as client:
+                await client.send(SIGNAL[:2000].tobytes() if "chunk" not in str(bad) else bad)
+                await client.send(bad if "chunk" not in str(bad) else SIGNAL[:2000].tobytes())
+                with pytest.raises(websockets.ConnectionClosed):
+                    while True:
+                        await client.recv()
+                assert client.close_code in (1007, 1008, 1009)
+
+        texts, _ = await asyncio.gather(simulstream(server, SIGNAL), spoil())
+        assert texts[0] == expected(system, SIGNAL)
+
+    with Running(system, message_bytes=8000) as server:
+        asyncio.run(together(server))
+        server.wait_until_free()
+
+
+def test_an_idle_client_gets_what_it_said(system: System) -> None:
+    async def wait(server: Running) -> str:
+        text = ""
+        async with websockets.connect(server.url("/simulstream")) as client:
+            await client.send(SIGNAL.tobytes())
+            async for message in client:
+                text += json.loads(message).get("new", "")
+        assert client.close_code == 1001
+        return text
+
+    with Running(system, idle_seconds=0.3) as server:
+        assert asyncio.run(wait(server)) == expected(system, SIGNAL)
+        server.wait_until_free()
+
+
+def test_tokens_and_origins(system: System) -> None:
+    async def knock(server: Running, **options: Any) -> int:
+        path = options.pop("path", "/simulstream")
+        try:
+            async with websockets.connect(server.url(path), **options) as client:
+                await client.send('{"end_of_stream": 1}')
+                await client.recv()
+            return 200
+        except websockets.InvalidStatus as error:
+            return error.response.status_code
+
+    bearer = {"additional_headers": {"Authorization": "Bearer right"}}
+    with Running(system, admission=Admission(["left", "right"], ["https://a.example"])) as server:
+        assert asyncio.run(knock(server)) == 403
+        assert asyncio.run(knock(server, additional_headers={"Authorization": "Bearer wrong"})) == 403
+        assert asyncio.run(knock(server, **bearer)) == 200
+        assert asyncio.run(knock(server, path="/simulstream?token=left")) == 200
+        assert asyncio.run(knock(server, origin="https://evil.example", **bearer)) == 403
+        assert asyncio.run(knock(server, origin="https://a.example", **bearer)) == 200
+        assert asyncio.run(knock(server, origin=f"http://127.0.0.1:{server.port}", **bearer)) == 200
+
+
+def test_health_and_metrics(running: Running) -> None:
+    from urllib.request import urlopen
+
+    asyncio.run(simulstream(running, SIGNAL[:20000]))
+    running.wait_until_free()
+    health = json.load(urlopen(f"http://127.0.0.1:{running.port}/health"))
+    assert health["slots"] == 3 and health["in_use"] == 0 and health["status"] == "ok" and health["voice"]
+    text = urlopen(f"http://127.0.0.1:{running.port}/metrics").read().decode()
+    values = dict(line.split(" ") for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["nast_s2x_sources_accepted_total"]) >= 1 and float(values["nast_s2x_steps_total"]) >= 1
