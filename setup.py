@@ -29,6 +29,8 @@ EXTRAS = {
     "units": ["scikit-learn>=1.3", "transformers>=4.45"],
     # `nast-s2x convert parquet` (pyarrow), and `nast-s2x download` (huggingface_hub).
     "data": ["pyarrow>=15", "huggingface_hub>=0.30"],
+    # `nast-s2x serve`.
+    "serve": ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
     # one that a CUDA build of torch requires, and is not pinned.
     "dev": [

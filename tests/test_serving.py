@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,3 +255,32 @@ def test_health_and_metrics(running: Running) -> None:
     text = urlopen(f"http://127.0.0.1:{running.port}/metrics").read().decode()
     values = dict(line.split(" ") for line in text.splitlines() if not line.startswith("#"))
     assert float(values["nast_s2x_sources_accepted_total"]) >= 1 and float(values["nast_s2x_steps_total"]) >= 1
+
+
+def test_the_command_says_where_it_listens_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import subprocess
+    import sys
+    from urllib.request import urlopen
+
+    from nast_s2x.cli.main import main
+
+    bundle = Path(__file__).parents[1] / "examples" / "espeak_fr_en" / "bundle"
+    tokens = tmp_path / "tokens"
+    for text, words in (("", "holds no token"), ("short\n", "at least 16 characters")):
+        tokens.write_text(text)
+        assert main(["serve", "--model", str(bundle), "--token-file", str(tokens)]) == 1
+        assert words in capsys.readouterr().err
+    assert main(["serve", "--model", str(bundle), "--slots", "0"]) == 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "nast_s2x.cli.main", "serve", "--model", str(bundle), "--port", port]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1 and f"cannot listen on 127.0.0.1:{port}" in refused.stderr
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready: ws://127.0.0.1:")
+        assert json.load(urlopen(f"http://127.0.0.1:{port}/health"))["model"] == "bundle"
+        process.terminate()

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from nast_s2x.processes import cpu_count
 
-PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "dev")
+PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "serve", "dev")
 """Parts of the project, named as the extras of scripts/install.sh; together they are ``all``."""
 
 SEPARATE_PARTS = ("whisper",)
@@ -41,6 +41,9 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "transformers": (("transformers",), ("units",)),
     "pyarrow": (("pyarrow",), ("data",)),
     "huggingface_hub": (("huggingface_hub",), ("data",)),
+    "starlette": (("starlette",), ("serve",)),
+    "uvicorn": (("uvicorn",), ("serve",)),
+    "websockets": (("websockets",), ("serve",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "xdist": (("pytest-xdist",), ("dev",)),
