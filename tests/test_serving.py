@@ -162,6 +162,13 @@ def test_many_clients_each_as_if_alone(system: System) -> None:
         server.wait_until_free()
 
 
+def test_a_chunk_longer_than_what_may_wait(system: System) -> None:
+    with Running(system, ahead_ms=100.0) as server:
+        text, _ = asyncio.run(asyncio.wait_for(simulstream(server, SIGNAL, chunk_ms=640), 30))
+        assert text == expected(system, SIGNAL, 640)
+        server.wait_until_free()
+
+
 def test_full_and_free_again(system: System) -> None:
     async def crowd(server: Running) -> None:
         first = await websockets.connect(server.url("/simulstream"))
@@ -271,6 +278,8 @@ def test_the_command_says_where_it_listens_and_refuses(tmp_path: Path, capsys: p
         assert main(["serve", "--model", str(bundle), "--token-file", str(tokens)]) == 1
         assert words in capsys.readouterr().err
     assert main(["serve", "--model", str(bundle), "--slots", "0"]) == 1
+    assert main(["serve", "--model", str(bundle), "--chunk-ms", "offline"]) == 1
+    assert "cannot be offline" in capsys.readouterr().err
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from nast_s2x.inference.emission import Emission
-from nast_s2x.serving.protocols.base import ProtocolError, Wishes
+from nast_s2x.serving.protocols.base import ProtocolError, Wishes, pcm16
 from nast_s2x.serving.protocols.realtime import RealtimeTranslation
-from nast_s2x.serving.protocols.simulstream import SimulstreamProtocol, pcm16
+from nast_s2x.serving.protocols.simulstream import SimulstreamProtocol
 
 
 def emission(text: str, source_ms: float = 655.0, samples: int | None = None, final: bool = False) -> Emission:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nast_s2x.cli.system import log_stderr
-from nast_s2x.device import DTYPES
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -20,11 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "/simulstream; /health and /metrics tell its state. Without --token-file only clients on this machine may "
         "connect. Needs the extra serve.",
     )
-    parser.add_argument("--model", "-m", required=True, metavar="BUNDLE", help="bundle folder, or checkpoint file")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--slots", type=int, default=32, metavar="N", help="sources at a time (default: %(default)s)")
-    parser.add_argument("--chunk-ms", metavar="MS", help="chunk size of sessions that name none (default: 320)")
     parser.add_argument("--token-file", metavar="FILE", help="tokens that let clients in, one a line")
     parser.add_argument(
         "--allow-origin",
@@ -39,19 +39,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max-seconds", type=float, default=86400.0, metavar="S", help="longest time of a session (default: 86400)"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32", help="number type (default: fp32)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
+    add_system_flags(parser, "320 if trained for, else the smallest; sessions may name another trained size")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; returns the exit status."""
-    import torch
     import uvicorn
 
-    from nast_s2x.device import parse_dtype
-    from nast_s2x.inference import load_system
     from nast_s2x.serving.app import Admission, Server
     from nast_s2x.serving.sessions import Limits
     from nast_s2x.serving.worker import Worker
@@ -59,22 +54,17 @@ def run(args: argparse.Namespace) -> int:
     if args.slots < 1:
         raise ConfigError(f"--slots must be at least 1, but is {args.slots}")
     tokens = read_tokens(Path(args.token_file)) if args.token_file else []
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    system = load_system(args.model, device=args.device, dtype=parse_dtype(args.dtype))
-    chunk_ms = None if args.chunk_ms is None else system.policy(args.chunk_ms).chunk_ms
+    system, policy = open_system(args, prefer_offline=False)
     limits = Limits(idle_seconds=args.idle_seconds, most_seconds=args.max_seconds)
-    worker = Worker(system, args.slots, chunk_ms)
+    worker = Worker(system, args.slots, policy)
     server = Server(system, worker, Path(args.model).name, Admission(tokens, args.allow_origin), limits)
-    if system.info.example:
-        log_stderr(f"note: an example, not a translator: it knows only {system.info.example}")
     config = uvicorn.Config(
         server.app(), args.host, args.port, log_level="warning", ws_max_size=2 * limits.message_bytes
     )
     return _serve(uvicorn.Server(config), args)
 
 
-def _serve(server: "uvicorn.Server", args: argparse.Namespace) -> int:  # noqa: F821, UP037
+def _serve(server: uvicorn.Server, args: argparse.Namespace) -> int:
     """Run the server; says its addresses once it listens."""
     import asyncio
 
@@ -92,7 +82,7 @@ def _serve(server: "uvicorn.Server", args: argparse.Namespace) -> int:  # noqa: 
     except KeyboardInterrupt:
         return 130
     except SystemExit:  # uvicorn's answer to an address that it cannot have
-        print(f"nast-s2x serve: error: cannot listen on {args.host}:{args.port}", file=sys.stderr)
+        log_stderr(f"nast-s2x serve: error: cannot listen on {args.host}:{args.port}")
         return 1
     return 0
 

@@ -1,1 +1,1 @@
-"""Serving: sessions of many users over one engine, and the protocols that they speak."""
+"""Serving: sessions of many users over one engine, and their protocols."""

@@ -18,7 +18,7 @@ from nast_s2x import __version__
 from nast_s2x.inference import System
 from nast_s2x.serving.protocols.realtime import RealtimeTranslation
 from nast_s2x.serving.protocols.simulstream import SimulstreamProtocol
-from nast_s2x.serving.sessions import Limits, Session, Speaks
+from nast_s2x.serving.sessions import Limits, Session, SessionProtocol
 from nast_s2x.serving.worker import Worker
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "testclient")
@@ -48,7 +48,7 @@ class Admission:
             return None if host in LOOPBACK else "without a token file only clients on this machine may connect"
         kind, _, value = connection.headers.get("authorization", "").partition(" ")
         given = value if kind.lower() == "bearer" else connection.query_params.get("token", "")
-        # All are compared, each in constant time, so that the time tells nothing.
+        # Every token is compared, each in constant time: the time of an answer does not depend on the token.
         matches = [hmac.compare_digest(given.encode(), token.encode()) for token in self.tokens]
         return None if any(matches) else "a valid token is needed"
 
@@ -133,7 +133,7 @@ class Server:
         """A session of simulstream's protocol."""
         await self._serve(socket, SimulstreamProtocol())
 
-    async def _serve(self, socket: WebSocket, protocol: Speaks) -> None:
+    async def _serve(self, socket: WebSocket, protocol: SessionProtocol) -> None:
         refusal = self.admission.refusal(socket)
         if refusal is not None:
             await socket.close(1008, refusal[:120])  # before the handshake: HTTP 403

@@ -18,7 +18,7 @@ NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED, TRY_LATER = 1000, 1001, 1008, 1009,
 """Codes of closing frames (RFC 6455, section 7.4, and the registry of the IANA)."""
 
 
-class Speaks(Protocol):
+class SessionProtocol(Protocol):
     """A protocol, see :mod:`nast_s2x.serving.protocols`."""
 
     wishes: Wishes
@@ -72,7 +72,7 @@ class _EndOfSession(Exception):
 class Session:
     """Serves one accepted connection until it ends."""
 
-    def __init__(self, socket: Socket, protocol: Speaks, worker: Worker, limits: Limits) -> None:
+    def __init__(self, socket: Socket, protocol: SessionProtocol, worker: Worker, limits: Limits) -> None:
         self._socket, self._protocol, self._worker, self._limits = socket, protocol, worker, limits
         self._out: asyncio.Queue[Message | Result] = asyncio.Queue()
         self._seat: Seat | None = None

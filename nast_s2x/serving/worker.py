@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.errors import NastError
+from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.inference import System
 from nast_s2x.inference.emission import Emission
 from nast_s2x.inference.engine import BatchedEngine, EngineStream
+from nast_s2x.inference.streaming import ChunkPolicy
 from nast_s2x.serving.protocols.base import Wishes
 
 Result = Emission | Exception | None
@@ -76,8 +77,8 @@ class Figures:
 class Seat:
     """One source of a session; made by :meth:`Worker.open`."""
 
-    def __init__(self, worker: Worker, wishes: Wishes, deliver: Callable[[Result], None]) -> None:
-        self._worker, self.wishes, self.deliver = worker, wishes, deliver
+    def __init__(self, worker: Worker, policy: ChunkPolicy, voice: bool, deliver: Callable[[Result], None]) -> None:
+        self._worker, self.policy, self.voice, self.deliver = worker, policy, voice, deliver
         self.begun = time.monotonic()
         self.stream: EngineStream | None = None
         self.is_open = True
@@ -90,9 +91,10 @@ class Seat:
 
     @property
     def backlog_ms(self) -> float:
-        """Milliseconds of audio that were pushed and not translated yet."""
+        """Milliseconds of audio that were pushed and not translated, beyond what a chunk and its look-ahead need."""
         stream = self.stream
-        return self._pushed_ms if stream is None else self._pushed_ms - stream.source_ms + stream.waiting_ms
+        pushed = self._pushed_ms if stream is None else self._pushed_ms - stream.source_ms + stream.waiting_ms
+        return pushed - (self.policy.chunk_ms or 0) - (self.policy.lookahead_ms or 0)
 
     def close(self) -> None:
         """Drop the source; nothing more is delivered."""
@@ -106,18 +108,21 @@ class Worker(threading.Thread):
     Args:
         system: the trained system.
         slots: sources at a time.
-        chunk_ms: of sessions that name none; ``None``: the system's default.
+        policy: of sessions that name no chunk size; ``None``: the system's default.
+    Raises:
+        ConfigError: an offline policy.
     """
 
-    def __init__(self, system: System, slots: int, chunk_ms: int | None = None) -> None:
+    def __init__(self, system: System, slots: int, policy: ChunkPolicy | None = None) -> None:
         super().__init__(name="nast-s2x-engine", daemon=True)
         self.system, self.slots, self.figures = system, slots, Figures()
-        self._chunk_ms = chunk_ms
-        self._engines: dict[Wishes, BatchedEngine] = {}
+        self._policy = system.policy() if policy is None else policy
+        if self._policy.is_offline:
+            raise ConfigError("a server translates chunk by chunk: `chunk_ms` cannot be offline")
+        self._engines: dict[tuple[ChunkPolicy, bool], BatchedEngine] = {}
         self._seats: dict[EngineStream, Seat] = {}
-        self._open = 0
+        self._open: set[Seat] = set()
         self._durations: deque[float] = deque(maxlen=50)
-        self._begun: dict[Seat, float] = {}
         self._wake = threading.Condition()
         self._inbox: list[tuple[Seat, NDArray[np.int16], int, bool]] = []
         self._stopping = False
@@ -125,36 +130,45 @@ class Worker(threading.Thread):
     @property
     def in_use(self) -> int:
         """Slots that are taken."""
-        return self._open
+        return len(self._open)
 
     def open(self, wishes: Wishes, deliver: Callable[[Result], None]) -> Seat:
         """A place for a source; ``deliver`` is called by the worker's thread.
 
         Raises:
             FullError: all slots are taken, or the machine is at its limit.
-            ConfigError: a chunk size that the model cannot have.
+            ConfigError: a chunk size that the model was not trained for.
         """
-        self.system.policy(wishes.chunk_ms or self._chunk_ms)
+        policy = self._policy_of(wishes)
+        voice = wishes.voice and self.system.vocoder is not None
         with self._wake:
             reason = None
-            if self._open >= self.slots:
+            if self.in_use >= self.slots:
                 reason = f"all {self.slots} slots are in use"
             elif self.figures.load > FULL_LOAD:
                 reason = f"the server is at its limit ({self.figures.load:.0%} load)"
             if reason is not None:
                 self.figures.refused += 1
                 raise FullError(reason, self._retry_after())
-            self._open += 1
             self.figures.accepted += 1
-            seat = Seat(self, wishes, deliver)
-            self._begun[seat] = seat.begun
+            seat = Seat(self, policy, voice, deliver)
+            self._open.add(seat)
         return seat
+
+    def _policy_of(self, wishes: Wishes) -> ChunkPolicy:
+        """The policy of a session. Only trained chunk sizes, because each has an engine of its own."""
+        if wishes.chunk_ms in (None, self._policy.chunk_ms):
+            return self._policy
+        sizes = sorted({policy.chunk_ms for policy in self.system.trained if policy.chunk_ms is not None})
+        if wishes.chunk_ms not in sizes:
+            raise ConfigError(f"`chunk_ms` must be one of {', '.join(map(str, sizes))}, but is {wishes.chunk_ms}")
+        return self.system.policy(wishes.chunk_ms)
 
     def _retry_after(self) -> float:
         """Seconds until a slot is likely to be free: the usual length of a source, less the age of the oldest."""
-        if not self._durations or not self._begun:
+        if not self._durations or not self._open:
             return RETRY_SECONDS
-        age = time.monotonic() - min(self._begun.values())
+        age = time.monotonic() - min(seat.begun for seat in self._open)
         return max(RETRY_SECONDS, float(np.median(self._durations)) - age)
 
     def put(self, seat: Seat, samples: NDArray[np.int16], rate: int, final: bool) -> None:
@@ -192,18 +206,17 @@ class Worker(threading.Thread):
             return
         try:
             if seat.stream is None:
-                seat.stream = self._engine(seat.wishes).open()
+                seat.stream = self._engine(seat).open()
                 self._seats[seat.stream] = seat
             seat.stream.push(samples, rate, final)
         except Exception as error:  # whatever it is, it concerns this source alone
             self._end(seat, error)
 
-    def _engine(self, wishes: Wishes) -> BatchedEngine:
-        if wishes not in self._engines:
-            policy = self.system.policy(wishes.chunk_ms or self._chunk_ms)
-            voice = wishes.voice and self.system.vocoder is not None
-            self._engines[wishes] = BatchedEngine(self.system, self.slots, policy, voice, voice)
-        return self._engines[wishes]
+    def _engine(self, seat: Seat) -> BatchedEngine:
+        key = (seat.policy, seat.voice)
+        if key not in self._engines:
+            self._engines[key] = BatchedEngine(self.system, self.slots, seat.policy, seat.voice, seat.voice)
+        return self._engines[key]
 
     def _step(self, engine: BatchedEngine) -> None:
         begun = time.perf_counter()
@@ -223,9 +236,8 @@ class Worker(threading.Thread):
             seat.stream.close()
             self._seats.pop(seat.stream, None)
         with self._wake:
-            self._open -= 1
+            self._open.discard(seat)
             self._durations.append(time.monotonic() - seat.begun)
-            self._begun.pop(seat, None)
         if error is not None:
             self.figures.failed += 1
         if error is not None or deliver:

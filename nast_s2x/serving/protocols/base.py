@@ -54,3 +54,8 @@ class Received:
     final: bool = False
     close: bool = False
     replies: list[Message] = field(default_factory=list)
+
+
+def pcm16(samples: NDArray[np.float32]) -> bytes:
+    """16-bit little-endian samples of a waveform (n,) in -1..1."""
+    return np.clip(np.rint(samples * 32767.0), -32768, 32767).astype("<i2").tobytes()

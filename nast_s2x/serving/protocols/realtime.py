@@ -21,8 +21,7 @@ import numpy as np
 from nast_s2x.errors import ConfigError, NastError, check_whole_number
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.inference.emission import SPEECH_RATE, Emission
-from nast_s2x.serving.protocols.base import Message, Received, Wishes
-from nast_s2x.serving.protocols.simulstream import pcm16
+from nast_s2x.serving.protocols.base import Message, Received, Wishes, pcm16
 
 RATE = 24000
 """Sample rate of both directions, Hz."""

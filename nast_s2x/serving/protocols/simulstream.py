@@ -16,7 +16,7 @@ import numpy as np
 
 from nast_s2x.errors import check_whole_number
 from nast_s2x.inference.emission import Emission
-from nast_s2x.serving.protocols.base import Message, ProtocolError, Received, Wishes
+from nast_s2x.serving.protocols.base import Message, ProtocolError, Received, Wishes, pcm16
 
 DEFAULT_RATE = 16000
 
@@ -88,8 +88,3 @@ class SimulstreamProtocol:
         if not isinstance(voice, bool):
             raise ProtocolError(f"`voice` must be true or false, but is {voice!r}")
         self.wishes = Wishes(chunk_ms, voice)
-
-
-def pcm16(samples: np.ndarray) -> bytes:
-    """16-bit little-endian samples of a waveform (n,) in -1..1."""
-    return np.clip(np.rint(samples * 32767.0), -32768, 32767).astype("<i2").tobytes()
