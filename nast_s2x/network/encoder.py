@@ -15,7 +15,7 @@ from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import Dropouts, EncoderLayer, run_layer
 from nast_s2x.network.positions import POSITION_OFFSET, sinusoidal_positions
-from nast_s2x.network.relations import Relations
+from nast_s2x.network.relations import Relations, ring_relations
 from nast_s2x.network.streams import Step, joined_rows
 from nast_s2x.network.subsampling import LEFT_FRAMES, ConvSubsampler
 
@@ -151,7 +151,7 @@ class ChunkEncoder(nn.Module):
         if ring.limit is None:
             queries, keys = step.queries("encoder", device, ring.extra), step.keys(ring, "encoder", 0, device)
             return Relations.of(queries, keys, self.clip)
-        tables = Relations.of_rings(ring.chunks, ring.per_chunk, ring.extra, self.clip, device)
+        tables = ring_relations(ring.chunks, ring.per_chunk, ring.extra, self.clip, device)
         return tables.at(ring.place if ring.places is None else ring.places)
 
     def _inputs(self, x: Tensor) -> Tensor:

@@ -47,16 +47,8 @@ class Relations:
             return cls(rows, number)
         return cls(rows, number, visible_places(rows, may_attend(query, key, left=left), number))
 
-    @classmethod
-    def of_rings(cls, chunks: int, per_chunk: int, copies: int, clip: int, device: torch.device) -> Relations:
-        """Relations of a chunk and its copies to a ring (:class:`~nast_s2x.network.cache.Ring`).
-
-        They depend on the place of the chunk in the ring alone: rows are (chunks, Tq, Tk), one table for each place.
-        """
-        return _of_rings(chunks, per_chunk, copies, clip, device)
-
     def at(self, place: int | Tensor) -> Relations:
-        """One table of :meth:`of_rings`, or (N, Tq, Tk) for the places (N,) of several rows."""
+        """One table of :func:`ring_relations`, or (N, Tq, Tk) for the places (N,) of several rows."""
         return replace(self, rows=self.rows[place])
 
     def first(self, queries: int) -> Relations:
@@ -83,7 +75,11 @@ def _rows(query: Tensor, key: Tensor, clip: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)  # the same for all streams of a policy
-def _of_rings(chunks: int, per_chunk: int, copies: int, clip: int, device: torch.device) -> Relations:
+def ring_relations(chunks: int, per_chunk: int, copies: int, clip: int, device: torch.device) -> Relations:
+    """Relations of a chunk and its copies to a ring (:class:`~nast_s2x.network.cache.Ring`).
+
+    They depend on the place of the chunk in the ring alone: rows are (chunks, Tq, Tk), one table for each place.
+    """
     places = torch.arange(chunks, device=device)
     query = torch.arange(per_chunk + copies, device=device).expand(chunks, -1)
     before = (places[:, None] - places).remainder(chunks)  # chunks between each place and the newest chunk
