@@ -32,7 +32,7 @@ from nast_s2x.network import NastModel
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.offline import synthesize
-from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
+from nast_s2x.vocoder.streaming import VocoderStream
 
 STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
 UNIT_FRAMES = 2
@@ -180,7 +180,7 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
     for stage, module in zip(STAGES[1:4], (model.encoder, model.decoder, model.unit_decoder), strict=True):
         watch.watch(stage, module)
     fbank, state = StreamingFbank(), model.init_state(geometry.policy)
-    speech = VocoderStream(vocoder, SynthesisWindow())
+    speech = VocoderStream(vocoder)
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):

@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--synthesis-lookahead",
         type=int,
         metavar="R",
-        help="right context of the vocoder in unit frames of 20 ms (default: 5)",
+        help="right context of the vocoder in unit frames of 20 ms (default: 5, or the vocoder's own)",
     )
     group.add_argument("--segment-ms", type=int, metavar="MS", help="length of a segment (default: 40)")
     group.add_argument(
@@ -184,12 +184,10 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
     from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.processes import cpu_count
-    from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
     if threads is None:  # several processes share the CPUs
         threads = torch.get_num_threads() if args.workers == 1 else max(1, cpu_count() // args.workers)
-    lookahead = args.synthesis_lookahead
     return RunSettings(
         model=args.model,
         data=args.data,
@@ -203,7 +201,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         dtype=args.dtype,
         threads=threads,
         vocoder=args.vocoder,
-        synthesis_lookahead=SynthesisWindow.lookahead_frames if lookahead is None else lookahead,
+        synthesis_lookahead=args.synthesis_lookahead,
     )
 
 

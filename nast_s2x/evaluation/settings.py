@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
 from nast_s2x.files import file_digest, read_json, write_json
+from nast_s2x.inference.streaming import SynthesisWindow
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
@@ -96,9 +97,13 @@ def record(
         "dtype": run.dtype,
         "threads": run.threads,
         "vocoder": _vocoder(run.vocoder) if speech else None,
-        "synthesis_lookahead": run.synthesis_lookahead if speech else None,
+        "synthesis_lookahead": _lookahead(run, system) if speech else None,
         "versions": {"nast_s2x": __version__, "torch": metadata.version("torch")},
     }
+
+
+def _lookahead(run: RunSettings, system: System) -> int:
+    return SynthesisWindow.of(system.require_vocoder(), run.synthesis_lookahead).lookahead_frames
 
 
 def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class StreamOutput:
         synthesis: SynthesisWindow | None,
     ) -> None:
         self._system, self._geometry, self._with_units = system, geometry, with_units
-        self._vocoder = VocoderStream(system.require_vocoder(), synthesis or SynthesisWindow()) if with_speech else None
+        self._vocoder = VocoderStream(system.require_vocoder(), synthesis) if with_speech else None
         self._num_chunks, self._chunks_before = 0, 0
         self.segment, self._first_frame = 0, 0
         self._restart()
