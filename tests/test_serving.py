@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
@@ -21,14 +20,12 @@ pytest.importorskip("uvicorn")
 websockets = pytest.importorskip("websockets")
 
 from random_system import make_bundle, make_signal  # noqa: E402
+from running_server import Running  # noqa: E402
 
 from nast_s2x.inference.engine import BatchedEngine  # noqa: E402
 from nast_s2x.inference.streaming import TranslationStream  # noqa: E402
 from nast_s2x.inference.system import System  # noqa: E402
-from nast_s2x.serving.app import Admission, Server  # noqa: E402
-from nast_s2x.serving.host import HttpServer  # noqa: E402
-from nast_s2x.serving.sessions import Limits  # noqa: E402
-from nast_s2x.serving.worker import Worker  # noqa: E402
+from nast_s2x.serving.app import Admission  # noqa: E402
 
 SIGNAL = (make_signal(4.0, seed=21) * 32767).astype("<i2")
 
@@ -36,51 +33,6 @@ SIGNAL = (make_signal(4.0, seed=21) * 32767).astype("<i2")
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("system"), voice=True)
-
-
-class Running:
-    """A server on a free port, in a thread."""
-
-    def __init__(self, system: System, slots: int = 3, admission: Admission | None = None, **limits: Any) -> None:
-        self.worker = Worker(system, slots)
-        server = Server(system, self.worker, "tiny", admission or Admission(), Limits(**limits))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._server = HttpServer(server, "127.0.0.1", self.port)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        while not self._server.started:
-            threading.Event().wait(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-    def stop(self) -> None:
-        """What a signal does."""
-        self._server.should_exit = True
-
-    def health(self) -> dict[str, Any]:
-        try:
-            return json.load(urlopen(f"http://127.0.0.1:{self.port}/health"))
-        except HTTPError as answer:
-            assert answer.code == 503
-            return json.load(answer)
-
-    def url(self, path: str) -> str:
-        return f"ws://127.0.0.1:{self.port}{path}"
-
-    def wait_until_free(self) -> None:
-        for _ in range(500):
-            if not self.worker.in_use:
-                return
-            threading.Event().wait(0.02)
-        raise AssertionError("slots are not free")
 
 
 @pytest.fixture(scope="module")
