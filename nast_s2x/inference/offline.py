@@ -39,6 +39,7 @@ class Translation:
         num_frames: feature frames (10 ms) of the source.
         labels, unit_labels: best label of each text and unit slot, before collapse.
         unit_chunks: the units of each chunk.
+        source_text: words of the source, from the recognition head; empty if not asked for.
         waveform: (n,) float32 at 16 kHz; ``None`` without speech. Translations that differ in this alone count as
             equal.
     """
@@ -51,6 +52,7 @@ class Translation:
     labels: list[int] = field(default_factory=list)
     unit_labels: list[int] = field(default_factory=list)
     unit_chunks: list[list[int]] = field(default_factory=list)
+    source_text: str = ""
     waveform: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
@@ -63,6 +65,7 @@ def translate_batch(
     normalized: bool = False,
     with_speech: bool = False,
     synthesis: SynthesisWindow | None = None,
+    with_transcript: bool = False,
 ) -> list[Translation]:
     """Translate utterances in one forward pass.
 
@@ -74,13 +77,17 @@ def translate_batch(
         normalized: True if CMVN has been applied already.
         with_speech: return the waveform of the units too.
         synthesis: look-ahead and context of the vocoder.
+        with_transcript: return the words of the source too, from the recognition head.
     Returns:
         one translation per utterance, in order; padding and batching do not change them.
     Raises:
         AudioError: features of a wrong shape.
-        ConfigError: an utterance longer than the model's position tables, speech without a vocoder.
+        ConfigError: an utterance longer than the model's position tables, speech without a vocoder, a transcript
+            of a recognition head that was not trained.
     """
     vocoder = system.require_vocoder() if with_speech else None
+    if with_transcript:
+        system.require_recognition()
     policy = system.policy(prefer_offline=True) if policy is None else policy
     tensors = [_as_features(item, system.model.config.input_dim) for item in features]
     results = [Translation() for _ in tensors]
@@ -92,7 +99,8 @@ def translate_batch(
         ]
         frames = Lengths(tuple(len(item) for item in ready))
         fbank_batch = torch.nn.utils.rnn.pad_sequence(ready, batch_first=True)  # (B, F, bins)
-        output = system.model(fbank_batch, frames, policy, with_units=with_units or with_speech)
+        units = with_units or with_speech
+        output = system.model(fbank_batch, frames, policy, with_asr=with_transcript, with_units=units)
         for index, translation in zip(filled, _translations(system, policy, output, frames)):
             results[index] = translation
     return results if vocoder is None else _with_waveforms(vocoder, results, policy, synthesis)
@@ -102,6 +110,7 @@ def _translations(system: System, policy: ChunkPolicy, output: NastOutput, frame
     """The translation of each row of a batch."""
     scores, labels = output.text_logits.log_softmax(-1).max(-1)  # (B, N) each
     unit_labels = None if output.unit_logits is None else output.unit_logits.argmax(-1)  # (B, U)
+    source_labels = None if output.asr_logits is None else output.asr_logits.argmax(-1)  # (B, S)
     for row, slots in enumerate(output.text_lengths.host):
         units: list[int] = []
         if unit_labels is not None and output.unit_lengths is not None:
@@ -109,6 +118,9 @@ def _translations(system: System, policy: ChunkPolicy, output: NastOutput, frame
         best = labels[row, :slots].tolist()
         tokens = system.text.collapser().push(best)
         chunks = _unit_chunks(system, policy, units)
+        source: list[int] = []
+        if source_labels is not None:
+            source = source_labels[row, : output.encoder_lengths.host[row]].tolist()
         yield Translation(
             text=detokenize(system.text, tokens),
             tokens=tokens,
@@ -118,6 +130,7 @@ def _translations(system: System, policy: ChunkPolicy, output: NastOutput, frame
             labels=best,
             unit_labels=units,
             unit_chunks=chunks,
+            source_text=detokenize(system.text, system.text.collapser().push(source)),
         )
 
 
@@ -172,10 +185,12 @@ def translate_samples(
     with_units: bool = True,
     with_speech: bool = False,
     synthesis: SynthesisWindow | None = None,
+    with_transcript: bool = False,
 ) -> Translation:
     """Translate one recording: samples (n,) or (n, channels) at ``sample_rate`` Hz (``None``: 16000)."""
     features = fbank(samples, system.sample_rate if sample_rate is None else sample_rate)
-    return translate_batch(system, [features], policy, with_units, with_speech=with_speech, synthesis=synthesis)[0]
+    options = {"with_speech": with_speech, "with_transcript": with_transcript}
+    return translate_batch(system, [features], policy, with_units, synthesis=synthesis, **options)[0]
 
 
 def translate_file(
@@ -185,6 +200,7 @@ def translate_file(
     with_units: bool = True,
     with_speech: bool = False,
     synthesis: SynthesisWindow | None = None,
+    with_transcript: bool = False,
 ) -> Translation:
     """Translate one sound file of any format and rate.
 
@@ -192,4 +208,4 @@ def translate_file(
         AudioError: the file is missing or cannot be read.
     """
     samples, rate = read_samples(path)
-    return translate_samples(system, samples, rate, policy, with_units, with_speech, synthesis)
+    return translate_samples(system, samples, rate, policy, with_units, with_speech, synthesis, with_transcript)

@@ -34,7 +34,7 @@ class SystemInfo:
     Attributes:
         source_lang, target_lang: language codes, where known.
         example: a note on the domain of an example system; ``None`` for a system meant for use.
-        origin: where the weights came from (checkpoint type, updates, number averaged).
+        origin: where the weights came from (checkpoint type, updates, number averaged, ``asr_weight`` of the training).
         card: text of the model card.
         vocoder_card: text of the vocoder's own card.
     """
@@ -158,6 +158,26 @@ class System:
             found.append(f"trained on recordings up to {self.cmvn.band_hz:g} Hz: frequencies above are not used")
         return found
 
+    @property
+    def has_recognition(self) -> bool | None:
+        """Whether the recognition head was trained (``--asr-weight`` above 0); ``None`` where that is not recorded.
+
+        It learns from the transcripts of the corpus: without those it has learned nothing.
+        """
+        weight = self.info.origin.get("asr_weight")
+        return weight > 0 if isinstance(weight, int | float) else None
+
+    def require_recognition(self) -> None:
+        """Check that a source transcript can be had.
+
+        Raises:
+            ConfigError: the recognition head was not trained.
+        """
+        if self.has_recognition is False:
+            raise ConfigError(
+                "this system has no source transcript: its recognition head was not trained (--asr-weight 0)"
+            )
+
     def require_vocoder(self) -> UnitVocoder:
         """Return the vocoder.
 
@@ -224,6 +244,7 @@ class System:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> Translation:
         """Translate one whole recording.
 
@@ -234,15 +255,17 @@ class System:
             with_units: return units too, if the model has a unit decoder.
             with_speech: return the waveform of the units too.
             synthesis: look-ahead and context of the vocoder.
+            with_transcript: return the words of the source too, from the recognition head.
         Raises:
             AudioError, ConfigError, FileNotFoundError: input that cannot be used.
         """
         from nast_s2x.inference.offline import translate_file, translate_samples
 
         chosen = self.policy(chunk_ms, prefer_offline=True) if policy is None else policy
+        options = (chosen, with_units, with_speech, synthesis, with_transcript)
         if isinstance(audio, str | Path):
-            return translate_file(self, audio, chosen, with_units, with_speech, synthesis)
-        return translate_samples(self, audio, sample_rate, chosen, with_units, with_speech, synthesis)
+            return translate_file(self, audio, *options)
+        return translate_samples(self, audio, sample_rate, *options)
 
     def stream(
         self,
@@ -252,14 +275,15 @@ class System:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> TranslationStream:
         """Begin a stream, see :class:`~nast_s2x.inference.streaming.TranslationStream`.
 
         Args:
             policy: chunk policy; else ``chunk_ms``; else 320 ms if trained for, else the smallest chunk.
-            with_units, with_speech, synthesis: as in :meth:`translate`.
+            with_units, with_speech, synthesis, with_transcript: as in :meth:`translate`.
         """
         from nast_s2x.inference.streaming import TranslationStream
 
         chosen = self.policy(chunk_ms) if policy is None else policy
-        return TranslationStream(self, chosen, with_units, with_speech, synthesis)
+        return TranslationStream(self, chosen, with_units, with_speech, synthesis, with_transcript)
