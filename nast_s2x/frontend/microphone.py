@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ SILENT_SECONDS = 5.0
 _POLL_SECONDS = 0.1  # waiting is cut into these, so that signals are handled
 
 
-def _sounddevice() -> ModuleType:
+def _sounddevice() -> Any:
     """The package ``sounddevice``.
 
     Raises:
@@ -46,7 +46,7 @@ def _sounddevice() -> ModuleType:
     return sounddevice
 
 
-def _device_rate(sounddevice: ModuleType, device: int | None, kind: str) -> int:
+def _device_rate(sounddevice: Any, device: int | None, kind: str) -> int:
     """The sample rate that a device prefers, Hz.
 
     Raises:
@@ -66,7 +66,7 @@ class _Device:
 
     _stream: Any
 
-    def _open(self, sounddevice: ModuleType, kind: str, name: str, **options: Any) -> None:
+    def _open(self, sounddevice: Any, kind: str, name: str, **options: Any) -> None:
         stream_class = getattr(sounddevice, kind)
         try:
             self._stream = stream_class(channels=1, dtype="float32", **options)
