@@ -31,8 +31,13 @@ EXTRAS = {
     "data": ["pyarrow>=15", "huggingface_hub>=0.30"],
     # `nast-s2x serve`.
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"],
+    # `nast-s2x live`: sounddevice for microphone and loudspeaker, websockets for --server.
+    "live": ["sounddevice>=0.4.6", "websockets>=13"],
+    # A client that tests/test_serving_clients.py runs against the server; librosa makes it large.
+    "clients": ["simulstream>=1.0"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
-    # one that a CUDA build of torch requires, and is not pinned.
+    # one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its extra
+    # `realtime` would bring nothing but an older websockets than the one that everything here is tested with.
     "dev": [
         f"triton>=3; {LINUX}",
         "pytest>=8",
@@ -42,10 +47,13 @@ EXTRAS = {
         "mypy>=1.15",
         "types-PyYAML>=6",
         "sacrebleu>=2.3",
+        "openai>=3.57",
     ],
 }
-# faster-whisper brings its own inference engine and is installed only on request.
-EXTRAS["all"] = sorted({requirement for name, extra in EXTRAS.items() if name != "whisper" for requirement in extra})
+# faster-whisper brings its own inference engine, clients are for one test: both are installed only on request.
+EXTRAS["all"] = sorted(
+    {requirement for name, extra in EXTRAS.items() if name not in ("whisper", "clients") for requirement in extra}
+)
 
 setup(
     name="nast-s2x",

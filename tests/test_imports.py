@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "metrics": (set(), {"sacrebleu"}),
     "training": ({"resources"}, {"fairseq", "fairseq_cli"}),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
-    "serving": ({"inference", "frontend"}, BASE | {"starlette", "uvicorn"}),
+    "serving": ({"inference", "frontend"}, BASE | {"starlette", "uvicorn", "websockets"}),
     "recognisers": (
         {"inference", "ctc", "checkpoints", "frontend", "labels", "chunking"},
         BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},
@@ -57,8 +57,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (
-        _SYSTEM | {"losses", "inference", "metrics", "resources"},
-        BASE | {"fairseq", "tqdm", "soundfile"},
+        _SYSTEM | {"losses", "inference", "metrics", "resources", "serving"},
+        BASE | {"fairseq", "tqdm", "soundfile", "websockets"},
     ),
 }
 _BELOW_FAIRSEQ = {"batches", "chunking", "ctc", "labels", "network", "losses", "frontend", "corpus", "checkpoints"}

@@ -69,7 +69,7 @@ def test_simulstream_refuses(message: str | bytes) -> None:
 
 def test_samples_of_16_bits() -> None:
     assert np.frombuffer(pcm16(np.array([0.0, 1.0, -1.0, 2.0, -2.0], np.float32)), "<i2").tolist() == [
-        0, 32767, -32767, 32767, -32768,
+        0, 32767, -32768, 32767, -32768,
     ]  # fmt: skip
 
 

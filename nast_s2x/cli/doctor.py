@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from nast_s2x.processes import cpu_count
 
-PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "serve", "dev")
+PARTS = ("inference", "train", "simuleval", "evaluate", "units", "data", "serve", "live", "dev")
 """Parts of the project, named as the extras of scripts/install.sh; together they are ``all``."""
 
 SEPARATE_PARTS = ("whisper",)
@@ -43,7 +43,8 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "huggingface_hub": (("huggingface_hub",), ("data",)),
     "starlette": (("starlette",), ("serve",)),
     "uvicorn": (("uvicorn",), ("serve",)),
-    "websockets": (("websockets",), ("serve",)),
+    "websockets": (("websockets",), ("serve", "live")),
+    "sounddevice": (("sounddevice",), ("live",)),
     "pytest": (("pytest",), ("dev",)),
     "pytest_timeout": (("pytest-timeout",), ("dev",)),
     "xdist": (("pytest-xdist",), ("dev",)),

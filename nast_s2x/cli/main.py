@@ -30,6 +30,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "export": ("nast_s2x.cli.export", "turn a checkpoint into a self-contained bundle"),
     "generate": ("nast_s2x.cli.generate", "translate a manifest or audio files offline, in batches"),
     "translate": ("nast_s2x.cli.translate", "translate recordings as streams, printing words as they come"),
+    "live": ("nast_s2x.cli.live", "translate a microphone: captions in the terminal, and speech"),
     "serve": ("nast_s2x.cli.serve", "translate for many clients over WebSockets"),
     "evaluate": ("nast_s2x.cli.evaluate", "run a system over a test set at several chunk sizes and score it"),
     "score": ("nast_s2x.cli.score", "score the logs of an evaluation again"),

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from nast_s2x.inference.system import System
 
 
-def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str) -> None:
+def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str, required: bool = True) -> None:
     """Add ``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --device --dtype --threads``.
 
     Args:
         default_chunk: default of ``--chunk-ms``, for the help.
+        required: ``--model`` must be given.
     """
     group = parser.add_argument_group("system")
-    group.add_argument("--model", "-m", required=True, metavar="BUNDLE", help="bundle folder, or checkpoint file")
+    group.add_argument("--model", "-m", required=required, metavar="BUNDLE", help="bundle folder, or checkpoint file")
     group.add_argument(
         "--data", metavar="DIR", help="data folder of a checkpoint (default: the folder it lies in); not for bundles"
     )

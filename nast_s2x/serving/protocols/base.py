@@ -59,5 +59,5 @@ class Received:
 
 
 def pcm16(samples: NDArray[np.float32]) -> bytes:
-    """16-bit little-endian samples of a waveform (n,) in -1..1."""
-    return np.clip(np.rint(samples * 32767.0), -32768, 32767).astype("<i2").tobytes()
+    """16-bit little-endian samples of a waveform (n,) in -1..1; exact for samples that came from 16 bits."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
