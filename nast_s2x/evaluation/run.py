@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def load_for(settings: RunSettings) -> System:
         raise ConfigError(f"`target_type` must be {' or '.join(TARGET_TYPES)}, got {settings.target_type!r}")
     segments_of(settings)
     system = load_system(settings.model, settings.data, settings.device, parse_dtype(settings.dtype))
+    if settings.pause_ms is not None:
+        system = replace(system, pause_ms=settings.pause_ms)
     if settings.target_type == "speech":
         if settings.vocoder is not None:
             system = system.with_vocoder(settings.vocoder)

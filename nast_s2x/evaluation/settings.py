@@ -34,6 +34,7 @@ class RunSettings:
         data: data folder of a checkpoint; ``None``: the folder that holds the checkpoint.
         target_type: ``text`` or ``speech``.
         lookahead_ms, wait_chunks, left_ms: see :class:`~nast_s2x.chunking.ChunkPolicy`; ``None``: as in training.
+        pause_ms: see :class:`~nast_s2x.inference.system.System`.
         segment_ms, first_segment_ms: see :class:`~nast_s2x.inference.segments.Segments`.
         device, dtype: device and number type of the network, see :data:`~nast_s2x.device.DTYPES`.
         threads: CPU threads of each process.
@@ -48,6 +49,7 @@ class RunSettings:
     lookahead_ms: int | None = None
     wait_chunks: int | None = None
     left_ms: int | str | None = None
+    pause_ms: int | None = None
     segment_ms: int = 40
     first_segment_ms: int | None = None
     device: str = "cpu"
@@ -91,6 +93,7 @@ def record(
         "lookahead_ms": run.lookahead_ms,
         "wait_chunks": run.wait_chunks,
         "left_ms": run.left_ms,
+        "pause_ms": run.pause_ms,
         "segment_ms": run.segment_ms,
         "first_segment_ms": run.first_segment_ms,
         "device": run.device,

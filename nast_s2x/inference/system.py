@@ -10,12 +10,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.chunking import FRAME_MS, ChunkPolicy
 from nast_s2x.device import find_device
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, check_whole_number
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.policies import choose_policy, training_note
+from nast_s2x.inference.segmenter import Segmenter
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastModel
 from nast_s2x.vocoder.checkpoint import check_units_match, load_vocoder, read_card
@@ -59,6 +60,8 @@ class System:
         trained: chunk policies of the training.
         vocoder: units to waveform, in float32; ``None`` for text output only.
         info: languages, origin and cards.
+        pause_ms: length of a pause that ends a segment, from 1 s on; each segment is translated by itself. ``None``:
+            only a model whose positions end gets segments, and none shorter than half of its positions.
     Raises:
         ConfigError: parts that do not belong together.
 
@@ -75,6 +78,7 @@ class System:
     trained: tuple[ChunkPolicy, ...]
     vocoder: UnitVocoder | None = field(default=None, repr=False)
     info: SystemInfo = field(default_factory=SystemInfo, repr=False)
+    pause_ms: int | None = None
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -90,6 +94,8 @@ class System:
             raise ConfigError("a system needs at least one chunk policy of its training")
         for policy in self.trained:
             self.model.geometry(policy)
+        if self.pause_ms is not None:
+            check_whole_number("pause_ms", self.pause_ms, 50)
         self.model.eval().requires_grad_(False)
         if self.vocoder is not None:
             check_units_match(self.vocoder, self.num_units, self.unit_hash)
@@ -113,6 +119,13 @@ class System:
     def has_units(self) -> bool:
         """True when the model has a unit decoder."""
         return self.units is not None
+
+    def segmenter(self, with_units: bool) -> Segmenter | None:
+        """What cuts a new source into segments; ``None`` where sources are never cut."""
+        limit, pause = self.model.max_frames(with_units and self.has_units), self.pause_ms
+        if limit is None and pause is None:
+            return None
+        return Segmenter(limit, None if pause is None else pause // FRAME_MS)
 
     @property
     def num_units(self) -> int | None:

@@ -21,7 +21,7 @@ from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import as_mono
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.inference.emission import Emission
-from nast_s2x.inference.segmenter import Cut, Segmenter
+from nast_s2x.inference.segmenter import Cut, levels_of
 from nast_s2x.labels import TextLabels
 from nast_s2x.network import ModelState, NastOutput
 from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
@@ -246,8 +246,7 @@ class Track:
         self.system, self.state, self.row, self.is_done = system, state, row, False
         self.input = StreamInput(system.sample_rate)
         self.output = StreamOutput(system, state.geometry, with_units, with_speech, synthesis, with_transcript)
-        limit = system.model.max_frames(with_units)
-        self._segmenter = None if limit is None else Segmenter(limit)
+        self._segmenter = system.segmenter(with_units)
         self.cuts: list[Cut] = []
         self._ends: deque[int] = deque()
         self._pieces: list[Tensor] = []
@@ -264,7 +263,7 @@ class Track:
             raise StreamError(ENDED)
         raw = self.input.push(samples, sample_rate, final)
         if self._segmenter is not None and len(raw):
-            new = self._segmenter.push(raw.mean(dim=1).cpu().numpy())
+            new = self._segmenter.push(levels_of(raw))
             self.cuts += new
             self._ends += [cut.frame for cut in new]
         self._pieces.append(self.system.normalize(raw))
