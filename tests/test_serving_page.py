@@ -185,6 +185,7 @@ def check(
     """
     stream = system.stream(chunk_ms=chunk_ms, with_speech=True, with_transcript=True)
     emissions = stream.push(np.concatenate(received), 24000, final=True)
+    assert float(browser.text("#heard").split()[0]) == pytest.approx(sum(map(len, received)) / 24000, abs=0.06)
     heard, said = (" ".join(browser.text(selector).split()) for selector in ("#source", "#target"))
     assert heard == join_words(emission.source_text for emission in emissions)
     assert said == join_words(emission.text for emission in emissions)
@@ -251,6 +252,7 @@ def test_a_file_is_translated(
     check(browser, system, received, samples, chunk)
     wanted = system.translate(samples, chunk_ms=chunk)
     assert word_error_rate([browser.text("#target")], [wanted.text]) <= 15  # only the browser's resampler differs
+    assert sum(map(len, received)) == pytest.approx(24000 * seconds, abs=2)
     assert browser.text("#heard") == f"{seconds} s" and browser.text("#error") == "" and browser.faults == []
     server.wait_until_free()
 
@@ -353,11 +355,11 @@ AUDIT = """(() => {
     }
     return "rgb(255, 255, 255)";
   };
-  const found = [];
+  const found = [], width = document.documentElement.clientWidth;
   for (const element of document.querySelectorAll("body *")) {
     if (!element.checkVisibility()) continue;
     const box = element.getBoundingClientRect();
-    if (box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5) found.push(["beyond", element.outerHTML.slice(0, 80)]);
+    if (box.right > width + 0.5 || box.left < -0.5) found.push(["beyond", element.outerHTML.slice(0, 80)]);
     if ([...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) {
       const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
       if ((a + 0.05) / (b + 0.05) < 4.5) found.push(["contrast", element.textContent, (a + 0.05) / (b + 0.05)]);
