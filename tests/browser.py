@@ -36,10 +36,14 @@ class Browser:
         assert CHROMIUM is not None
         command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={folder}", *flags, "about:blank"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        port = _wait_for(lambda: (folder / "DevToolsActivePort").read_text().split()[0])
-        tabs = json.load(urlopen(f"http://127.0.0.1:{port}/json"))
-        address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-        self._socket = connect(address, max_size=None)
+        try:
+            port = _wait_for(lambda: (folder / "DevToolsActivePort").read_text().split()[0])
+            tabs = json.load(urlopen(f"http://127.0.0.1:{port}/json"))
+            address = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+            self._socket = connect(address, max_size=None)
+        except BaseException:
+            self._process.kill()
+            raise
         self._number = 0
         self.faults: list[str] = []
         self.requests: list[str] = []

@@ -26,8 +26,10 @@ from running_server import Running  # noqa: E402
 
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
 from nast_s2x.inference import System, load_system  # noqa: E402
+from nast_s2x.inference.detokenizer import join_words  # noqa: E402
 from nast_s2x.metrics.quality import word_error_rate  # noqa: E402
 from nast_s2x.serving.app import Admission  # noqa: E402
+from nast_s2x.serving.worker import Worker  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "espeak_fr_en"
@@ -134,7 +136,7 @@ def test_the_ring_keeps_every_sample() -> None:
 
 def speech() -> np.ndarray:
     """What the fake microphone plays: some silence, the recording, silence longer than the test."""
-    return np.concatenate([np.zeros(RATE // 2), load_audio(RECORDING), np.zeros(120 * RATE)]).astype(np.float32)
+    return np.concatenate([np.zeros(RATE // 5), load_audio(RECORDING), np.zeros(120 * RATE)]).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +165,35 @@ def in_state(name: str) -> str:
     return f"document.body.dataset.state === '{name}'"
 
 
-def expected(system: System, chunk_ms: int = 320) -> tuple[str, str]:
-    found = system.translate(RECORDING, chunk_ms=chunk_ms, with_transcript=True)
-    return found.source_text, found.text
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Samples at 24 kHz that servers get."""
+    pieces: list[np.ndarray] = []
+    put = Worker.put
+    monkeypatch.setattr(
+        Worker, "put", lambda self, seat, samples, *rest: pieces.append(samples) or put(self, seat, samples, *rest)
+    )
+    return pieces
 
 
-def check_words(browser: Browser, system: System, chunk_ms: int = 320) -> None:
-    """The capture begins up to some milliseconds later in each run, which may change a word of the small model."""
-    source, target = (browser.text(selector) for selector in ("#source", "#target"))
-    wanted = expected(system, chunk_ms)
-    assert word_error_rate([source], [wanted[0]]) <= 25 and word_error_rate([target], [wanted[1]]) <= 35
-    assert source.split()[-1] == wanted[0].split()[-1]
+def check(
+    browser: Browser, system: System, received: list[np.ndarray], spoken: np.ndarray, chunk_ms: int = 320
+) -> None:
+    """The page shows and plays the translation of what the server got, which is like that of the recording.
+
+    Where the capture begins differs from run to run, and a busy machine loses some of the fake microphone's samples.
+    """
+    stream = system.stream(chunk_ms=chunk_ms, with_speech=True, with_transcript=True)
+    emissions = stream.push(np.concatenate(received), 24000, final=True)
+    assert float(browser.text("#heard").split()[0]) == pytest.approx(sum(map(len, received)) / 24000, abs=0.06)
+    heard, said = (" ".join(browser.text(selector).split()) for selector in ("#source", "#target"))
+    assert heard == join_words(emission.source_text for emission in emissions)
+    assert said == join_words(emission.text for emission in emissions)
+    seconds = sum(len(emission.waveform) for emission in emissions) / RATE
+    assert float(browser.text("#spoken").split()[0]) == pytest.approx(seconds, abs=0.11) and seconds > 1
+    wanted = system.translate(spoken, chunk_ms=chunk_ms, with_transcript=True)
+    for found, words in ((heard, wanted.source_text), (said, wanted.text)):
+        assert len(set(found.split()) & set(words.split())) >= 0.6 * len(set(words.split())), (found, words)
 
 
 FIREFOX = """
@@ -187,7 +207,9 @@ AudioContext.prototype.createMediaStreamSource = function (stream) {
 
 @needs_chromium
 @pytest.mark.parametrize("rule", ["chromium", "firefox"])
-def test_the_microphone_is_translated(browser: Browser, server: Running, system: System, rule: str) -> None:
+def test_the_microphone_is_translated(
+    browser: Browser, server: Running, system: System, received: list[np.ndarray], rule: str
+) -> None:
     script = FIREFOX if rule == "firefox" else ""
     added = browser.call("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"]
     visit(browser, server)
@@ -198,11 +220,11 @@ def test_the_microphone_is_translated(browser: Browser, server: Running, system:
     assert browser.text("#start") == "Stop" and browser.run("document.activeElement.id") == "start"
     browser.wait("document.querySelector('#target').textContent.split(' ').length > 4")  # while it is spoken
     assert browser.text("#chunk-now") == "320 + 320 ms" and re.fullmatch(r"\d+\.\d\d s", browser.text("#delay"))
-    browser.wait("document.querySelector('#heard').textContent.split(' ')[0] > 4.5")
+    browser.wait("document.querySelector('#heard').textContent.split(' ')[0] > 3.8")
     browser.press("Enter", 13, "\r")
     browser.wait(in_state("idle"))
-    check_words(browser, system)
-    assert float(browser.text("#spoken").split()[0]) > 1.5 and browser.text("#error") == "" and browser.faults == []
+    check(browser, system, received, load_audio(RECORDING))
+    assert browser.text("#error") == "" and browser.faults == []
     assert browser.requests and all(address.split("/")[2] == f"127.0.0.1:{server.port}" for address in browser.requests)
     if rule == "firefox":
         rates = browser.run("globalThis.rates")
@@ -212,22 +234,26 @@ def test_the_microphone_is_translated(browser: Browser, server: Running, system:
 
 @needs_chromium
 @pytest.mark.parametrize("speed", ["fast", "spoken"])
-def test_a_file_is_translated(browser: Browser, server: Running, system: System, tmp_path: Path, speed: str) -> None:
-    samples = load_audio(RECORDING)
+def test_a_file_is_translated(
+    browser: Browser, server: Running, system: System, received: list[np.ndarray], tmp_path: Path, speed: str
+) -> None:
+    chunk, seconds = (640, 3.0) if speed == "fast" else (320, 2.2)
+    samples = load_audio(RECORDING)[: round(seconds * RATE)]
     soundfile.write(tmp_path / "stereo.wav", np.stack([samples, samples], 1), RATE)  # channels are averaged
     visit(browser, server)
     browser.click("[value=file]")
     browser.choose_file("#file", tmp_path / "stereo.wav")
-    chunk = 640 if speed == "fast" else 320
     browser.run(
         f"document.querySelector('#speed').value = '{speed}'; document.querySelector('#chunk').value = '{chunk}'"
     )
     browser.click("#start")
     browser.wait("document.querySelector('#target').textContent")
     browser.wait(in_state("idle"))
-    check_words(browser, system, chunk)
-    assert browser.text("#heard") == f"{len(samples) / RATE:.1f} s" and float(browser.text("#spoken").split()[0]) > 1.5
-    assert browser.text("#error") == "" and browser.faults == []
+    check(browser, system, received, samples, chunk)
+    wanted = system.translate(samples, chunk_ms=chunk)
+    assert word_error_rate([browser.text("#target")], [wanted.text]) <= 15  # only the browser's resampler differs
+    assert sum(map(len, received)) == pytest.approx(24000 * seconds, abs=2)
+    assert browser.text("#heard") == f"{seconds} s" and browser.text("#error") == "" and browser.faults == []
     server.wait_until_free()
 
 
@@ -329,11 +355,11 @@ AUDIT = """(() => {
     }
     return "rgb(255, 255, 255)";
   };
-  const found = [];
+  const found = [], width = document.documentElement.clientWidth;
   for (const element of document.querySelectorAll("body *")) {
     if (!element.checkVisibility()) continue;
     const box = element.getBoundingClientRect();
-    if (box.right > innerWidth + 0.5 || box.left < -0.5) found.push(["beyond", element.outerHTML.slice(0, 80)]);
+    if (box.right > width + 0.5 || box.left < -0.5) found.push(["beyond", element.outerHTML.slice(0, 80)]);
     if ([...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) {
       const [a, b] = [light(getComputedStyle(element).color), light(behind(element))].sort((x, y) => y - x);
       if ((a + 0.05) / (b + 0.05) < 4.5) found.push(["contrast", element.textContent, (a + 0.05) / (b + 0.05)]);
@@ -364,6 +390,8 @@ def test_layout_contrast_and_names(browser: Browser, server: Running, width: int
     assert browser.run(AUDIT) == []
     browser.click("[value=file]")
     assert browser.run(AUDIT) == []
+    browser.run("document.querySelectorAll('.is-hidden').forEach((e) => e.classList.remove('is-hidden'))")
+    assert browser.run(AUDIT) == []  # everything that may be there, such as the field for a token
     names = browser.call("Accessibility.getFullAXTree")["nodes"]
     roles = {(node["role"]["value"], node.get("name", {}).get("value")) for node in names if not node["ignored"]}
     assert {("log", "Translation"), ("button", "Start"), ("radio", "Microphone"), ("combobox", "Chunk size")} <= roles

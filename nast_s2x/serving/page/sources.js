@@ -1,5 +1,6 @@
 // Where the speech comes from: a microphone or a file, as pieces of 16-bit samples.
 import { RATE } from "./session.js";
+import { wake } from "./voice.js";
 
 const PIECE = RATE / 10;
 const MOST_WAITING = 1 << 18; // bytes in front of the network, beyond which a fast file waits
@@ -61,7 +62,7 @@ export class Microphone {
     await context.audioWorklet.addModule("/page/capture-worklet.js");
     this.node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0, processorOptions: { rate: RATE } });
     input.connect(this.node); // what is said before start() waits in the port
-    await context.resume();
+    wake(context);
   }
 
   // Calls take(samples) for each piece and ended(problem) after the last one.

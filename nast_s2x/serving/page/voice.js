@@ -1,6 +1,13 @@
 // The translated voice.
 import { RATE } from "./session.js";
 
+// Browsers start a context only after a click, and may let this wait for ever.
+export function wake(context) {
+  context.resume().catch((error) => {
+    if (context.state !== "closed") throw error;
+  });
+}
+
 export class Voice {
   // To be called by a click: without one, browsers keep a context silent.
   constructor(report) {
@@ -9,6 +16,7 @@ export class Voice {
       this.finish = resolve;
     });
     this.report = report;
+    wake(this.context);
   }
 
   async open() {
@@ -19,7 +27,6 @@ export class Voice {
       if (data.isDone) this.finish();
     };
     this.node.connect(this.context.destination);
-    await this.context.resume();
   }
 
   play(samples) {
