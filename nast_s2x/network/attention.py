@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nast_s2x.errors import ConfigError
 from nast_s2x.network.cache import ChunkCache
-from nast_s2x.network.linear import Int8Weight, Linear, for_products, linear
+from nast_s2x.network.linear import Int8Weight, Linear, Packable, PackedWeight, for_products, linear
 from nast_s2x.network.positions import rotate
 from nast_s2x.network.relations import Relations
 
@@ -91,7 +91,7 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(-2)
 
 
-class RelativeSelfAttention(nn.Module):
+class RelativeSelfAttention(Packable):
     """Self-attention with clipped relative positions on keys and values (Shaw et al., 2018, equations 3 and 4).
 
     No (T, T, head size) tensor exists: queries are scored against the ``2 * clip + 1`` relation rows and the scores
@@ -146,14 +146,24 @@ class RelativeSelfAttention(nn.Module):
         """As :meth:`Linear.set_int8`, for the projection to queries, keys and values."""
         self.int8 = Int8Weight.of(self.in_proj_weight) if on else None
 
+    def pack(self) -> None:
+        """As :meth:`Linear.pack`, for the projection to queries, keys and values."""
+        self.packed = None if self.int8 is not None else PackedWeight.of(self.in_proj_weight, self.in_proj_bias)
+
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.packed is not None and self.packed.fits(x):
+            return self.packed.multiply(x).chunk(3, dim=-1)
         if self.int8 is not None:
             return self.int8.multiply(x, self.in_proj_bias).chunk(3, dim=-1)
         return linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
 
 
-class Attention(nn.Module):
-    """Multi-head attention with separate projections, for the decoders' self- and cross-attention."""
+class Attention(Packable):
+    """Multi-head attention with separate projections, for the decoders' self- and cross-attention.
+
+    Args:
+        key_dim: width of the memory in cross-attention; ``None``: self-attention.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float, key_dim: int | None = None) -> None:
         super().__init__()
@@ -164,15 +174,31 @@ class Attention(nn.Module):
         self.k_proj = Linear(key_dim or dim, dim)
         self.v_proj = Linear(key_dim or dim, dim)
         self.out_proj = Linear(dim, dim)
+        self._joined = (self.k_proj, self.v_proj) if key_dim else (self.q_proj, self.k_proj, self.v_proj)
+
+    def pack(self) -> None:
+        """As :meth:`Linear.pack`, for all projections of one input in one product."""
+        self.packed = None if self.k_proj.int8 is not None else PackedWeight.of_layers(self._joined)
+        if self.packed is not None:
+            for layer in self._joined:
+                layer.unpack()
+
+    def _project(self, x: Tensor, memory: Tensor) -> list[Tensor]:
+        """Queries of ``x`` and keys and values of ``memory``, (B, H, T, head size) each."""
+        if self.packed is not None and self.packed.fits(memory):
+            parts = self.packed.multiply(memory).chunk(len(self._joined), dim=-1)
+            parts = parts if len(parts) == 3 else (self.q_proj(x), *parts)
+        else:
+            # Contiguous, because torch's fused attention refuses what `linear` may return and falls back to a slow form.
+            parts = (self.q_proj(x).contiguous(), self.k_proj(memory), self.v_proj(memory))
+        return [split_heads(part, self.heads) for part in parts]
 
     def forward(self, x: Tensor, memory: Tensor, sights: Sequence[Sight], angles: Angles = None) -> Tensor:
         """Attend from ``x`` (B, T, D) to ``memory`` (B, M, key width), in streams also to the past: (B, T, D)."""
         same = memory is x
         x = for_products(x)
         memory = x if same else for_products(memory)
-        key, value = (split_heads(projection(memory), self.heads) for projection in (self.k_proj, self.v_proj))
-        # Contiguous, because torch's fused attention refuses what `linear` may return and falls back to a slow form.
-        query = split_heads(self.q_proj(x).contiguous(), self.heads)
+        query, key, value = self._project(x, memory)
         if angles is not None:
             query, key = rotate(query, angles[0]), rotate(key, angles[1])
         return self.out_proj(merge_heads(attend_in_parts(self._attend, query, key, value, sights)))
