@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nast_s2x.errors import ConfigError
-from nast_s2x.network.cache import ChunkCache
+from nast_s2x.network.cache import ChunkCache, Part
 from nast_s2x.network.linear import Int8Weight, Linear, Packable, PackedWeight, for_products, linear
-from nast_s2x.network.positions import rotate
+from nast_s2x.network.positions import Turn, rotate
 from nast_s2x.network.relations import Relations
 
-Angles = tuple[Tensor, Tensor] | None
-"""Rotary angles of the queries (T, head size) and of the new keys (M, head size), in streams (B, 1, T, head size);
+Angles = tuple[Turn, Turn] | None
+"""Rotary positions of the queries (T, head size) and of the new keys (M, head size), in streams (B, 1, T, head size);
 ``None``: no rotary positions."""
 
 
@@ -39,9 +39,9 @@ class Sight:
     relations: Relations | None = None
     cache: ChunkCache | None = None
 
-    def keys(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values (rows, H, Tk, head size) from the new ones."""
-        return (key, value) if self.cache is None else self.cache.extend(key, value)
+    def parts(self, key: Tensor, value: Tensor) -> list[Part]:
+        """All keys and values from the new ones (rows, H, T, head size), of one or more parts of the rows."""
+        return [Part(slice(0, self.rows), key, value)] if self.cache is None else self.cache.parts(key, value)
 
 
 def with_caches(sights: Sequence[Sight], caches: Sequence[ChunkCache]) -> list[Sight]:
@@ -61,6 +61,16 @@ def attend_in_parts(attend: Attend, query: Tensor, key: Tensor, value: Tensor, s
     rows = [sight.rows for sight in sights]
     parts = zip(query.split(rows), key.split(rows), value.split(rows), sights, strict=True)
     return torch.cat([attend(*part) for part in parts])
+
+
+def multiply_parts(left: Tensor, right: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
+    """``left`` (B, H, T, K) times the matrices (b, H, K, N) of each part of its rows: (B, H, T, N)."""
+    if len(parts) == 1:
+        return left @ right[0]
+    out = left.new_empty(*left.shape[:-1], right[0].size(-1))
+    for part, matrices in zip(parts, right, strict=True):
+        torch.bmm(left[part.rows].flatten(0, 1), matrices.flatten(0, 1), out=out[part.rows].flatten(0, 1))
+    return out
 
 
 MASK_ALIGNMENT = 8
@@ -129,18 +139,20 @@ class RelativeSelfAttention(Packable):
         return self.out_proj(merge_heads(attend_in_parts(self._attend, query, key, value, sights)))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
-        key, value = sight.keys(key, value)
+        parts = sight.parts(key, value)
         assert sight.relations is not None
         relations = sight.relations.first(query.size(2))
         by_relation = query @ self.relative_keys_embedding.weight.t()  # (B, H, T, relations)
-        scores = query @ key.transpose(-1, -2) + relations.spread(by_relation)
+        scores = multiply_parts(query, [part.keys.transpose(-1, -2) for part in parts], parts)
+        scores = scores + relations.spread(by_relation)
         if sight.mask is not None:
             scores = scores + additive_mask(sight.mask[:, :, : query.size(2)], scores)
         # Softmax and sums over positions in float32 or better: the two clipped relations sum many small weights.
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         weights = F.dropout(weights, self.dropout, self.training)
         summed = relations.sum(weights)
-        return weights.to(value.dtype) @ value + summed.to(value.dtype) @ self.relative_values_embedding.weight
+        attended = multiply_parts(weights.to(value.dtype), [part.values for part in parts], parts)
+        return attended + summed.to(value.dtype) @ self.relative_values_embedding.weight
 
     def set_int8(self, on: bool) -> None:
         """As :meth:`Linear.set_int8`, for the projection to queries, keys and values."""
@@ -204,18 +216,28 @@ class Attention(Packable):
         return self.out_proj(merge_heads(attend_in_parts(self._attend, query, key, value, sights)))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
-        key, value = sight.keys(key, value)
+        parts = sight.parts(key, value)
         dropout = self.dropout if self.training else 0.0
-        if _plain_is_faster(query, key):
-            return _plain_attention(query, key, value, sight.mask, dropout)
-        return F.scaled_dot_product_attention(query, key, value, sight.mask, dropout)
+        made = []
+        for rows, keys, values in parts:
+            own, mask = (query, sight.mask) if len(parts) == 1 else (query[rows], _of_rows(sight.mask, rows))
+            plain = _plain_is_faster(own, keys)
+            function = _plain_attention if plain else F.scaled_dot_product_attention
+            made.append(function(own, keys, values, mask, dropout))
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+
+def _of_rows(mask: Tensor | None, rows: slice) -> Tensor | None:
+    return None if mask is None else mask[rows]
 
 
 PLAIN_SCORES = 1 << 21
 """Scores (sentences x heads x queries x keys) up to which a CPU computes attention faster in plain operations, for more
 queries than a chunk has. Measured for 8 heads of size 64, two threads: 750 x 250 in 2.4 against 4.4 ms in bfloat16 and
 3.2 against 4.3 in float32, 125 x 250 in 0.5 against 0.8 and 0.6 against 0.8; but 750 x 750 in 11 against 10 and 21
-against 10, 24 x 250 in 0.24 against 0.17 and 0.16 against 0.18."""
+against 10, 24 x 250 in 0.24 against 0.17 and 0.16 against 0.18. On a CPU with avx512_bf16, one thread, bfloat16 is
+faster for few queries too: 24 x 792 in 0.56 against 0.80 ms, 24 x 256 in 0.17 against 0.28, 4 x 132 in 0.03 against
+0.05."""
 MANY_QUERIES = 64
 
 
@@ -224,7 +246,8 @@ def _plain_is_faster(query: Tensor, key: Tensor) -> bool:
         return False
     if torch.is_grad_enabled():
         return query.dtype == torch.bfloat16
-    return query.size(-2) >= MANY_QUERIES and query.shape[:-1].numel() * key.size(-2) <= PLAIN_SCORES
+    few = query.size(-2) < MANY_QUERIES and query.dtype != torch.bfloat16
+    return not few and query.shape[:-1].numel() * key.size(-2) <= PLAIN_SCORES
 
 
 def _plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:

@@ -170,7 +170,8 @@ class SlotDecoder(Packable):
             if state.waiting is None:
                 state.waiting = slots.new_zeros(state.rows, behind, slots.size(2))
         line = torch.cat(
-            [joined_rows(state.waiting for state, _ in streams if state.waiting is not None), slots], dim=1
+            [joined_rows(step.take(state.waiting) for state, step in streams if state.waiting is not None), slots],
+            dim=1,
         )
         first = 0
         for state, step in streams:
@@ -218,7 +219,8 @@ class SlotDecoder(Packable):
         key = rotary_angles((frame + 0.5) * slots_per_frame - 0.5, self.head_size)
         if slot.dim() == 2:  # one axis for the heads
             query, key = query[:, None], key[:, None]
-        return (query, query), (query, key)
+        own, other = (query.cos(), query.sin()), (key.cos(), key.sin())
+        return (own, own), (own, other)
 
     def max_frames(self, rates: SlotRates) -> int | None:
         """Feature frames of the longest source that there are positions for; ``None``: no limit."""
