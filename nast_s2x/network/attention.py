@@ -201,7 +201,7 @@ class Attention(Packable):
             parts = self.packed.multiply(memory).chunk(len(self._joined), dim=-1)
             parts = parts if len(parts) == 3 else (self.q_proj(x), *parts)
         else:
-            # Contiguous, because torch's fused attention refuses what `linear` may return and falls back to a slow form.
+            # Contiguous: torch's fused attention refuses what `linear` may return and falls back to a slow form.
             parts = (self.q_proj(x).contiguous(), self.k_proj(memory), self.v_proj(memory))
         return [split_heads(part, self.heads) for part in parts]
 

@@ -74,8 +74,8 @@ class Int8Weight:
 
 PACKED_TYPES = (torch.float32, torch.bfloat16)
 SMALL_WEIGHT = 1 << 17
-"""Elements of a float32 weight below which packing gains nothing: for 128 x 512 products of 4 to 24 rows take 17 to 43 us
-either way, for 512 x 512 71 to 157 against 163 to 253, for 512 x 2048 0.21 to 0.56 ms against 0.50 to 0.98 (one
+"""Elements of a float32 weight below which packing gains nothing: products of 4 to 24 rows take 17 to 47 us either way
+for 128 x 512, 69 to 166 against 163 to 253 for 512 x 512, 0.21 to 0.63 ms against 0.50 to 0.98 for 512 x 2048 (one
 thread)."""
 
 
@@ -154,7 +154,7 @@ class Packable(nn.Module):
 
 
 class Linear(Packable, nn.Linear):
-    """:class:`torch.nn.Linear` with bias, computed by :func:`linear`, or by ``int8`` or ``packed`` where that is set."""
+    """:class:`torch.nn.Linear` with bias, computed by :func:`linear`, or by ``int8`` or ``packed`` where set."""
 
     int8: Int8Weight | None = None
 
