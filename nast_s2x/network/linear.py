@@ -121,9 +121,6 @@ class PackedWeight:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.blocks, self.bias, kind, [], "")
         return out
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PackedWeight:
-        return self  # never changed, and torch cannot copy it
-
 
 class Packable(nn.Module):
     """A module that keeps a packed copy of its weights for inference, which ends when the weights change.
@@ -150,7 +147,7 @@ class Packable(nn.Module):
         super()._load_from_state_dict(*arguments, **flags)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": None}  # torch cannot store it
+        return {**self.__dict__, "packed": None}  # torch can neither copy nor store it
 
 
 class Linear(Packable, nn.Linear):
