@@ -79,3 +79,7 @@ def test_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["rows_per_second"] == pytest.approx(200 / result["seconds"])
     assert main(["benchmark", "prepare", "--rows", "10"]) == 1
     assert "--rows must be at least 200, but is 10" in capsys.readouterr().err
+    assert main(["benchmark", "prepare", "--dtype", "bf16"]) == 1
+    assert "--dtype must be fp32, but is bf16" in capsys.readouterr().err
+    assert main(["benchmark", "prepare", "--device", "cuda"]) == 1
+    assert "--device must be cpu, but is cuda" in capsys.readouterr().err

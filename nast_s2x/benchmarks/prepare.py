@@ -89,8 +89,12 @@ def run_prepare(args: argparse.Namespace) -> dict[str, Any]:
         rows, rows_per_second, jobs, peak_bytes (largest resident memory of this process and of each worker),
         start_bytes (that of this process before the preparation), seconds, phases (seconds of each phase).
     Raises:
-        ConfigError: fewer than 200 rows, which do not give a vocabulary; an output folder is never touched.
+        ConfigError: fewer than 200 rows, which do not give a vocabulary; another ``--device`` or ``--dtype`` than the
+            defaults, because features are computed on the CPU in float32. An output folder is never touched.
     """
+    for flag, value, only in (("device", args.device, "cpu"), ("dtype", args.dtype, "fp32")):
+        if value != only:
+            raise ConfigError(f"prepare computes features on the CPU in fp32: --{flag} must be {only}, but is {value}")
     rows, jobs = args.rows or DEFAULT_ROWS, process_count(args.jobs)
     if rows < 200:
         raise ConfigError(f"--rows must be at least 200, but is {rows}")

@@ -52,11 +52,12 @@ def as_mono(samples: ArrayLike) -> NDArray[np.float32]:
         array = array[:, 0] if array.shape[1] == 1 else array.mean(axis=1, dtype=np.float32)
     if array.ndim != 1:
         raise AudioError(f"samples must have shape (n,) or (n, channels), not {tuple(np.shape(samples))}")
+    # One pass over the samples for both rules: a comparison with NaN is false.
+    if not len(array) or (array.min() >= -LOUDEST and array.max() <= LOUDEST):
+        return np.ascontiguousarray(array)
     if not np.isfinite(array).all():
         raise AudioError("samples must be finite numbers, but some are NaN or infinite")
-    if len(array) and max(array.max(), -array.min()) > LOUDEST:
-        raise AudioError(f"float samples must be in -1..1, but some exceed {LOUDEST:g}: divide them by full scale")
-    return np.ascontiguousarray(array)
+    raise AudioError(f"float samples must be in -1..1, but some exceed {LOUDEST:g}: divide them by full scale")
 
 
 def _as_array(samples: ArrayLike) -> NDArray[Any]:

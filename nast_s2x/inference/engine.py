@@ -74,8 +74,9 @@ class BatchedEngine:
     """Translates up to ``slots`` streams, each as if alone.
 
     A caller opens streams, pushes audio into each, and calls :meth:`step` whenever some are ready. One step computes
-    one chunk of each ready stream in one forward pass. On a GPU all streams share one state of fixed shape, whose rows
-    are used again; on a CPU each has its own, so that a step costs what its ready streams cost.
+    one chunk of each ready stream in one forward pass. With a limited past all streams share one state, whose rows are
+    used again: on a GPU all of them take part in each step, so that its shapes are fixed; on a CPU those that are
+    ready. With an unlimited past, on a CPU, each stream has a state of its own.
 
     Args:
         system: the trained system.
@@ -115,13 +116,16 @@ class BatchedEngine:
             system.require_vocoder()
         if with_transcript:
             system.require_recognition()
-        self._shared: ModelState | None = None
+        self._shared: ModelState | None = None  # steps with all rows
+        self._pool: ModelState | None = None  # steps with the rows that are ready
         self._free = list(range(slots))[::-1]
         self._streams: dict[Track, EngineStream] = {}
         if system.device.type != "cpu":
             if self.policy.left_chunks is None:
                 raise ConfigError("an engine on a GPU keeps states of fixed size: its policy needs a left context")
             self._shared = system.model.init_state(self.policy, slots)
+        elif self.policy.left_chunks is not None:
+            self._pool = system.model.init_state(self.policy, slots)
 
     def __len__(self) -> int:
         """Streams that are open."""
@@ -141,7 +145,7 @@ class BatchedEngine:
         """
         if not self._free:
             raise StreamError(f"all {self.slots} slots of the engine are in use")
-        slot, state, row = self._free.pop(), self._shared, 0
+        slot, state, row = self._free.pop(), self._shared or self._pool, 0
         if state is None:
             state = self.system.model.init_state(self.policy)
         else:
@@ -183,7 +187,9 @@ class BatchedEngine:
     def _compute(self, group: Sequence[Track]) -> list[Labels]:
         """Run the network; returns the labels of each stream."""
         if self._shared is None:
-            return compute(self.system, group, self.with_units, self._with_transcript)
+            if self._pool is None:
+                return compute(self.system, group, self.with_units, self._with_transcript)
+            return self._compute_rows(self._pool, group)
         rows, pieces = [track.row for track in group], [track.take() for track in group]
         fbank = pieces[0].new_zeros(self.slots, *pieces[0].shape)
         fbank[rows] = torch.stack(pieces)
@@ -195,6 +201,17 @@ class BatchedEngine:
             return [NO_LABELS] * len(group)
         labels = best_labels(output)
         return [labels[row] for row in rows]
+
+    def _compute_rows(self, pool: ModelState, group: Sequence[Track]) -> list[Labels]:
+        """As :meth:`_compute`, with the rows of the group alone."""
+        places = sorted(range(len(group)), key=lambda place: group[place].row)
+        fbank = torch.stack([group[place].take() for place in places])
+        step = pool.rows.step_of([group[place].row for place in places])
+        output = self.system.model.step(fbank, [(pool, step)], self._with_transcript, self.with_units)
+        if output is None:
+            return [NO_LABELS] * len(group)
+        labels = dict(zip(places, best_labels(output), strict=True))
+        return [labels[place] for place in range(len(group))]
 
     def _emit(self, track: Track, labels: Labels | None) -> list[tuple[EngineStream, Emission]]:
         """Emissions of a stream; ``labels`` of its step, ``None`` where its segment has ended without one."""

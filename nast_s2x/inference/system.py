@@ -241,7 +241,9 @@ class System:
         if target.type != "cpu" and (self.model.int8 if dtype is None else dtype == torch.int8):
             raise ConfigError(f"int8 is for CPUs, not for {target}")
         self.model.to(device=target)
-        if dtype is not None:
+        if dtype is None:
+            self.model.pack()
+        else:
             self.model.convert_for_inference(dtype)
         if self.vocoder is not None:
             self.vocoder.to(device=target)

@@ -18,6 +18,7 @@ from nast_s2x.network.attention import Angles, Sight, additive_mask, with_caches
 from nast_s2x.network.cache import ChunkCache, Ring
 from nast_s2x.network.config import NastConfig
 from nast_s2x.network.layers import DecoderLayer, Dropouts, run_layer
+from nast_s2x.network.linear import Packable, PackedWeight
 from nast_s2x.network.positions import POSITION_OFFSET, rotary_angles, sinusoidal_positions
 from nast_s2x.network.streams import Step, joined_rows
 
@@ -67,7 +68,7 @@ class DecoderState:
             self.waiting[row] = 0
 
 
-class SlotDecoder(nn.Module):
+class SlotDecoder(Packable):
     """Post-norm layers over slots with self-attention by chunk and cross-attention to the encoder.
 
     The output shares the embedding's weight: ``logits = hidden @ embed_tokens.T``.
@@ -104,7 +105,14 @@ class SlotDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, V), in the number type of the embedding (see :meth:`NastModel.convert_for_inference`)."""
-        return F.linear(hidden.to(self.embed_tokens.weight.dtype), self.embed_tokens.weight)
+        hidden = hidden.to(self.embed_tokens.weight.dtype)
+        if self.packed is not None and self.packed.fits(hidden):
+            return self.packed.multiply(hidden)
+        return F.linear(hidden, self.embed_tokens.weight)
+
+    def pack(self) -> None:
+        """As :meth:`Packable.pack`, for the output layer."""
+        self.packed = PackedWeight.of(self.embed_tokens.weight)
 
     def forward(
         self,
@@ -162,7 +170,8 @@ class SlotDecoder(nn.Module):
             if state.waiting is None:
                 state.waiting = slots.new_zeros(state.rows, behind, slots.size(2))
         line = torch.cat(
-            [joined_rows(state.waiting for state, _ in streams if state.waiting is not None), slots], dim=1
+            [joined_rows(step.take(state.waiting) for state, step in streams if state.waiting is not None), slots],
+            dim=1,
         )
         first = 0
         for state, step in streams:
@@ -210,7 +219,8 @@ class SlotDecoder(nn.Module):
         key = rotary_angles((frame + 0.5) * slots_per_frame - 0.5, self.head_size)
         if slot.dim() == 2:  # one axis for the heads
             query, key = query[:, None], key[:, None]
-        return (query, query), (query, key)
+        own, other = (query.cos(), query.sin()), (key.cos(), key.sin())
+        return (own, own), (own, other)
 
     def max_frames(self, rates: SlotRates) -> int | None:
         """Feature frames of the longest source that there are positions for; ``None``: no limit."""

@@ -41,13 +41,13 @@ class EncoderState:
         self.pending: Tensor | None = None
 
     def left(self, fbank: Tensor) -> Tensor:
-        """``left_frames``, zeros at the start, for the next frames (B, F, bins) of a batch with these rows."""
+        """``left_frames``, zeros at the start; ``fbank`` (B, F, bins) are the next frames."""
         if self.left_frames is None:
             self.left_frames = fbank.new_zeros(self.rows, LEFT_FRAMES, fbank.size(2))
         return self.left_frames
 
     def ahead(self, x: Tensor) -> Tensor:
-        """``pending``, zeros at the start, for the next inputs (B, S, D) of a batch with these rows."""
+        """``pending``, zeros at the start; ``x`` (B, S, D) are the next inputs."""
         if self.pending is None:
             self.pending = x.new_zeros(self.rows, self.ring.extra, x.size(2))
         return self.pending
@@ -121,14 +121,14 @@ class ChunkEncoder(nn.Module):
     def _step(self, fbank: Tensor, streams: Sequence[tuple[EncoderState, Step]]) -> Tensor:
         """Encoder frames (N, E, D) of the chunk of each row, from ``chunk_frames`` feature frames of each."""
         ring, device = streams[0][0].ring, fbank.device
-        left = joined_rows(state.left(fbank) for state, _ in streams)
+        left = joined_rows(step.take(state.left(fbank)) for state, step in streams)
         x, rest = self.conv_layers(fbank, left)
         x = self._inputs(x)
         if self.absolute_positions:
             ahead = joined_rows(step.positions("encoder", device, ring.extra) for _, step in streams)
             x = self._with_positions(x, ahead.clamp(min=0))
         if ring.extra:
-            x = torch.cat([joined_rows(state.ahead(x) for state, _ in streams), x], dim=1)
+            x = torch.cat([joined_rows(step.take(state.ahead(x)) for state, step in streams), x], dim=1)
         first = 0
         for state, step in streams:
             rows = slice(first, first := first + step.rows)

@@ -55,7 +55,7 @@ class _PostNormLayer(nn.Module):
         return norm(x + F.dropout(update, self.dropouts.residual, self.training))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        hidden = F.dropout(F.relu(self.fc1(x), inplace=True), self.dropouts.activation, self.training)
+        hidden = F.dropout(self.fc1(x, relu=True), self.dropouts.activation, self.training)
         return self._residual(x, self.fc2(hidden), self.final_layer_norm)
 
 

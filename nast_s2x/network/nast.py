@@ -17,7 +17,7 @@ from nast_s2x.network.config import NastConfig
 from nast_s2x.network.decoder import Places, SlotDecoder
 from nast_s2x.network.encoder import ChunkEncoder
 from nast_s2x.network.layers import Dropouts
-from nast_s2x.network.linear import Linear, for_products
+from nast_s2x.network.linear import Linear, Packable, for_products
 from nast_s2x.network.output import NastOutput
 from nast_s2x.network.relations import keep_out_of_graphs
 from nast_s2x.network.state import ModelState, Stream, advance
@@ -100,6 +100,18 @@ class NastModel(nn.Module):
         for module in self.modules():
             if isinstance(module, Linear | RelativeSelfAttention):
                 module.set_int8(dtype == torch.int8)
+        self.encoder.conv_layers.out_proj.set_int8(False)  # few products, and the first error of all others
+        return self.pack()
+
+    def pack(self) -> NastModel:
+        """Pack the weights for inference on a CPU (:class:`~nast_s2x.network.linear.PackedWeight`); returns the model.
+
+        The packed copies, as large as the weights, are used while gradients are off, and dropped when the model is
+        moved, converted or loaded into.
+        """
+        for module in reversed(list(self.modules())):  # parts first: attention packs its projections together
+            if isinstance(module, Packable):
+                module.pack()
         return self
 
     def checkpoint_activations(self, on: bool = True) -> None:

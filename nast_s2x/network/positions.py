@@ -52,10 +52,18 @@ def _turn_of_a_block(size: int, like: Tensor) -> Tensor:
     return torch.tensor(angles, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines of :func:`rotary_angles`."""
+
+
+def rotate(x: Tensor, angles: Tensor | Turn) -> Tensor:
     """Turn queries or keys (..., T, size) by :func:`rotary_angles` (..., T, size), so that their products depend on the
-    distance between their positions; computed in float32 or better, returned in the number type of ``x``."""
+    distance between their positions; computed in float32 or better, returned in the number type of ``x``.
+
+    Args:
+        angles: or their cosines and sines, made once for several layers.
+    """
+    cos, sin = (angles.cos(), angles.sin()) if isinstance(angles, Tensor) else angles
     exact = x.to(torch.promote_types(x.dtype, torch.float32))
     first, second = exact.chunk(2, dim=-1)
-    turned = exact * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
-    return turned.to(x.dtype)
+    return (exact * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)

@@ -11,7 +11,7 @@ are ``wait_chunks`` behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -73,6 +73,16 @@ class Rows:
         self.chunk += every
         return made
 
+    def step_of(self, rows: Sequence[int]) -> Step:
+        """The next step of some ``rows``, ascending; its tensors hold these alone. The others stay where they are.
+
+        The past of the streams must be limited.
+        """
+        index = np.asarray(rows, np.int64)
+        made = Step(self.geometry, self.chunk[index], self.frames[index], np.ones(len(index), np.bool_), tuple(rows))
+        self.chunk[index] += 1
+        return made
+
 
 @dataclass(frozen=True)
 class Step:
@@ -82,12 +92,14 @@ class Step:
         chunk: (N,) chunk of the encoder.
         frames: (N,) feature frames of each source.
         moving: (N,) rows that take part.
+        held: rows of the state that these N are, ascending; ``None``: all.
     """
 
     geometry: ChunkGeometry
     chunk: NDArray[np.int64]
     frames: NDArray[np.int64]
     moving: NDArray[np.bool_]
+    held: tuple[int, ...] | None = None
 
     @property
     def rows(self) -> int:
@@ -126,8 +138,15 @@ class Step:
         first = int(self.chunk[0])
         return first if (self.chunk == first).all() else None
 
+    def take(self, state: Tensor) -> Tensor:
+        """The rows of this step (N, T, D) of what a state holds."""
+        return state if self.held is None else state[self._held_on(state.device)]
+
     def keep(self, new: Tensor, old: Tensor | None) -> Tensor:
-        """(N, T, D) ``new`` for the rows that take part, ``old`` for the others."""
+        """What a state holds after the step: ``new`` (N, T, D) for the rows that take part, ``old`` for the others."""
+        if self.held is not None:
+            assert old is not None
+            return old.index_copy_(0, self._held_on(old.device), new)
         if old is None or self.moving.all():
             return new
         return torch.where(torch.from_numpy(self.moving).to(new.device)[:, None, None], new, old)
@@ -136,7 +155,7 @@ class Step:
         """Move the ring of ``axis`` to the chunk of this step."""
         behind = self.wait if axis != "encoder" else 0
         same = self.same
-        ring.move_to(None if same is None else same - behind, self._on(device)[0] - behind)
+        ring.move_to(None if same is None else same - behind, self._on(device)[0] - behind, self.held)
 
     def positions(self, axis: Axis, device: torch.device, first: int = 0, count: int | None = None) -> Tensor:
         """(N, count) positions on ``axis`` from the ``first`` of this step's chunk; by default those of the chunk."""
@@ -211,6 +230,9 @@ class Step:
             host = host.pin_memory() if device.type == "cuda" else host
             self._copies[device] = host.to(device, non_blocking=True)
         return self._copies[device]
+
+    def _held_on(self, device: torch.device) -> Tensor:
+        return torch.tensor(self.held).to(device, non_blocking=True)
 
     @cached_property
     def _copies(self) -> dict[torch.device, Tensor]:

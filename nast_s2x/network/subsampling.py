@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nast_s2x.network.linear import Linear
+
 WINDOW = 7
 """Feature frames under one encoder frame: 4t - 6 .. 4t."""
 STRIDE = 4
@@ -28,7 +30,7 @@ class ConvSubsampler(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=(2, 1), padding=(0, 1)),
             nn.ReLU(),
         )
-        self.out_proj = nn.Linear(channels * bins, dim)
+        self.out_proj = Linear(channels * bins, dim)
 
     def forward(self, fbank: Tensor, left: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """New feature frames (B, F, bins) -> encoder inputs (B, S, D) and the ``left`` frames of the next call."""
