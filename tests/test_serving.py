@@ -37,13 +37,22 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> System:
 class Running:
     """A server on a free port, in a thread."""
 
-    def __init__(self, system: System, slots: int = 3, admission: Admission | None = None, **limits: Any) -> None:
+    def __init__(
+        self,
+        system: System,
+        slots: int = 3,
+        admission: Admission | None = None,
+        options: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> None:
         self.worker = Worker(system, slots)
         server = Server(system, self.worker, "tiny", admission or Admission(), Limits(**limits))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        config = uvicorn.Config(server.app(), port=self.port, log_level="warning", ws_max_size=1 << 26)
+        config = uvicorn.Config(
+            server.app(), port=self.port, log_level="warning", ws_max_size=1 << 26, **(options or {})
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
@@ -293,3 +302,110 @@ def test_the_command_says_where_it_listens_and_refuses(tmp_path: Path, capsys: p
         assert line.startswith("ready: ws://127.0.0.1:")
         assert json.load(urlopen(f"http://127.0.0.1:{port}/health"))["model"] == "bundle"
         process.terminate()
+
+
+def test_clients_behind_a_proxy_are_not_local(system: System) -> None:
+    async def status(server: Running, headers: dict[str, str]) -> int:
+        try:
+            async with websockets.connect(server.url("/simulstream"), additional_headers=headers):
+                return 101
+        except websockets.InvalidStatus as error:
+            return error.response.status_code
+
+    forwarded = [{name: "127.0.0.1"} for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP")]
+    with Running(system) as server:
+        assert asyncio.run(status(server, {})) == 101
+        assert [asyncio.run(status(server, headers)) for headers in forwarded] == [403] * 3
+    with Running(system, admission=Admission(["a token"])) as server:
+        token = {"Authorization": "Bearer a token"}
+        assert [asyncio.run(status(server, headers | token)) for headers in forwarded] == [101] * 3
+
+
+def frame(text: str) -> bytes:
+    """A text frame of a client, masked with zeros."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
+
+
+@pytest.mark.parametrize("limits", [{"unread": 100}, {"unread_seconds": 0.3}])
+def test_a_client_that_reads_nothing_is_disconnected(system: System, limits: dict[str, Any]) -> None:
+    from nast_s2x.serving.connections import reset_dead_connections
+
+    async def ignore(server: Running) -> bool:
+        """True when the connection was reset although nothing was read from it."""
+        plain = socket.create_connection(("127.0.0.1", server.port))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setblocking(False)
+        client = await websockets.connect(server.url("/v1/realtime/translations"), sock=plain, compression=None)
+        audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
+        client.transport.write(frame(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})))
+        client.transport.pause_reading()
+        while not server.worker.in_use:
+            await asyncio.sleep(0.01)
+        for _ in range(1000):
+            if client.transport.is_closing():
+                return True
+            if client.transport.get_write_buffer_size() < 100_000:
+                client.transport.write(100 * frame('{"type": "session.update", "session": {}}'))
+            await asyncio.sleep(0.01)
+        return False
+
+    with Running(system, **limits) as server:
+        reset_dead_connections(server._server, 0.5)
+        assert asyncio.run(ignore(server))
+        server.wait_until_free()
+
+
+def test_a_long_message_outlives_the_answers_to_pings(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While much audio waits for the engine nothing is read, answers to pings neither."""
+    from nast_s2x.inference.engine import BatchedEngine
+    from nast_s2x.serving.connections import WEBSOCKET_OPTIONS
+
+    step = BatchedEngine.step
+
+    def slowly(engine: BatchedEngine) -> list[Any]:
+        threading.Event().wait(0.1)
+        return step(engine)
+
+    monkeypatch.setattr(BatchedEngine, "step", slowly)
+    with Running(system, options=WEBSOCKET_OPTIONS | {"ws_ping_interval": 0.05}) as server:
+        assert asyncio.run(simulstream(server, SIGNAL, len(SIGNAL)))[0] == expected(system, SIGNAL)
+
+
+def test_a_step_that_fails_ends_its_sources_only(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nast_s2x.inference.engine import BatchedEngine
+
+    step = BatchedEngine.step
+
+    def fail(engine: BatchedEngine) -> list[Any]:
+        if engine.policy.chunk_ms == 640:
+            raise RuntimeError("out of memory")
+        return step(engine)
+
+    async def together(server: Running) -> tuple[str, int]:
+        async def spoiled() -> int:
+            async with websockets.connect(server.url("/simulstream")) as client:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await one_source(client, SIGNAL, 3000, chunk_ms=640)
+                return client.close_code
+
+        (text, _), code = await asyncio.gather(simulstream(server, SIGNAL), spoiled())
+        return text, code
+
+    monkeypatch.setattr(BatchedEngine, "step", fail)
+    with Running(system) as server:
+        assert asyncio.run(together(server)) == (expected(system, SIGNAL), 1011)
+        server.wait_until_free()
+        assert server.worker.figures.failed == 1
+        monkeypatch.setattr(BatchedEngine, "step", step)
+        assert asyncio.run(simulstream(server, SIGNAL, chunk_ms=640))[0] == expected(system, SIGNAL, 640)
+
+
+def test_a_client_faster_than_speech_keeps_nobody_out() -> None:
+    from nast_s2x.serving.worker import Figures
+
+    figures = Figures()
+    assert figures.load == figures.needed_load(3) == 0
+    for _ in range(50):  # 5 s of computing in 5 s: 50 s of audio were translated
+        figures.add_step(0.1, 1.0)
+    assert figures.load == pytest.approx(1)
+    assert figures.needed_load(2) == pytest.approx(0.2) and figures.needed_load(30) == pytest.approx(1)

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from nast_s2x.serving.app import Admission, Server
+    from nast_s2x.serving.connections import WEBSOCKET_OPTIONS
     from nast_s2x.serving.sessions import Limits
     from nast_s2x.serving.worker import Worker
 
@@ -59,7 +60,12 @@ def run(args: argparse.Namespace) -> int:
     worker = Worker(system, args.slots, policy)
     server = Server(system, worker, Path(args.model).name, Admission(tokens, args.allow_origin), limits)
     config = uvicorn.Config(
-        server.app(), args.host, args.port, log_level="warning", ws_max_size=2 * limits.message_bytes
+        server.app(),
+        args.host,
+        args.port,
+        log_level="warning",
+        ws_max_size=2 * limits.message_bytes,
+        **WEBSOCKET_OPTIONS,
     )
     return _serve(uvicorn.Server(config), args)
 
@@ -68,11 +74,14 @@ def _serve(server: uvicorn.Server, args: argparse.Namespace) -> int:
     """Run the server; says its addresses once it listens."""
     import asyncio
 
+    from nast_s2x.serving.connections import reset_dead_connections
+
     async def both() -> None:
         task = asyncio.create_task(server.serve())
         while not server.started and not task.done():
             await asyncio.sleep(0.05)
         if server.started:
+            reset_dead_connections(server)
             at = f"{args.host}:{args.port}"
             print(f"ready: ws://{at}/v1/realtime/translations  ws://{at}/simulstream  http://{at}/health", flush=True)
         await task
