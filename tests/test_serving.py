@@ -326,32 +326,89 @@ def frame(text: str) -> bytes:
     return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
 
 
-@pytest.mark.parametrize("limits", [{"unread": 100}, {"unread_seconds": 0.3}])
-def test_a_client_that_reads_nothing_is_disconnected(system: System, limits: dict[str, Any]) -> None:
+async def read_nothing(server: Running, seconds: float) -> bool:
+    """Send audio and many messages that are answered, and read nothing; true if the connection was reset."""
+    plain = socket.create_connection(("127.0.0.1", server.port))
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.setblocking(False)
+    client = await websockets.connect(server.url("/v1/realtime/translations"), sock=plain, compression=None)
+    audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
+    client.transport.write(frame(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})))
+    client.transport.pause_reading()
+    while not server.worker.in_use:
+        await asyncio.sleep(0.01)
+    for _ in range(round(seconds / 0.01)):
+        if client.transport.is_closing():
+            return True
+        if client.transport.get_write_buffer_size() < 100_000:
+            client.transport.write(100 * frame('{"type": "session.update", "session": {}}'))
+        await asyncio.sleep(0.01)
+    client.transport.abort()
+    return False
+
+
+class DeafSocket:
+    """A connection whose client sends audio and questions, and whose answers are never taken, as when it reads nothing.
+
+    Args:
+        questions: how many; then the client is silent.
+    """
+
+    def __init__(self, questions: int) -> None:
+        audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
+        texts = [json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})]
+        texts += ['{"type": "session.update", "session": {}}'] * questions
+        self.events = iter([{"type": "websocket.receive", "text": text} for text in texts])
+        self.received = 0
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0)
+        for event in self.events:
+            self.received += 1
+            return event
+        await asyncio.Event().wait()
+
+    async def send_text(self, data: str) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.code, self.reason = code, reason
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"unread": 100}, "100 messages were not read"), ({"unread_seconds": 0.1}, "nothing was read for 0.1 s")],
+)
+def test_a_client_that_reads_nothing_loses_its_slot(
+    system: System, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], reason: str
+) -> None:
+    from nast_s2x.serving import sessions
+    from nast_s2x.serving.protocols.realtime import RealtimeTranslation
+
+    monkeypatch.setattr(sessions, "_CLOSE_SECONDS", 0.05)
+    worker = Worker(system, 1)
+    worker.start()
+    client = DeafSocket(1000 if "unread" in limits else 10)
+    session = sessions.Session(client, RealtimeTranslation("m", None, False), worker, Limits(**limits))
+    asyncio.run(asyncio.wait_for(session.run(), 60))
+    assert (client.code, client.reason) == (1008, reason) and client.received <= 103
+    for _ in range(1000):
+        if not worker.in_use:
+            break
+        threading.Event().wait(0.01)
+    assert not worker.in_use and worker.figures.accepted == 1
+    worker.stop()
+
+
+def test_a_connection_whose_client_takes_nothing_is_reset(system: System) -> None:
     from nast_s2x.serving.connections import reset_dead_connections
 
-    async def ignore(server: Running) -> bool:
-        """True when the connection was reset although nothing was read from it."""
-        plain = socket.create_connection(("127.0.0.1", server.port))
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.setblocking(False)
-        client = await websockets.connect(server.url("/v1/realtime/translations"), sock=plain, compression=None)
-        audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
-        client.transport.write(frame(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})))
-        client.transport.pause_reading()
-        while not server.worker.in_use:
-            await asyncio.sleep(0.01)
-        for _ in range(1000):
-            if client.transport.is_closing():
-                return True
-            if client.transport.get_write_buffer_size() < 100_000:
-                client.transport.write(100 * frame('{"type": "session.update", "session": {}}'))
-            await asyncio.sleep(0.01)
-        return False
-
-    with Running(system, **limits) as server:
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("this system has no TCP_USER_TIMEOUT")
+    with Running(system) as server:
         reset_dead_connections(server._server, 0.5)
-        assert asyncio.run(ignore(server))
+        assert asyncio.run(read_nothing(server, 30))
         server.wait_until_free()
 
 
@@ -363,7 +420,7 @@ def test_a_long_message_outlives_the_answers_to_pings(system: System, monkeypatc
     step = BatchedEngine.step
 
     def slowly(engine: BatchedEngine) -> list[Any]:
-        threading.Event().wait(0.1)
+        threading.Event().wait(0.15)
         return step(engine)
 
     monkeypatch.setattr(BatchedEngine, "step", slowly)
