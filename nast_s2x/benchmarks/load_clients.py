@@ -19,6 +19,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 PIECE_MS = 80
 RETRY_SECONDS = 1.0
+PAUSE_SECONDS = 2.0
+"""Between two misdeeds of a kind."""
 SIMULSTREAM, REALTIME = "/simulstream", "/v1/realtime/translations?model=load"
 RATES = {SIMULSTREAM: 16000, REALTIME: 24000}
 GOODBYE = {SIMULSTREAM: '{"end_of_stream": true}', REALTIME: '{"type": "session.close"}'}
@@ -277,7 +279,7 @@ async def misbehave(url: str, name: str, talk: Talk, record: Record) -> None:
         with contextlib.suppress(WebSocketException, OSError, asyncio.TimeoutError):
             await MISDEEDS[name](url, talk)
         record.misdeeds[name] = record.misdeeds.get(name, 0) + 1
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def flood(url: str, talk: Talk, record: Record) -> None:
@@ -288,7 +290,7 @@ async def flood(url: str, talk: Talk, record: Record) -> None:
                 record.unpaced.append(await speak(socket, SIMULSTREAM, talk, paced=False))
         except FullServerError:
             record.refused += 1
-        await asyncio.sleep(2)
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 @contextlib.asynccontextmanager
