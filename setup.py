@@ -68,7 +68,7 @@ setup(
     # Recipes and configurations are at the top of the repository and in the package once installed: see
     # nast_s2x/resources.py.
     package_dir={"nast_s2x.configs": "configs"},
-    package_data={"": ["py.typed", "*.css", "*.js", "*.html", "*.j2", "*.json", "*.yaml"]},
+    package_data={"": ["py.typed", "*.css", "*.js", "*.html", "*.svg", "*.j2", "*.json", "*.yaml"]},
     install_requires=[
         # From 2.6 on, torch.load (called with its defaults by fairseq) executes nothing that a file contains.
         "torch>=2.6",

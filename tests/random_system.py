@@ -59,7 +59,7 @@ def make_vocabulary(folder: Path) -> tuple[Path, Path]:
     return Path(f"{prefix}.model"), folder / "dict.txt"
 
 
-def make_model(text_vocab: int, units: bool, seed: int = 0, seconds: int = 32) -> NastModel:
+def make_model(text_vocab: int, units: bool, seed: int = 0, seconds: int = 32, relative: bool = False) -> NastModel:
     """A random network, 2 layers of 32; larger weights than at the start of training make its labels vary."""
     torch.manual_seed(seed)
     config = NastConfig(
@@ -77,6 +77,8 @@ def make_model(text_vocab: int, units: bool, seed: int = 0, seconds: int = 32) -
         unit_layers=2,
         max_text_positions=seconds * 25 // 2,
         max_unit_positions=seconds * 75,
+        relative_positions=relative,
+        unit_rotary=relative,
     )
     model = NastModel(config).eval()
     with torch.no_grad():
@@ -138,17 +140,19 @@ def make_bundle(
     example: str | None = None,
     voice: bool = False,
     seconds: int = 32,
+    relative: bool = False,
 ) -> System:
     """A random system in memory, with its vocabulary in ``folder``.
 
     Its outputs are centred over a fixed recording, so that labels vary. With ``voice`` it has a tiny random vocoder,
-    and units and vocoder name the same centroids. ``seconds``: of source that the model has positions for.
+    and units and vocoder name the same centroids. ``seconds``: of source that the model has positions for;
+    ``relative``: it has relative positions, without end.
     """
     spm, vocabulary = make_vocabulary(folder)
     labels = TextLabels.load(vocabulary, spm)
     features = fbank(make_signal(6.0, seed=99))
     cmvn = CmvnAccumulator().add(features).result()
-    model = make_model(labels.size, units, seed, seconds)
+    model = make_model(labels.size, units, seed, seconds, relative)
     centre_outputs(model, cmvn(features))
     bundle = System(
         model=model,

@@ -10,7 +10,9 @@ from nast_s2x.vocoder.network import UnitVocoder
 NUM_UNITS = 20
 
 
-def vocoder_config(durations: bool = True, num_units: int = NUM_UNITS, unit_hash: str | None = None) -> VocoderConfig:
+def vocoder_config(
+    durations: bool = True, num_units: int = NUM_UNITS, unit_hash: str | None = None, lookahead: int | None = None
+) -> VocoderConfig:
     """The published structure (kernels, dilations, rates, and so the receptive field) with few channels."""
     return VocoderConfig(
         num_embeddings=num_units,
@@ -18,15 +20,20 @@ def vocoder_config(durations: bool = True, num_units: int = NUM_UNITS, unit_hash
         upsample_initial_channel=64,
         dur_predictor_params=DurationConfig(16, 16) if durations else None,
         unit_hash=unit_hash,
+        lookahead_frames=lookahead,
     )
 
 
 def make_vocoder(
-    durations: bool = True, seed: int = 0, num_units: int = NUM_UNITS, unit_hash: str | None = None
+    durations: bool = True,
+    seed: int = 0,
+    num_units: int = NUM_UNITS,
+    unit_hash: str | None = None,
+    lookahead: int | None = None,
 ) -> UnitVocoder:
     """A vocoder whose random weights keep the scale of signals; samples of about 0.2, durations of 1 to 6 frames."""
     torch.manual_seed(seed)
-    model = UnitVocoder(vocoder_config(durations, num_units, unit_hash)).eval().requires_grad_(False)
+    model = UnitVocoder(vocoder_config(durations, num_units, unit_hash, lookahead)).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 3 and not name.startswith("dur_predictor"):
             inputs = parameter.shape[0] if name.startswith("ups") else parameter[0].numel()

@@ -50,6 +50,13 @@ def test_figures() -> None:
     json.dumps(result)
 
 
+def test_limited_lookahead_computes_every_sample_once() -> None:
+    synthesis = benchmark.measure(arguments(), SMALL)["synthesis"]
+    assert synthesis["limited"]["work"] == pytest.approx(1, abs=1e-3)
+    assert synthesis["windows"]["work"] > 1.05
+    assert synthesis["ratio"] == synthesis["limited"]["ms_p50"] / synthesis["windows"]["ms_p50"]
+
+
 def test_stages_are_parts_of_a_chunk_and_leave_no_trace() -> None:
     model = random_model("tiny", 2.0)
     source = np.random.default_rng(0).normal(0, 0.1, 32000).astype(np.float32)

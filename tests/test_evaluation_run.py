@@ -271,11 +271,11 @@ def test_two_runs_do_not_share_a_folder(corpus: Path, tmp_path: Path, capsys: py
     assert (output / "settings.json").read_text() == "of another run" and len([*output.iterdir()]) == 1
 
 
-def test_long_recordings_are_found_before_the_run(
+def test_long_recordings_are_named_and_evaluated_in_segments(
     corpus: Path, system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All recordings that are too long are named and nothing is run; with --skip-long the others are run."""
-    for name, seconds in (("a", 1.0), ("b", 300.0), ("c", 0.8), ("d", 200.0)):
+    """All recordings that are too long are named; --skip-long leaves them out."""
+    for name, seconds in (("a", 1.0), ("b", 70.0), ("c", 0.8), ("d", 40.0)):
         soundfile.write(tmp_path / f"{name}.wav", make_signal(seconds, rate=8000), 8000)
     (tmp_path / "source").write_text("a.wav\nb.wav\nc.wav\nd.wav\n")
     (tmp_path / "target").write_text("one\ntwo\nthree\nfour\n")
@@ -284,12 +284,18 @@ def test_long_recordings_are_found_before_the_run(
     assert [*found] == [1, 3] and "positions" in found[1]
     lists = ["--source", str(tmp_path / "source"), "--target", str(tmp_path / "target")]
     arguments = [*command(corpus, tmp_path / "new", "--chunk-ms", "320", "--no-report"), *lists]
-    assert main(arguments) == 1
+    assert main(arguments) == 0
     message = capsys.readouterr().err
     assert "source:2: " in message and "source:4: " in message and "2 of 4 recordings are longer" in message
-    assert not (tmp_path / "new").exists()
+    lines = read(tmp_path / "new" / "320")
+    assert [line["id"] for line in lines] == ["a", "b", "c", "d"]
+    stream = system.stream(chunk_ms=320, with_units=False)
+    emissions = stream.push(make_signal(70.0, rate=8000), sample_rate=8000, final=True)
+    assert emissions[-1].segment >= 2
+    assert lines[1]["prediction"] == " ".join(emission.text for emission in emissions if emission.text)
+    arguments[arguments.index(str(tmp_path / "new"))] = str(tmp_path / "short")
     assert main([*arguments, "--skip-long"]) == 0
-    assert [line["id"] for line in read(tmp_path / "new" / "320")] == ["a", "c"]
+    assert [line["id"] for line in read(tmp_path / "short" / "320")] == ["a", "c"]
 
 
 def test_evaluate_needs_neither_simuleval_nor_fairseq(corpus: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_generate_from_a_data_folder(folder: Path, bundle: System, tmp_path: Pat
     rows = shard_rows(read_manifest(tmp_path / "test.tsv").rows)
     done = list(generate(bundle, rows, bundle.policy("offline")))
     assert [result.row.utterance.id for result in done] == ["long", "a", "nan"]
-    assert done[0].translation is None and "32 s" in str(done[0].error)
+    assert done[0].translation is not None and done[0].translation.num_frames == 3300  # in segments of at most 32 s
     assert done[1].translation and done[1].translation.text == expected_texts(folder, bundle, "offline")[1]
     assert done[2].translation is None and "NaN" in str(done[2].error)
 

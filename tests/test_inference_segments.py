@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from random_system import make_bundle, make_signal
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference.engine import BatchedEngine
+from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.segmenter import PAUSE_FRAMES, Segmenter
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System
@@ -119,6 +122,44 @@ def test_the_cut_of_the_samples_does_not_matter(short: System) -> None:
         assert [(e.chunk, e.tokens, e.units, e.segment) for e in kept[0]] == [
             (e.chunk, e.tokens, e.units, e.segment) for e in kept[1]
         ]
+
+
+def test_pauses_of_a_given_length_end_segments_from_one_second_on() -> None:
+    talk = levels((SPEECH, 60), (QUIET, 30), (SPEECH, 90), (QUIET, 30), (SPEECH, 300), (QUIET, 15), (SPEECH, 60))
+    cuts = [cut.frame for cut in cuts_of(Segmenter(1000, pause=25), talk)]
+    assert len(cuts) == 1 and 180 + 25 <= cuts[0] <= 180 + 30  # not after 60 frames, nor at the short pause
+    assert [cut.frame for cut in cuts_of(Segmenter(None, pause=25), talk)] == cuts
+    assert cuts_of(Segmenter(None, pause=50), talk) == []
+    near = cuts_of(Segmenter(LIMIT, pause=25), talk)
+    assert [cut.pause for cut in near] == [True, True] and 520 <= near[1].frame <= 526  # the short one, near the limit
+
+
+@pytest.fixture(scope="module")
+def systems(short: System, tmp_path_factory: pytest.TempPathFactory) -> dict[str, System]:
+    speech = make_bundle(tmp_path_factory.mktemp("voice"), dtype=torch.float64, seconds=7, voice=True)
+    endless = make_bundle(tmp_path_factory.mktemp("endless"), dtype=torch.float64, relative=True, voice=True)
+    return {
+        "limit": speech,
+        "limit, pauses": replace(speech, pause_ms=300),
+        "endless, pauses": replace(endless, pause_ms=300),
+    }
+
+
+@pytest.mark.parametrize("kind", ["limit", "limit, pauses", "endless, pauses"])
+@pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[2], POLICIES[3]], ids=str)
+def test_offline_equals_the_stream_in_segments(systems: dict[str, System], kind: str, policy: ChunkPolicy) -> None:
+    system, samples = systems[kind], signal(25.0, seed=4)
+    made = TranslationStream(system, policy, with_speech=True)
+    emissions = [*made.push(samples[:100_000]), *made.push(samples[100_000:]), *made.push([], final=True)]
+    assert len(made.cuts) >= 3
+    whole, other = translate_batch(system, [fbank(samples), fbank(samples[:20000])], policy, with_speech=True)
+    assert whole.tokens == [token for emission in emissions for token in emission.tokens]
+    assert whole.units == [unit for emission in emissions for unit in emission.units] and whole.units
+    assert whole.text == " ".join(emission.text for emission in emissions if emission.text)
+    assert whole.num_frames == len(fbank(samples)) and other.num_frames == len(fbank(samples[:20000]))
+    sound = np.concatenate([e.waveform for e in emissions if e.waveform is not None])
+    assert whole.waveform is not None and len(sound) == len(whole.waveform)
+    np.testing.assert_allclose(whole.waveform, sound, rtol=0, atol=1e-4)
 
 
 def test_silence_of_any_length_ends_no_stream(short: System) -> None:

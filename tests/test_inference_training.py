@@ -67,7 +67,12 @@ def test_average_goes_on_training_and_exports(data: Path, checkpoints: list[Path
     system = load_system(bundle)
     for name, value in system.model.state_dict().items():
         assert torch.equal(averaged["model"][name], value), name
-    assert system.num_units == UNITS and system.info.origin == {"checkpoint": "nast_s2x", "updates": 1, "averaged": 2}
+    assert system.num_units == UNITS and system.info.origin == {
+        "checkpoint": "nast_s2x",
+        "updates": 1,
+        "averaged": 2,
+        "asr_weight": 1.0,
+    }
     assert system.model.config.unit_sinusoids == 0.25 and system.model.config.unit_rotary
     streaming = system.policy(320)
     assert streaming in system.trained and [policy.name for policy in system.trained] == ["320", "640", "offline"]

@@ -63,6 +63,7 @@ def test_a_wheel_finds_its_files(installed: Path, tmp_path: Path) -> None:
         f"print([len(loader.get_source(Environment(), name)[0]) > 100 for name in {files}])"
     )
     assert run("-c", code, **here).strip() == "[True, True, True]"
+    assert {file.suffix for file in (installed / "nast_s2x/serving/page").iterdir()} >= {".html", ".css", ".js", ".svg"}
 
 
 def test_inference_without_posix(tmp_path: Path) -> None:

@@ -10,19 +10,22 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 websockets = pytest.importorskip("websockets")
 
 from random_system import make_bundle, make_signal  # noqa: E402
+from running_server import Running  # noqa: E402
 
+from nast_s2x.inference.engine import BatchedEngine  # noqa: E402
 from nast_s2x.inference.streaming import TranslationStream  # noqa: E402
 from nast_s2x.inference.system import System  # noqa: E402
-from nast_s2x.serving.app import Admission, Server  # noqa: E402
+from nast_s2x.serving.app import Admission  # noqa: E402
 from nast_s2x.serving.sessions import Limits  # noqa: E402
 from nast_s2x.serving.worker import Worker  # noqa: E402
 
@@ -32,49 +35,6 @@ SIGNAL = (make_signal(4.0, seed=21) * 32767).astype("<i2")
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> System:
     return make_bundle(tmp_path_factory.mktemp("system"), voice=True)
-
-
-class Running:
-    """A server on a free port, in a thread."""
-
-    def __init__(
-        self,
-        system: System,
-        slots: int = 3,
-        admission: Admission | None = None,
-        options: dict[str, Any] | None = None,
-        **limits: Any,
-    ) -> None:
-        self.worker = Worker(system, slots)
-        server = Server(system, self.worker, "tiny", admission or Admission(), Limits(**limits))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        config = uvicorn.Config(
-            server.app(), port=self.port, log_level="warning", ws_max_size=1 << 26, **(options or {})
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        while not self._server.started:
-            threading.Event().wait(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
-
-    def url(self, path: str) -> str:
-        return f"ws://127.0.0.1:{self.port}{path}"
-
-    def wait_until_free(self) -> None:
-        for _ in range(500):
-            if not self.worker.in_use:
-                return
-            threading.Event().wait(0.02)
-        raise AssertionError("slots are not free")
 
 
 @pytest.fixture(scope="module")
@@ -262,21 +222,158 @@ def test_tokens_and_origins(system: System) -> None:
 
 
 def test_health_and_metrics(running: Running) -> None:
-    from urllib.request import urlopen
-
     asyncio.run(simulstream(running, SIGNAL[:20000]))
     running.wait_until_free()
-    health = json.load(urlopen(f"http://127.0.0.1:{running.port}/health"))
+    health = running.health()
+    assert health["chunks"] == [{"chunk_ms": size, "lookahead_ms": size} for size in (320, 160, 640)]
+    assert health["transcript"] is None and health["needs_token"] is False
     assert health["slots"] == 3 and health["in_use"] == 0 and health["status"] == "ok" and health["voice"]
     text = urlopen(f"http://127.0.0.1:{running.port}/metrics").read().decode()
     values = dict(line.split(" ") for line in text.splitlines() if not line.startswith("#"))
     assert float(values["nast_s2x_sources_accepted_total"]) >= 1 and float(values["nast_s2x_steps_total"]) >= 1
 
 
+def test_a_transcript_where_it_is_asked_for(system: System, running: Running) -> None:
+    stream = TranslationStream(system, system.policy(), with_units=False, with_transcript=True)
+    samples = SIGNAL[::2]
+    emissions = [*stream.push(samples, 24000), *stream.push([], final=True)]
+
+    async def talk() -> tuple[str, str]:
+        got = {"session.input_transcript.delta": "", "session.output_transcript.delta": ""}
+        async with websockets.connect(running.url("/v1/realtime/translations"), max_size=None) as client:
+            await ask_for_transcript(client)
+            await append(client, samples)
+            await client.send('{"type": "session.close"}')
+            async for message in client:
+                event = json.loads(message)
+                if event["type"] in got:
+                    got[event["type"]] += event["delta"]
+        return tuple(got.values())
+
+    source = " ".join(emission.source_text for emission in emissions if emission.source_text)
+    assert source and asyncio.run(talk()) == (source, " ".join(e.text for e in emissions if e.text))
+    running.wait_until_free()
+
+
+async def ask_for_transcript(client: Any) -> None:
+    values = {"audio": {"input": {"transcription": {"model": "own"}}}}
+    await client.send(json.dumps({"type": "session.update", "session": values}))
+
+
+async def append(client: Any, samples: np.ndarray) -> None:
+    audio = base64.b64encode(samples.tobytes()).decode()
+    await client.send(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio}))
+
+
+async def rest(client: Any) -> list[Any]:
+    """All messages until the connection is closed."""
+    got = []
+    try:
+        while True:
+            message = await client.recv()
+            got.append(message if isinstance(message, bytes) else json.loads(message))
+    except websockets.ConnectionClosed:
+        return got
+
+
+class Gate:
+    """Steps of engines, which wait while it is closed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open, step = threading.Event(), BatchedEngine.step
+        monkeypatch.setattr(BatchedEngine, "step", lambda engine: self.open.wait(30) and step(engine))
+
+
+def test_a_server_that_stops_sends_the_rest(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+
+    async def sessions(server: Running) -> None:
+        first, second, between, idle = [
+            await websockets.connect(server.url(path), max_size=None)
+            for path in ("/simulstream", "/v1/realtime/translations", "/simulstream", "/v1/realtime/translations")
+        ]
+        await between.send('{"end_of_stream": 1}')
+        assert json.loads(await between.recv()) == {"end_of_processing": True}
+        await first.send(SIGNAL[:30000].tobytes())
+        await append(second, SIGNAL[:30000])
+        await second.send('{"type": "session.close"}')  # the client has ended this one itself
+        while server.worker.in_use < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        server.stop()
+        while (await asyncio.to_thread(server.health))["status"] != "closing":
+            await asyncio.sleep(0.02)
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(server.url("/simulstream"))
+        assert refused.value.response.status_code == 503
+        gate.open.set()
+        got = await asyncio.gather(*(rest(client) for client in (first, second, between, idle)))
+        assert "".join(message.get("new", "") for message in got[0]) == expected(system, SIGNAL[:30000])
+        assert got[0][-1] == {"end_of_processing": True} and got[2] == []
+        assert [message["type"] for message in got[3]] == ["session.created", "session.closed"]
+        assert [message["type"] for message in got[1]].count("session.closed") == 1
+        codes = [client.close_code for client in (first, second, between, idle)]
+        assert codes[0] == codes[2] == codes[3] == 1001 and codes[1] in (1000, 1001)
+
+    with Running(system) as server:
+        asyncio.run(asyncio.wait_for(sessions(server), 30))
+
+
+def test_a_server_that_stops_does_not_wait_for_ever(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+
+    async def one(server: Running) -> None:
+        client = await websockets.connect(server.url("/simulstream"))
+        await client.send(SIGNAL[:30000].tobytes())
+        while not server.worker.in_use:
+            await asyncio.sleep(0.01)
+        server.stop()
+        assert await rest(client) == [] and client.close_code in (1001, 1006, 1012)
+
+    with Running(system, closing_seconds=0.2) as server:
+        asyncio.run(asyncio.wait_for(one(server), 20))
+    gate.open.set()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_command_and_sends_the_rest(name: str) -> None:
+    import signal
+    import subprocess
+    import sys
+
+    from nast_s2x.frontend.audio import load_audio
+    from nast_s2x.inference import load_system
+
+    example = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
+    samples = load_audio(example / "recordings" / "test_00002.flac")[:35000]
+    system = load_system(example / "bundle")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "nast_s2x.cli.main", "serve", "--model", str(example / "bundle")]
+
+    async def talk(process: subprocess.Popen[str]) -> tuple[str, int | None]:
+        async with websockets.connect(f"ws://127.0.0.1:{port}/simulstream") as client:
+            await client.send((samples * 32767).astype("<i2").tobytes())
+            first = json.loads(await client.recv())["new"]
+            process.send_signal(getattr(signal, name))
+            messages = await rest(client)
+        assert messages[-1] == {"end_of_processing": True}
+        return first + "".join(message.get("new", "") for message in messages), client.close_code
+
+    with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline().startswith("ready: ")
+            text, code = asyncio.run(asyncio.wait_for(talk(process), 30))
+            assert process.wait(15) == {"SIGINT": 130, "SIGTERM": -signal.SIGTERM}[name]
+        finally:
+            process.kill()
+    assert (text, code) == (expected(system, samples), 1001) and len(text.split()) > 4
+
+
 def test_the_command_says_where_it_listens_and_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import subprocess
     import sys
-    from urllib.request import urlopen
 
     from nast_s2x.cli.main import main
 
@@ -412,7 +509,7 @@ def test_a_connection_whose_client_takes_nothing_is_reset(system: System) -> Non
         server.wait_until_free()
 
 
-def test_answers_to_pings_may_come_late(system: System) -> None:
+def test_answers_to_pings_may_come_late(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait behind the audio of a client that is faster than the engine, which is read only as it is translated."""
     from nast_s2x.serving.connections import WEBSOCKET_OPTIONS
 
@@ -431,8 +528,9 @@ def test_answers_to_pings_may_come_late(system: System) -> None:
             return text
 
     timeout = WEBSOCKET_OPTIONS["ws_ping_timeout"]
-    options = {"ws_ping_interval": 0.05, "ws_ping_timeout": timeout and timeout / 100}
-    with Running(system, options=options) as server:
+    monkeypatch.setitem(WEBSOCKET_OPTIONS, "ws_ping_interval", 0.05)
+    monkeypatch.setitem(WEBSOCKET_OPTIONS, "ws_ping_timeout", timeout and timeout / 100)
+    with Running(system) as server:
         assert asyncio.run(answer_late(server)) == expected(system, SIGNAL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_settings_of_a_session() -> None:
     updated = update(
         protocol, audio={"input": {"transcription": {"model": "x"}, "chunk_ms": 640}, "output": {"voice": False}}
     )
-    assert updated["type"] == "session.updated" and protocol.wishes == Wishes(640, False)
+    assert updated["type"] == "session.updated" and protocol.wishes == Wishes(640, False, transcript=True)
     assert updated["session"]["audio"]["input"]["transcription"] == {"model": "x"}
     assert protocol.emitted(emission("", samples=1600)) == []
 
@@ -149,6 +150,25 @@ def test_settings_that_cannot_be_had_are_answered(values: dict[str, Any], words:
     assert answer["type"] == "error" and words in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error" and answer["error"]["event_id"] == "mine"
     assert protocol.wishes == Wishes(None, True)
+
+
+def test_the_transcript_comes_first_and_only_where_asked_for() -> None:
+    heard = replace(emission("the cat", 975.04), source_text="le chat")
+    plain, asked = session(), session()
+    assert [event["type"] for event in events(plain.emitted(heard))] == ["session.output_transcript.delta"]
+    update(asked, audio={"input": {"transcription": {"model": "x"}}})
+    first, second = (events(asked.emitted(heard)) for _ in range(2))
+    assert [(event["type"], event["delta"]) for event in first] == [
+        ("session.input_transcript.delta", "le chat"),
+        ("session.output_transcript.delta", "the cat"),
+    ]
+    assert second[0]["delta"] == " le chat" and (first[0]["elapsed_ms"], first[0]["source_ms"]) == (800, 975.0)
+    update(asked, audio={"input": {"transcription": None}})
+    assert len(asked.emitted(heard)) == 1 and not asked.wishes.transcript
+    answer = update(
+        RealtimeTranslation("m", "en", False, has_transcript=False), audio={"input": {"transcription": {"model": "x"}}}
+    )
+    assert "transcription` must be null" in answer["error"]["message"]
 
 
 def test_settings_are_fixed_by_the_first_audio_and_voice_needs_a_vocoder() -> None:

@@ -7,7 +7,7 @@ import torch
 from random_vocoder import NUM_UNITS, make_vocoder
 
 from nast_s2x.vocoder.config import UNIT_SAMPLES
-from nast_s2x.vocoder.network import Conv1d
+from nast_s2x.vocoder.layers import Conv1d
 
 
 def random_frames(*shape: int) -> torch.Tensor:
@@ -103,7 +103,8 @@ def test_the_memory_layout_does_not_change_the_weights() -> None:
 def test_windows_of_a_convolution(channels: int, kernel: int, dilation: int, batch: int) -> None:
     torch.manual_seed(0)
     layer = Conv1d(channels, 12, kernel, dilation)
-    reach = layer.reach
+    reach = layer.before
+    assert reach == layer.after
     for left, right in ((0, 0), (reach, reach), (reach // 2, 0), (0, reach)):
         window = torch.randn(batch, channels, left + 10 + right)
         padded = torch.nn.functional.pad(window, (reach - left, reach - right))

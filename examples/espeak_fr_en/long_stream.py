@@ -2,6 +2,7 @@
 """Translates the test recordings, one after the other, as one stream.
 
 python examples/espeak_fr_en/long_stream.py MANIFEST BUNDLE [--minutes 120] [--chunk-ms 320] [--left-ms 5120,2560]
+                                            [--pause-ms 300]
 
 MANIFEST is the corpus. Without --minutes each recording comes once. For each left context prints the BLEU of the
 stream, whose words are divided among the sentences (nast_s2x/metrics/longform.py), beside that of the recordings
@@ -17,6 +18,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,10 +108,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--chunk-ms", default="320")
     parser.add_argument("--left-ms", default="", help="left contexts, separated by commas (default: the system's)")
+    parser.add_argument("--pause-ms", type=int, help="translate each part between pauses of this length by itself")
     parser.add_argument("--limit", type=int, help="test recordings at most")
     args = parser.parse_args(arguments)
     rows = [row for row in read_manifest(args.manifest).rows if row.split == "test"][: args.limit]
-    system = load_system(args.bundle)
+    system = replace(load_system(args.bundle), pause_ms=args.pause_ms)
     for left in args.left_ms.split(",") if args.left_ms else [None]:
         left_ms = left if left in (None, "unlimited") else int(left)
         print(json.dumps(measure(system, rows, args.chunk_ms, left_ms, args.minutes)), flush=True)

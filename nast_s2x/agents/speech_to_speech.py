@@ -40,8 +40,7 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
         parser.add_argument(
             "--synthesis-lookahead",
             type=int,
-            default=SynthesisWindow.lookahead_frames,
-            help="right context of the vocoder in unit frames of 20 ms (default: %(default)s)",
+            help="right context of the vocoder in unit frames of 20 ms (default: 5, or the vocoder's own)",
         )
 
     @staticmethod
@@ -57,8 +56,7 @@ class NastSpeechToSpeechAgent(StreamingAgent, SpeechToSpeechAgent):
     def stream_maker(system: System, args: Namespace) -> Callable[[], Stream]:
         """Return a function that makes the streams of ``system``, with speech, for the flags ``args``."""
         policy = policy_of(system, args)
-        lookahead = getattr(args, "synthesis_lookahead", None)
-        synthesis = SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
+        synthesis = SynthesisWindow.of(system.require_vocoder(), getattr(args, "synthesis_lookahead", None))
         return lambda: system.stream(policy, with_speech=True, synthesis=synthesis)
 
     def policy(self, states: StreamStates | None = None) -> Action:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,8 @@ class StreamingAgent(GenericAgent):
     @staticmethod
     def load(args: Namespace) -> System:
         """Load the system that ``args`` name."""
-        return load_system(args.model, getattr(args, "data_dir", None))
+        system = load_system(args.model, getattr(args, "data_dir", None))
+        return replace(system, pause_ms=getattr(args, "pause_ms", None))
 
     @staticmethod
     def stream_maker(system: System, args: Namespace) -> Callable[[], Stream]:
@@ -106,6 +108,12 @@ class StreamingAgent(GenericAgent):
         parser.add_argument("--lookahead-ms", type=int, default=None, help="right context in ms (default: as trained)")
         parser.add_argument("--wait-chunks", type=int, default=None, help="chunks to wait (default: as trained)")
         parser.add_argument("--left-ms", default=None, help="left context in ms, or unlimited (default: as trained)")
+        parser.add_argument(
+            "--pause-ms",
+            type=int,
+            default=None,
+            help="length of a pause in ms that ends a segment, for models trained on single sentences (default: none)",
+        )
         parser.add_argument(
             "--first-segment-ms",
             type=int,

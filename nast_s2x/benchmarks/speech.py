@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nast_s2x.benchmarks.streaming import one_policy, random_model
+from nast_s2x.benchmarks.synthesis import compare, limited_form
 from nast_s2x.benchmarks.timing import Setting, device_of, now, timed
 from nast_s2x.chunking import ChunkGeometry
 from nast_s2x.ctc import CtcCollapser
@@ -32,7 +33,7 @@ from nast_s2x.network import NastModel
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
 from nast_s2x.vocoder.network import UnitVocoder
 from nast_s2x.vocoder.offline import synthesize
-from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
+from nast_s2x.vocoder.streaming import VocoderStream
 
 STAGES = ("features", "encoder", "text_decoder", "unit_decoder", "vocoder")
 UNIT_FRAMES = 2
@@ -52,9 +53,9 @@ def run_voice(args: argparse.Namespace) -> dict[str, Any]:
         real_time_factor (computing seconds per second of source); chunk_ms_p50, chunk_ms_p95, chunk_ms_first_third and
         chunk_ms_last_third (medians) of the computing time of a chunk; stages (p50 and p95 in ms of each); playback
         (gaps when every chunk is played as soon as it is computed, without and with a start delay of
-        ``--playback-buffer-ms``); offline_batched_seconds and offline_one_by_one_seconds for the same utterances,
-        offline_speech_seconds; seconds, speech_seconds, chunks, chunk_ms, unit_frames_per_chunk, parameters,
-        vocoder_parameters, threads, device, dtype.
+        ``--playback-buffer-ms``); synthesis (see :func:`~nast_s2x.benchmarks.synthesis.compare`);
+        offline_batched_seconds and offline_one_by_one_seconds for the same utterances, offline_speech_seconds; seconds,
+        speech_seconds, chunks, chunk_ms, unit_frames_per_chunk, parameters, vocoder_parameters, threads, device, dtype.
     Raises:
         ConfigError: not one chunk size that is a multiple of 20 ms, or a device that is not available.
     """
@@ -75,6 +76,8 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
         stream(model, vocoder, geometry, source[: 4 * (geometry.chunk_frames or 0) * _SHIFT])
         runs = [stream(model, vocoder, geometry, source) for _ in range(3)]
         offline = offline_seconds(vocoder)
+        limited = random_vocoder(limited_form(vocoder_config)).to(setting.device)
+        synthesis = compare(vocoder, limited, fixed_units(geometry, vocoder))
     run = sorted(runs, key=lambda run: sum(run.seconds))[1]
     chunk_ms, third = 1000 * np.array(run.seconds), max(1, len(run.seconds) // 3)
     return {
@@ -85,6 +88,7 @@ def measure(args: argparse.Namespace, vocoder_config: VocoderConfig) -> dict[str
         "chunk_ms_last_third": float(np.median(chunk_ms[-third:])),
         "stages": {name: _p50_p95(run.stages[name]) for name in STAGES},
         "playback": [playback(run, buffer_ms) for buffer_ms in (0.0, float(args.playback_buffer_ms))],
+        "synthesis": synthesis,
         **offline,
         "seconds": args.seconds,
         "speech_seconds": sum(map(len, run.sounds)) / SAMPLE_RATE,
@@ -180,7 +184,7 @@ def stream(model: NastModel, vocoder: UnitVocoder, geometry: ChunkGeometry, sour
     for stage, module in zip(STAGES[1:4], (model.encoder, model.decoder, model.unit_decoder), strict=True):
         watch.watch(stage, module)
     fbank, state = StreamingFbank(), model.init_state(geometry.policy)
-    speech = VocoderStream(vocoder, SynthesisWindow())
+    speech = VocoderStream(vocoder)
     collapsers = CtcCollapser(blank=model.config.text_vocab - 1), CtcCollapser(blank=model.config.unit_vocab - 1)
     try:
         for start, stop in sample_pieces(len(source), geometry):

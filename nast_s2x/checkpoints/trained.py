@@ -33,7 +33,8 @@ class TrainedModel:
         weights: parameters in the released names.
         config: architecture.
         policies: chunk policies of the training.
-        origin: checkpoint type (``published`` or ``nast_s2x``), updates, number of checkpoints averaged.
+        origin: checkpoint type (``published`` or ``nast_s2x``), updates, number of checkpoints averaged, and of ours
+            ``asr_weight``, the weight of the recognition loss in the last training.
     """
 
     weights: Mapping[str, Tensor]
@@ -70,7 +71,10 @@ def read_trained_model(paths: Sequence[str | Path]) -> TrainedModel:
             f"{paths[0]} is no checkpoint of a NAST-S2X model: {error.args[0]} is missing in it"
         ) from None
     averaged = max(len(paths), len((state.get("extra_state") or {}).get("averaged_checkpoints") or []))
-    origin = {"checkpoint": kind, "updates": num_updates(state), "averaged": averaged}
+    origin: dict[str, Any] = {"checkpoint": kind, "updates": num_updates(state), "averaged": averaged}
+    asr_weight = settings(state, "criterion").get("asr_weight")
+    if kind == OURS and isinstance(asr_weight, int | float):
+        origin["asr_weight"] = float(asr_weight)
     return TrainedModel(weights, config, policies, origin)
 
 

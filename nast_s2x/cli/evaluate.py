@@ -42,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--synthesis-lookahead",
         type=int,
         metavar="R",
-        help="right context of the vocoder in unit frames of 20 ms (default: 5)",
+        help="right context of the vocoder in unit frames of 20 ms (default: 5, or the vocoder's own)",
     )
     group.add_argument("--segment-ms", type=int, metavar="MS", help="length of a segment (default: 40)")
     group.add_argument(
@@ -131,10 +131,12 @@ def _without_long(
     test_set: TestSet,
     audio: list[CheckedAudio],
 ) -> tuple[TestSet, list[CheckedAudio]]:
-    """Return the test set without recordings that are too long for the model; each of them is named on stderr.
+    """Return the test set; with ``--skip-long`` without recordings that are longer than the model's positions.
+
+    They are named on stderr.
 
     Raises:
-        ManifestError: there are such recordings and ``--skip-long`` is not given, or no other recordings.
+        ManifestError: no other recording is left.
     """
     from nast_s2x.evaluation.run import too_long
 
@@ -145,7 +147,8 @@ def _without_long(
         log_stderr(reason)
     total = f"{len(found)} of {len(test_set)} recordings are longer than the model allows (listed above)"
     if not args.skip_long:
-        raise ManifestError(f"{total}; --skip-long leaves them out", found.values())
+        log_stderr(f"note: {total} and translated in segments; --skip-long leaves them out")
+        return test_set, audio
     if len(found) == len(test_set):
         raise ManifestError(f"{total}: no recording is left to evaluate", found.values())
     log_stderr(f"note: {total} and left out")
@@ -184,12 +187,10 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
     from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.processes import cpu_count
-    from nast_s2x.vocoder.streaming import SynthesisWindow
 
     threads = args.threads
     if threads is None:  # several processes share the CPUs
         threads = torch.get_num_threads() if args.workers == 1 else max(1, cpu_count() // args.workers)
-    lookahead = args.synthesis_lookahead
     return RunSettings(
         model=args.model,
         data=args.data,
@@ -197,13 +198,14 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         lookahead_ms=args.lookahead_ms,
         wait_chunks=args.wait_chunks,
         left_ms=args.left_ms,
+        pause_ms=args.pause_ms,
         segment_ms=args.segment_ms,
         first_segment_ms=args.first_segment_ms,
         device=args.device,
         dtype=args.dtype,
         threads=threads,
         vocoder=args.vocoder,
-        synthesis_lookahead=SynthesisWindow.lookahead_frames if lookahead is None else lookahead,
+        synthesis_lookahead=args.synthesis_lookahead,
     )
 
 

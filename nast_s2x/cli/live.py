@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nast_s2x.serving.client import Answer, Client
 
 PIECE_MS = 40.0
-_ONLY_HERE = ("data", "lookahead_ms", "wait_chunks", "left_ms", "threads", "vocoder")
+_ONLY_HERE = ("data", "lookahead_ms", "wait_chunks", "left_ms", "pause_ms", "threads", "vocoder")
 """Flags of a system that is loaded in this process."""
 
 

@@ -10,7 +10,7 @@ from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
-    import uvicorn
+    from nast_s2x.serving.host import HttpServer
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -19,8 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "serve",
         help="translate for many clients over WebSockets",
         description="Serve a system over WebSockets: /v1/realtime/translations (the Realtime translation protocol) and "
-        "/simulstream; /health and /metrics tell its state. Without --token-file only clients on this machine may "
-        "connect. Needs the extra serve.",
+        "/simulstream; / is a page for browsers, /health and /metrics tell the state. Without --token-file only "
+        "clients on this machine may connect. Ctrl-C ends all sources and sends what is left of their translations. "
+        "Needs the extra serve.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
@@ -39,16 +40,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max-seconds", type=float, default=86400.0, metavar="S", help="longest time of a session (default: 86400)"
     )
+    parser.add_argument(
+        "--closing-seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="longest time for the rest of the translations when the server is stopped (default: 10)",
+    )
     add_system_flags(parser, "320 if trained for, else the smallest; sessions may name another trained size")
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; returns the exit status."""
-    import uvicorn
-
     from nast_s2x.serving.app import Admission, Server
-    from nast_s2x.serving.connections import WEBSOCKET_OPTIONS
+    from nast_s2x.serving.host import HttpServer
     from nast_s2x.serving.sessions import Limits
     from nast_s2x.serving.worker import Worker
 
@@ -56,34 +62,26 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--slots must be at least 1, but is {args.slots}")
     tokens = read_tokens(Path(args.token_file)) if args.token_file else []
     system, policy = open_system(args, prefer_offline=False)
-    limits = Limits(idle_seconds=args.idle_seconds, most_seconds=args.max_seconds)
+    limits = Limits(idle_seconds=args.idle_seconds, most_seconds=args.max_seconds, closing_seconds=args.closing_seconds)
     worker = Worker(system, args.slots, policy)
     server = Server(system, worker, Path(args.model).name, Admission(tokens, args.allow_origin), limits)
-    config = uvicorn.Config(
-        server.app(),
-        args.host,
-        args.port,
-        log_level="warning",
-        ws_max_size=2 * limits.message_bytes,
-        **WEBSOCKET_OPTIONS,
-    )
-    return _serve(uvicorn.Server(config), args)
+    return _serve(HttpServer(server, args.host, args.port), args)
 
 
-def _serve(server: uvicorn.Server, args: argparse.Namespace) -> int:
+def _serve(server: HttpServer, args: argparse.Namespace) -> int:
     """Run the server; says its addresses once it listens."""
     import asyncio
-
-    from nast_s2x.serving.connections import reset_dead_connections
 
     async def both() -> None:
         task = asyncio.create_task(server.serve())
         while not server.started and not task.done():
             await asyncio.sleep(0.05)
         if server.started:
-            reset_dead_connections(server)
             at = f"{args.host}:{args.port}"
-            print(f"ready: ws://{at}/v1/realtime/translations  ws://{at}/simulstream  http://{at}/health", flush=True)
+            print(
+                f"ready: ws://{at}/v1/realtime/translations  ws://{at}/simulstream  http://{at}/health  http://{at}/",
+                flush=True,
+            )
         await task
 
     try:

@@ -26,7 +26,7 @@ def add_speech_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup
         "--synthesis-lookahead",
         type=int,
         metavar="R",
-        help="right context of the vocoder in a stream, in unit frames of 20 ms (default: 5)",
+        help="right context of the vocoder in a stream, in unit frames of 20 ms (default: 5, or the vocoder's own)",
     )
     return group
 
@@ -55,7 +55,7 @@ def with_speech(args: argparse.Namespace, system: System) -> tuple[System, Synth
     """The system with the vocoder of ``--vocoder``, and the synthesis window; ``None`` without ``--speech``.
 
     Raises:
-        FileNotFoundError, NastError: no vocoder, one for other units, or a negative look-ahead.
+        FileNotFoundError, NastError: no vocoder, one for other units, or a look-ahead that it cannot have.
     """
     from nast_s2x.vocoder.streaming import SynthesisWindow
 
@@ -63,6 +63,4 @@ def with_speech(args: argparse.Namespace, system: System) -> tuple[System, Synth
         return system, None
     if args.vocoder is not None:
         system = system.with_vocoder(args.vocoder)
-    system.require_vocoder()
-    frames = args.synthesis_lookahead
-    return system, SynthesisWindow() if frames is None else SynthesisWindow(lookahead_frames=frames)
+    return system, SynthesisWindow.of(system.require_vocoder(), args.synthesis_lookahead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import unicodedata
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nast_s2x.device import DTYPES
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str, required: bool = True) -> None:
-    """Add ``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --device --dtype --threads``.
+    """Add ``--model --data --chunk-ms --lookahead-ms --wait-chunks --left-ms --pause-ms --device --dtype --threads``.
 
     Args:
         default_chunk: default of ``--chunk-ms``, for the help.
@@ -41,6 +42,13 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str, requir
         metavar="MS",
         help="past audio in ms that stays visible at least, or unlimited (default: as in training; of several left "
         "contexts the longest limited one)",
+    )
+    group.add_argument(
+        "--pause-ms",
+        type=int,
+        metavar="MS",
+        help="translate each part between pauses of this length by itself; for models that were trained on single "
+        "sentences (default: only a model whose positions end gets parts, of at least half of its positions)",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     group.add_argument(
@@ -80,6 +88,8 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
             raise ConfigError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     system = load_system(args.model, args.data, args.device, parse_dtype(args.dtype))
+    if args.pause_ms is not None:
+        system = replace(system, pause_ms=args.pause_ms)
     policy = system.policy(args.chunk_ms, args.lookahead_ms, args.wait_chunks, args.left_ms, prefer_offline)
     for note in system.notes():
         log_stderr(f"note: {note}")

@@ -32,6 +32,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--piece-ms", type=float, default=40.0, metavar="MS", help="length of a piece (default: 40)")
     parser.add_argument("--real-time", action="store_true", help="read each recording at the speed of speech")
     parser.add_argument("--units", action="store_true", help="print speech units too")
+    parser.add_argument(
+        "--transcript",
+        action="store_true",
+        help="print the words of the source too, in front of the translation; from the model's recognition head",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per emission, with computing time")
     _add_listening_flags(parser)
     add_system_flags(parser, default_chunk="320 if the model was trained for it, else its smallest chunk")
@@ -66,9 +71,17 @@ def run(args: argparse.Namespace) -> int:
     names = _output_names(args)
     system, policy = open_system(args, prefer_offline=False)
     system, synthesis = with_speech(args, system)
+    if args.transcript and system.has_recognition is None:
+        log_stderr("note: it is not recorded whether the recognition head of this model was trained")
     failures = 0
     for path, name in zip(args.audio, names):
-        stream = system.stream(policy, with_units=args.units, with_speech=args.speech, synthesis=synthesis)
+        stream = system.stream(
+            policy,
+            with_units=args.units,
+            with_speech=args.speech,
+            synthesis=synthesis,
+            with_transcript=args.transcript,
+        )
         try:
             _translate_file(stream, Path(path), name, args)
         except NastError as error:
@@ -112,7 +125,7 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
             emissions = stream.push([], final=True)
         show.emissions(emissions)
         if not args.json:
-            print(f"= {' '.join(show.words)}", flush=True)
+            print(f"= {show.line(' '.join(show.source_words), ' '.join(show.words))}", flush=True)
         _note_cuts(stream, path)
     except NastError:
         # What was translated before the recording became unreadable is kept.
@@ -180,6 +193,7 @@ class _Show:
         self.path, self.args = path, args
         self.clock = _Clock(args.real_time)
         self.words: list[str] = []
+        self.source_words: list[str] = []
         self.recorder: PlaybackRecorder | None = None
         if args.speech:
             from nast_s2x.inference.recorder import PlaybackRecorder
@@ -191,15 +205,22 @@ class _Show:
         for emission in emissions:
             if emission.text:
                 self.words.append(emission.text)
+            if emission.source_text:
+                self.source_words.append(emission.source_text)
             sound: dict[str, Any] = {}
             if self.recorder is not None:
                 available = self.clock.ready_ms if self.args.computation_aware else emission.source_ms
                 sound = self.recorder.add_emission(emission, available)
             if self.args.json:
                 print(json.dumps(self._as_json(emission) | sound, ensure_ascii=False), flush=True)
-            elif emission.text or (self.args.units and emission.units):
+            elif emission.text or emission.source_text or (self.args.units and emission.units):
                 units = f"\t[{' '.join(map(str, emission.units))}]" if self.args.units else ""
-                print(f"{emission.source_ms / 1000:8.2f} s  {emission.text}{units}", flush=True)
+                line = self.line(emission.source_text, emission.text)
+                print(f"{emission.source_ms / 1000:8.2f} s  {line}{units}", flush=True)
+
+    def line(self, source: str, text: str) -> str:
+        """The translation, with ``--transcript`` behind the words of the source."""
+        return f"{source} | {text}" if self.args.transcript else text
 
     def speech(self, name: str) -> None:
         """Write the recording's files and print what they hold; nothing without ``--speech``."""
@@ -222,6 +243,8 @@ class _Show:
             "compute_ms": round(self.clock.compute_ms, 3),
             "elapsed_ms": round(self.clock.elapsed_ms, 3),
         }
+        if self.args.transcript:
+            entry["source_text"] = emission.source_text
         return entry | {"units": emission.units} if self.args.units else entry
 
 

@@ -26,8 +26,8 @@ from nast_s2x.metrics.text import normalise
 FORMAT = 1
 SAMPLES = 1000
 _COMPARED_SETTINGS = (
-    *("source", "lookahead_ms", "wait_chunks", "left_ms", "segment_ms", "first_segment_ms", "synthesis_lookahead"),
-    *("device", "dtype", "threads"),
+    *("source", "lookahead_ms", "wait_chunks", "left_ms", "pause_ms", "segment_ms", "first_segment_ms"),
+    *("synthesis_lookahead", "device", "dtype", "threads"),
 )
 """Settings that influence latency or quality besides the model; differences in them are noted."""
 

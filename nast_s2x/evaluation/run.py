@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,18 @@ def load_for(settings: RunSettings) -> System:
 
     Raises:
         FileNotFoundError, NastError: the system is missing or damaged, or has no vocoder for speech output.
-        ConfigError: an unknown target type, segments below 1 ms, a negative synthesis look-ahead.
+        ConfigError: an unknown target type, segments below 1 ms, a synthesis look-ahead that the vocoder cannot have.
     """
     if settings.target_type not in TARGET_TYPES:
         raise ConfigError(f"`target_type` must be {' or '.join(TARGET_TYPES)}, got {settings.target_type!r}")
     segments_of(settings)
-    synthesis_window(settings)
     system = load_system(settings.model, settings.data, settings.device, parse_dtype(settings.dtype))
+    if settings.pause_ms is not None:
+        system = replace(system, pause_ms=settings.pause_ms)
     if settings.target_type == "speech":
         if settings.vocoder is not None:
             system = system.with_vocoder(settings.vocoder)
-        system.require_vocoder()
+        synthesis_window(system, settings)
     return system
 
 
@@ -73,10 +74,9 @@ def segments_of(settings: RunSettings) -> Segments:
     return Segments(settings.segment_ms, settings.first_segment_ms)
 
 
-def synthesis_window(settings: RunSettings) -> SynthesisWindow:
+def synthesis_window(system: System, settings: RunSettings) -> SynthesisWindow:
     """Return the vocoder's look-ahead and context."""
-    lookahead = settings.synthesis_lookahead
-    return SynthesisWindow() if lookahead is None else SynthesisWindow(lookahead)
+    return SynthesisWindow.of(system.require_vocoder(), settings.synthesis_lookahead)
 
 
 def chunk_policy(system: System, settings: RunSettings, chunk: str) -> ChunkPolicy:
@@ -93,7 +93,7 @@ def make_stream(system: System, settings: RunSettings, chunk: str) -> Translatio
     policy = chunk_policy(system, settings, chunk)
     if settings.target_type == "text":
         return system.stream(policy, with_units=False)
-    return system.stream(policy, with_speech=True, synthesis=synthesis_window(settings))
+    return system.stream(policy, with_speech=True, synthesis=synthesis_window(system, settings))
 
 
 def too_long(

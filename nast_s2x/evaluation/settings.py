@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
 from nast_s2x.files import file_digest, read_json, write_json
+from nast_s2x.inference.streaming import SynthesisWindow
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
@@ -33,6 +34,7 @@ class RunSettings:
         data: data folder of a checkpoint; ``None``: the folder that holds the checkpoint.
         target_type: ``text`` or ``speech``.
         lookahead_ms, wait_chunks, left_ms: see :class:`~nast_s2x.chunking.ChunkPolicy`; ``None``: as in training.
+        pause_ms: see :class:`~nast_s2x.inference.system.System`.
         segment_ms, first_segment_ms: see :class:`~nast_s2x.inference.segments.Segments`.
         device, dtype: device and number type of the network, see :data:`~nast_s2x.device.DTYPES`.
         threads: CPU threads of each process.
@@ -47,6 +49,7 @@ class RunSettings:
     lookahead_ms: int | None = None
     wait_chunks: int | None = None
     left_ms: int | str | None = None
+    pause_ms: int | None = None
     segment_ms: int = 40
     first_segment_ms: int | None = None
     device: str = "cpu"
@@ -90,15 +93,20 @@ def record(
         "lookahead_ms": run.lookahead_ms,
         "wait_chunks": run.wait_chunks,
         "left_ms": run.left_ms,
+        "pause_ms": run.pause_ms,
         "segment_ms": run.segment_ms,
         "first_segment_ms": run.first_segment_ms,
         "device": run.device,
         "dtype": run.dtype,
         "threads": run.threads,
         "vocoder": _vocoder(run.vocoder) if speech else None,
-        "synthesis_lookahead": run.synthesis_lookahead if speech else None,
+        "synthesis_lookahead": _lookahead(run, system) if speech else None,
         "versions": {"nast_s2x": __version__, "torch": metadata.version("torch")},
     }
+
+
+def _lookahead(run: RunSettings, system: System) -> int:
+    return SynthesisWindow.of(system.require_vocoder(), run.synthesis_lookahead).lookahead_frames
 
 
 def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> dict[str, Any]:

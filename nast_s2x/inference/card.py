@@ -61,6 +61,8 @@ def model_card(system: System) -> str:
         f"* weights: {origin.get('updates', 0)} updates, {origin.get('averaged', 1)} checkpoint(s) averaged, "
         f"{origin.get('checkpoint', 'unknown')} format",
     ]
+    if system.has_recognition is not None:
+        lines.append(f"* source transcript (`--transcript`): {'yes' if system.has_recognition else 'no, not trained'}")
     if system.units is not None and system.units.hash:
         lines.append(f"* units of the centroids {system.units.hash}")
     if system.vocoder is not None:

@@ -26,6 +26,7 @@ class Emission:
         units: unit codes that began in this chunk (runs collapsed); empty without a unit decoder.
         segment: number of the segment, from 0; see :class:`~nast_s2x.inference.segmenter.Segmenter`.
         final: True for the last emission of the stream.
+        source_text: whole words of the source that are now final, from the recognition head; empty if not asked for.
         waveform: (n,) float32 at SPEECH_RATE, n from 0: the samples that are now final. They follow the units by the
             synthesis look-ahead; a chunk without units or the end returns all of them. ``None`` without speech.
             Emissions that differ in this alone count as equal.
@@ -38,4 +39,5 @@ class Emission:
     units: list[int]
     final: bool = False
     segment: int = 0
+    source_text: str = ""
     waveform: NDArray[np.float32] | None = field(default=None, compare=False)

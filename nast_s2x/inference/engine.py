@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.errors import ConfigError, NastError, StreamError
 from nast_s2x.inference.emission import Emission
-from nast_s2x.inference.track import Labels, Track, best_labels, compute
+from nast_s2x.inference.track import NO_LABELS, Labels, Track, best_labels, compute
 from nast_s2x.network import ModelState
 from nast_s2x.vocoder.streaming import SynthesisWindow
 
@@ -82,9 +82,11 @@ class BatchedEngine:
         system: the trained system.
         slots: streams at most.
         policy: of all streams; ``None`` takes the default. On a GPU ``left_chunks`` must be limited.
-        with_units, with_speech, synthesis: as for :class:`~nast_s2x.inference.streaming.TranslationStream`.
+        with_units, with_speech, synthesis, with_transcript: as for
+            :class:`~nast_s2x.inference.streaming.TranslationStream`.
     Raises:
-        ConfigError: an offline policy, no limit of the past on a GPU, ``with_speech`` for a system without a vocoder.
+        ConfigError: an offline policy, no limit of the past on a GPU, ``with_speech`` for a system without a vocoder,
+            ``with_transcript`` for one whose recognition head was not trained.
 
     Example:
         >>> engine = BatchedEngine(load_system("BUNDLE"), slots=8)  # doctest: +SKIP
@@ -102,15 +104,18 @@ class BatchedEngine:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> None:
         self.system, self.slots = system, slots
         self.policy = system.policy() if policy is None else policy
         self.with_units = (with_units or with_speech) and system.has_units
-        self._with_speech, self._synthesis = with_speech, synthesis
+        self._with_speech, self._synthesis, self._with_transcript = with_speech, synthesis, with_transcript
         if self.policy.is_offline:
             raise ConfigError("an engine steps from chunk to chunk: its policy cannot be offline")
         if with_speech:
             system.require_vocoder()
+        if with_transcript:
+            system.require_recognition()
         self._shared: ModelState | None = None
         self._free = list(range(slots))[::-1]
         self._streams: dict[Track, EngineStream] = {}
@@ -143,7 +148,8 @@ class BatchedEngine:
         else:
             row = slot
             state.clear(row)
-        track = Track(self.system, state, row, self.with_units, self._with_speech, self._synthesis)
+        options = (self.with_units, self._with_speech, self._synthesis, self._with_transcript)
+        track = Track(self.system, state, row, *options)
         self._streams[track] = EngineStream(self, track, slot)
         return self._streams[track]
 
@@ -178,16 +184,16 @@ class BatchedEngine:
     def _compute(self, group: Sequence[Track]) -> list[Labels]:
         """Run the network; returns the labels of each stream."""
         if self._shared is None:
-            return compute(self.system, group, self.with_units)
+            return compute(self.system, group, self.with_units, self._with_transcript)
         rows, pieces = [track.row for track in group], [track.take() for track in group]
         fbank = pieces[0].new_zeros(self.slots, *pieces[0].shape)
         fbank[rows] = torch.stack(pieces)
         moving = np.zeros(self.slots, np.bool_)
         moving[rows] = True
         step = self._shared.rows.step(moving)
-        output = self.system.model.step(fbank, [(self._shared, step)], with_units=self.with_units)
+        output = self.system.model.step(fbank, [(self._shared, step)], self._with_transcript, self.with_units)
         if output is None:
-            return [([], [])] * len(group)
+            return [NO_LABELS] * len(group)
         labels = best_labels(output)
         return [labels[row] for row in rows]
 
@@ -195,7 +201,7 @@ class BatchedEngine:
         """Emissions of a stream; ``labels`` of its step, ``None`` where its segment has ended without one."""
         stream = self._streams[track]
         try:
-            emissions = track.end() if labels is None else track.emissions(*labels)
+            emissions = track.end() if labels is None else track.emissions(labels)
         except Exception as error:  # whatever it is, it concerns this stream alone
             stream.error, emissions = error, []
             track.is_done = True

@@ -38,8 +38,10 @@ class TranslationStream:
         with_units: return the units too, if the model has a unit decoder.
         with_speech: return their waveform too.
         synthesis: look-ahead and context of the vocoder.
+        with_transcript: return the words of the source too, from the recognition head.
     Raises:
-        ConfigError: a policy that the model cannot have; ``with_speech`` for a system without a vocoder.
+        ConfigError: a policy that the model cannot have; ``with_speech`` for a system without a vocoder;
+            ``with_transcript`` for one whose recognition head was not trained.
 
     Example:
         >>> stream = load_system("BUNDLE").stream(chunk_ms=320)  # doctest: +SKIP
@@ -57,12 +59,15 @@ class TranslationStream:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> None:
-        self.system = system
+        self.system, self.with_transcript = system, with_transcript
+        if with_transcript:
+            system.require_recognition()
         self.policy = system.policy() if policy is None else policy
         self.with_units = (with_units or with_speech) and system.has_units
         state = system.model.init_state(self.policy)
-        self._track = Track(system, state, 0, self.with_units, with_speech, synthesis)
+        self._track = Track(system, state, 0, self.with_units, with_speech, synthesis, with_transcript)
 
     @property
     def source_ms(self) -> float:
@@ -108,4 +113,5 @@ class TranslationStream:
     def _step(self) -> list[Emission]:
         if self._track.has_ended:
             return self._track.end()
-        return self._track.emissions(*compute(self.system, [self._track], self.with_units)[0])
+        labels = compute(self.system, [self._track], self.with_units, self.with_transcript)
+        return self._track.emissions(labels[0])

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from nast_s2x.chunking import ChunkPolicy
+from nast_s2x.chunking import FRAME_MS, ChunkPolicy
 from nast_s2x.device import find_device
-from nast_s2x.errors import ConfigError
+from nast_s2x.errors import ConfigError, check_whole_number
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.policies import choose_policy, training_note
+from nast_s2x.inference.segmenter import Segmenter
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastModel
 from nast_s2x.vocoder.checkpoint import check_units_match, load_vocoder, read_card
@@ -34,7 +35,7 @@ class SystemInfo:
     Attributes:
         source_lang, target_lang: language codes, where known.
         example: a note on the domain of an example system; ``None`` for a system meant for use.
-        origin: where the weights came from (checkpoint type, updates, number averaged).
+        origin: where the weights came from (checkpoint type, updates, number averaged, ``asr_weight`` of the training).
         card: text of the model card.
         vocoder_card: text of the vocoder's own card.
     """
@@ -59,6 +60,8 @@ class System:
         trained: chunk policies of the training.
         vocoder: units to waveform, in float32; ``None`` for text output only.
         info: languages, origin and cards.
+        pause_ms: length of a pause that ends a segment, from 1 s on; each segment is translated by itself. ``None``:
+            only a model whose positions end gets segments, and none shorter than half of its positions.
     Raises:
         ConfigError: parts that do not belong together.
 
@@ -75,6 +78,7 @@ class System:
     trained: tuple[ChunkPolicy, ...]
     vocoder: UnitVocoder | None = field(default=None, repr=False)
     info: SystemInfo = field(default_factory=SystemInfo, repr=False)
+    pause_ms: int | None = None
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -90,6 +94,8 @@ class System:
             raise ConfigError("a system needs at least one chunk policy of its training")
         for policy in self.trained:
             self.model.geometry(policy)
+        if self.pause_ms is not None:
+            check_whole_number("pause_ms", self.pause_ms, 50)
         self.model.eval().requires_grad_(False)
         if self.vocoder is not None:
             check_units_match(self.vocoder, self.num_units, self.unit_hash)
@@ -113,6 +119,13 @@ class System:
     def has_units(self) -> bool:
         """True when the model has a unit decoder."""
         return self.units is not None
+
+    def segmenter(self, with_units: bool) -> Segmenter | None:
+        """What cuts a new source into segments; ``None`` where sources are never cut."""
+        limit, pause = self.model.max_frames(with_units and self.has_units), self.pause_ms
+        if limit is None and pause is None:
+            return None
+        return Segmenter(limit, None if pause is None else pause // FRAME_MS)
 
     @property
     def num_units(self) -> int | None:
@@ -157,6 +170,26 @@ class System:
         if self.cmvn is not None and self.cmvn.band_hz is not None:
             found.append(f"trained on recordings up to {self.cmvn.band_hz:g} Hz: frequencies above are not used")
         return found
+
+    @property
+    def has_recognition(self) -> bool | None:
+        """Whether the recognition head was trained (``--asr-weight`` above 0); ``None`` where that is not recorded.
+
+        It learns from the transcripts of the corpus: without those it has learned nothing.
+        """
+        weight = self.info.origin.get("asr_weight")
+        return weight > 0 if isinstance(weight, int | float) else None
+
+    def require_recognition(self) -> None:
+        """Check that a source transcript can be had.
+
+        Raises:
+            ConfigError: the recognition head was not trained.
+        """
+        if self.has_recognition is False:
+            raise ConfigError(
+                "this system has no source transcript: its recognition head was not trained (--asr-weight 0)"
+            )
 
     def require_vocoder(self) -> UnitVocoder:
         """Return the vocoder.
@@ -224,6 +257,7 @@ class System:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> Translation:
         """Translate one whole recording.
 
@@ -234,15 +268,17 @@ class System:
             with_units: return units too, if the model has a unit decoder.
             with_speech: return the waveform of the units too.
             synthesis: look-ahead and context of the vocoder.
+            with_transcript: return the words of the source too, from the recognition head.
         Raises:
             AudioError, ConfigError, FileNotFoundError: input that cannot be used.
         """
         from nast_s2x.inference.offline import translate_file, translate_samples
 
         chosen = self.policy(chunk_ms, prefer_offline=True) if policy is None else policy
+        options = (chosen, with_units, with_speech, synthesis, with_transcript)
         if isinstance(audio, str | Path):
-            return translate_file(self, audio, chosen, with_units, with_speech, synthesis)
-        return translate_samples(self, audio, sample_rate, chosen, with_units, with_speech, synthesis)
+            return translate_file(self, audio, *options)
+        return translate_samples(self, audio, sample_rate, *options)
 
     def stream(
         self,
@@ -252,14 +288,15 @@ class System:
         with_units: bool = True,
         with_speech: bool = False,
         synthesis: SynthesisWindow | None = None,
+        with_transcript: bool = False,
     ) -> TranslationStream:
         """Begin a stream, see :class:`~nast_s2x.inference.streaming.TranslationStream`.
 
         Args:
             policy: chunk policy; else ``chunk_ms``; else 320 ms if trained for, else the smallest chunk.
-            with_units, with_speech, synthesis: as in :meth:`translate`.
+            with_units, with_speech, synthesis, with_transcript: as in :meth:`translate`.
         """
         from nast_s2x.inference.streaming import TranslationStream
 
         chosen = self.policy(chunk_ms) if policy is None else policy
-        return TranslationStream(self, chosen, with_units, with_speech, synthesis)
+        return TranslationStream(self, chosen, with_units, with_speech, synthesis, with_transcript)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import as_mono
 from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
 from nast_s2x.inference.emission import Emission
-from nast_s2x.inference.segmenter import Cut, Segmenter
+from nast_s2x.inference.segmenter import Cut, levels_of
+from nast_s2x.labels import TextLabels
 from nast_s2x.network import ModelState, NastOutput
 from nast_s2x.vocoder.streaming import SynthesisWindow, VocoderStream
 
@@ -97,6 +98,35 @@ class StreamInput:
         return mono
 
 
+class Labels(NamedTuple):
+    """Best labels of a step: of the text slots, the unit slots and, for a transcript, the encoder frames."""
+
+    text: list[int]
+    units: list[int]
+    source: list[int]
+
+
+NO_LABELS = Labels([], [], [])
+
+
+class _Transcript:
+    """Words of the source, from the labels of the recognition head."""
+
+    def __init__(self, text: TextLabels) -> None:
+        self._collapser, self._detokenizer = text.collapser(), StreamingDetokenizer(text)
+        self._ready: list[str] = []
+
+    def push(self, labels: list[int]) -> None:
+        """Take the labels of the next encoder frames."""
+        self._ready.append(self._detokenizer.push(self._collapser.push(labels)))
+
+    def take(self, last: bool = False) -> str:
+        """The words that became final since the last call; the ``last`` call has the word that was held back too."""
+        words = join_words([*self._ready, self._detokenizer.finish() if last else ""])
+        self._ready = []
+        return words
+
+
 class StreamOutput:
     """Labels of one stream, chunk by chunk, to emissions.
 
@@ -110,9 +140,11 @@ class StreamOutput:
         with_units: bool,
         with_speech: bool,
         synthesis: SynthesisWindow | None,
+        with_transcript: bool = False,
     ) -> None:
         self._system, self._geometry, self._with_units = system, geometry, with_units
-        self._vocoder = VocoderStream(system.require_vocoder(), synthesis or SynthesisWindow()) if with_speech else None
+        self._with_transcript = with_transcript
+        self._vocoder = VocoderStream(system.require_vocoder(), synthesis) if with_speech else None
         self._num_chunks, self._chunks_before = 0, 0
         self.segment, self._first_frame = 0, 0
         self._restart()
@@ -122,19 +154,21 @@ class StreamOutput:
         self._text = system.text.collapser()
         self._units = system.units.collapser() if system.units is not None and self._with_units else None
         self._detokenizer = StreamingDetokenizer(system.text)
+        self._transcript = _Transcript(system.text) if self._with_transcript else None
 
-    def emissions(
-        self, text: list[int], units: list[int], source: StreamInput, cut: int | None, last: bool
-    ) -> list[Emission]:
+    def emissions(self, labels: Labels, source: StreamInput, cut: int | None, last: bool) -> list[Emission]:
         """One emission for each chunk among new labels of slots; all of them are one chunk offline.
 
         Args:
-            text: of text slots.
-            units: of unit slots; empty without units.
+            labels: of a step. With ``wait_chunks`` the encoder's are ahead of the others: words of the source belong to
+                the first emission after them.
             cut: feature frames of the source up to the cut that ends this segment, ``None`` before there is one.
             last: these are the last labels of the source.
         """
+        text, units = labels.text, labels.units
         size, ratio = self._geometry.per_chunk("text") or max(1, len(text)), self._geometry.rates.unit_upsample
+        if self._transcript is not None:
+            self._transcript.push(labels.source)
         made = []
         for start in range(0, len(text), size):
             stop = min(start + size, len(text))
@@ -145,7 +179,10 @@ class StreamOutput:
             # The end of a stream is a push of its own, as in waveform_of; offline, all is one chunk and one window.
             whole = last and self._geometry.policy.is_offline
             waveform = self._vocoder.push(codes, final=whole) if self._vocoder else None
-            made.append(Emission(self._num_chunks, time, words, tokens, codes, segment=self.segment, waveform=waveform))
+            heard = self._transcript.take() if self._transcript is not None else ""
+            made.append(
+                Emission(self._num_chunks, time, words, tokens, codes, False, self.segment, heard, waveform=waveform)
+            )
             self._num_chunks += 1
         return made
 
@@ -173,9 +210,10 @@ class StreamOutput:
         if waveform is not None and last.waveform is not None:
             waveform = np.concatenate([last.waveform, waveform])
         text = join_words([last.text, rest])
+        heard = join_words([last.source_text, self._transcript.take(last=True) if self._transcript is not None else ""])
         self.segment, self._first_frame, self._chunks_before = self.segment + 1, end, self._num_chunks
         self._restart()
-        return [*emissions[:-1], replace(last, text=text, final=final, waveform=waveform)]
+        return [*emissions[:-1], replace(last, text=text, source_text=heard, final=final, waveform=waveform)]
 
 
 class Track:
@@ -186,7 +224,8 @@ class Track:
     own; no frame is lost or repeated.
 
     Args:
-        system, with_units, with_speech, synthesis: as for :class:`~nast_s2x.inference.streaming.TranslationStream`.
+        system, with_units, with_speech, synthesis, with_transcript: as for
+            :class:`~nast_s2x.inference.streaming.TranslationStream`.
         state: of the network; this stream is its row ``row``.
 
     Attributes:
@@ -202,12 +241,12 @@ class Track:
         with_units: bool,
         with_speech: bool,
         synthesis: SynthesisWindow | None,
+        with_transcript: bool = False,
     ) -> None:
         self.system, self.state, self.row, self.is_done = system, state, row, False
         self.input = StreamInput(system.sample_rate)
-        self.output = StreamOutput(system, state.geometry, with_units, with_speech, synthesis)
-        limit = system.model.max_frames(with_units)
-        self._segmenter = None if limit is None else Segmenter(limit)
+        self.output = StreamOutput(system, state.geometry, with_units, with_speech, synthesis, with_transcript)
+        self._segmenter = system.segmenter(with_units)
         self.cuts: list[Cut] = []
         self._ends: deque[int] = deque()
         self._pieces: list[Tensor] = []
@@ -224,7 +263,7 @@ class Track:
             raise StreamError(ENDED)
         raw = self.input.push(samples, sample_rate, final)
         if self._segmenter is not None and len(raw):
-            new = self._segmenter.push(raw.mean(dim=1).cpu().numpy())
+            new = self._segmenter.push(levels_of(raw))
             self.cuts += new
             self._ends += [cut.frame for cut in new]
         self._pieces.append(self.system.normalize(raw))
@@ -287,11 +326,11 @@ class Track:
         self._pieces, self._held, self._taken = [left], len(left), self._taken + len(new)
         return F.pad(new, (0, 0, size - wanted, wanted - len(new)))
 
-    def emissions(self, text: list[int], units: list[int]) -> list[Emission]:
+    def emissions(self, labels: Labels) -> list[Emission]:
         """Emissions of the labels of a step; with the end of the segment, if it was the last one."""
         cut = self._ends[0] if self._ends else None
         last = cut is None and self.input.is_finished and self.has_ended
-        made = self.output.emissions(text, units, self.input, cut, last)
+        made = self.output.emissions(labels, self.input, cut, last)
         return self.end(made) if self.has_ended else made
 
     def end(self, made: Sequence[Emission] = ()) -> list[Emission]:
@@ -318,28 +357,30 @@ class Track:
             self.state.rows.frames[self.row] = end - self._first
 
 
-Labels = tuple[list[int], list[int]]
-"""Best labels of the text slots and of the unit slots of a step."""
-
-
-def compute(system: System, tracks: Sequence[Track], with_units: bool) -> list[Labels]:
+def compute(system: System, tracks: Sequence[Track], with_units: bool, with_transcript: bool = False) -> list[Labels]:
     """One step of the network for streams that are ready, each with a state of its own."""
     model, pieces = system.model, [track.take() for track in tracks]
     output: NastOutput | None
     if tracks[0].is_offline:
         frames = Lengths(tuple(len(piece) for piece in pieces))
         batch = torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
-        output = model.whole(batch, frames, tracks[0].state.geometry, with_units=with_units)
+        output = model.whole(batch, frames, tracks[0].state.geometry, with_asr=with_transcript, with_units=with_units)
     else:
         parts = [(track.state, track.state.rows.step()) for track in tracks]
-        output = model.step(torch.stack(pieces), parts, with_units=with_units)
-    return [([], [])] * len(tracks) if output is None else best_labels(output)
+        output = model.step(torch.stack(pieces), parts, with_asr=with_transcript, with_units=with_units)
+    return [NO_LABELS] * len(tracks) if output is None else best_labels(output)
 
 
 def best_labels(output: NastOutput) -> list[Labels]:
-    """Best labels of the text slots and unit slots of each row that exist."""
-    texts = output.text_logits.argmax(-1).tolist()
-    units = [[] for _ in texts] if output.unit_logits is None else output.unit_logits.argmax(-1).tolist()
-    ends = output.unit_lengths or output.text_lengths
-    lengths = zip(output.text_lengths.host, ends.host, strict=True)
-    return [(text[:size], unit[:end]) for text, unit, (size, end) in zip(texts, units, lengths, strict=True)]
+    """Best labels of each row, of the slots and encoder frames that exist."""
+    texts = _best(output.text_logits, output.text_lengths)
+    nothing: list[list[int]] = [[] for _ in texts]
+    units = nothing
+    if output.unit_logits is not None and output.unit_lengths is not None:
+        units = _best(output.unit_logits, output.unit_lengths)
+    source = nothing if output.asr_logits is None else _best(output.asr_logits, output.encoder_lengths)
+    return [Labels(*row) for row in zip(texts, units, source, strict=True)]
+
+
+def _best(logits: Tensor, lengths: Lengths) -> list[list[int]]:
+    return [row[:size] for row, size in zip(logits.argmax(-1).tolist(), lengths.host, strict=True)]

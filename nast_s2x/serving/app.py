@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from nast_s2x import __version__
 from nast_s2x.inference import System
+from nast_s2x.serving.page import page_routes
 from nast_s2x.serving.protocols.realtime import RealtimeTranslation
 from nast_s2x.serving.protocols.simulstream import SimulstreamProtocol
 from nast_s2x.serving.sessions import Limits, Session, SessionProtocol
@@ -65,6 +68,7 @@ class Server:
         system: the trained system.
         worker: the thread of the engines.
         model: name of the system, for clients that ask for one.
+        is_closing: no new sessions are taken.
     """
 
     system: System
@@ -72,6 +76,8 @@ class Server:
     model: str
     admission: Admission = field(default_factory=Admission)
     limits: Limits = field(default_factory=Limits)
+    is_closing: bool = field(default=False, init=False)
+    _sessions: set[Session] = field(default_factory=set, init=False, repr=False)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -80,6 +86,7 @@ class Server:
             Route("/metrics", self.metrics),
             WebSocketRoute("/v1/realtime/translations", self.realtime),
             WebSocketRoute("/simulstream", self.simulstream),
+            *page_routes(),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -89,19 +96,39 @@ class Server:
         yield
         self.worker.stop()
 
+    async def close(self, is_forced: Callable[[], bool] = lambda: False) -> None:
+        """Take no new sessions and end the open ones as if their clients had; they have ``limits.closing_seconds``.
+
+        Args:
+            is_forced: stop waiting once it returns true.
+        """
+        self.is_closing = True
+        for session in list(self._sessions):
+            session.stop()
+        end = time.monotonic() + self.limits.closing_seconds
+        while self._sessions and not is_forced() and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
     async def health(self, request: Request) -> JSONResponse:
-        """Slots, load, versions; status 503 where no source would be accepted."""
-        figures = self.worker.figures
-        free = self.worker.slots - self.worker.in_use
+        """Slots, load, versions, what sessions can have; status 503 where no source would be accepted."""
+        figures, info = self.worker.figures, self.system.info
+        free = not self.is_closing and self.worker.in_use < self.worker.slots
+        chunks = [
+            {"chunk_ms": size, "lookahead_ms": policy.lookahead_ms} for size, policy in self.worker.policies.items()
+        ]
         status = {
-            "status": "ok" if free else "full",
+            "status": "closing" if self.is_closing else "ok" if free else "full",
             "slots": self.worker.slots,
             "in_use": self.worker.in_use,
             "load": round(figures.load, 3),
             "model": self.model,
-            "source_lang": self.system.info.source_lang,
-            "target_lang": self.system.info.target_lang,
+            "source_lang": info.source_lang,
+            "target_lang": info.target_lang,
+            "example": info.example,
             "voice": self.system.vocoder is not None,
+            "transcript": self.system.has_recognition,
+            "chunks": chunks,
+            "needs_token": bool(self.admission.tokens),
             "version": __version__,
         }
         return JSONResponse(status, status_code=200 if free else 503)
@@ -131,7 +158,8 @@ class Server:
         """A session of the Realtime translation protocol."""
         model = socket.query_params.get("model") or self.model
         voice = self.system.vocoder is not None
-        await self._serve(socket, RealtimeTranslation(model, self.system.info.target_lang, voice))
+        transcript = self.system.has_recognition is not False
+        await self._serve(socket, RealtimeTranslation(model, self.system.info.target_lang, voice, transcript))
 
     async def simulstream(self, socket: WebSocket) -> None:
         """A session of simulstream's protocol."""
@@ -142,5 +170,15 @@ class Server:
         if refusal is not None:
             await socket.close(1008, refusal[:120])  # before the handshake: HTTP 403
             return
+        if self.is_closing:
+            await socket.send_denial_response(Response("the server is stopping", 503, {"Retry-After": "10"}))
+            return
         await socket.accept()
-        await Session(socket, protocol, self.worker, self.limits).run()
+        session = Session(socket, protocol, self.worker, self.limits)
+        self._sessions.add(session)
+        try:
+            if self.is_closing:  # since the handshake began
+                session.stop()
+            await session.run()
+        finally:
+            self._sessions.discard(session)

@@ -16,6 +16,7 @@ from nast_s2x.serving.worker import FullError, Result, Seat, Worker
 
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 """Codes of closing frames (RFC 6455, section 7.4, and the registry of the IANA)."""
+ANY_RATE = 16000  # of a piece without samples
 
 _CLOSE_SECONDS = 5.0  # longest time for a closing frame
 
@@ -55,6 +56,7 @@ class Limits:
         unread: messages that a client has not read, beyond which it is disconnected.
         unread_seconds: longest time in which a client reads nothing although there is something; then it is
             disconnected.
+        closing_seconds: time that open sessions have for the rest of their translation when the server stops.
     """
 
     message_bytes: int = 16 << 20
@@ -64,6 +66,7 @@ class Limits:
     most_seconds: float = 24 * 3600.0
     unread: int = 10_000
     unread_seconds: float = 60.0
+    closing_seconds: float = 10.0
 
 
 class _EndOfSession(Exception):
@@ -81,19 +84,25 @@ class Session:
         self._socket, self._protocol, self._worker, self._limits = socket, protocol, worker, limits
         self._out: asyncio.Queue[Message | Result] = asyncio.Queue()
         self._seat: Seat | None = None
-        self._source_ended = asyncio.Event()
+        self._source_ended, self._stopped = asyncio.Event(), asyncio.Event()
+        self._is_ending = False  # the end of the source was pushed, or sent if there was no audio
         self._failure: Exception | None = None
+
+    def stop(self) -> None:
+        """End the session because the server stops: what was read from the client is translated and sent."""
+        self._stopped.set()
 
     async def run(self) -> None:
         """Serve; every way out frees the slot."""
         sender = asyncio.create_task(self._send_all())
         receiver = asyncio.create_task(self._receive_all())
+        stopped = asyncio.create_task(self._stopped.wait())
         try:
             done, _ = await asyncio.wait(
-                {sender, receiver}, timeout=self._limits.most_seconds, return_when=asyncio.FIRST_COMPLETED
+                {sender, receiver, stopped}, timeout=self._limits.most_seconds, return_when=asyncio.FIRST_COMPLETED
             )
             end = _EndOfSession(POLICY, "the longest time of a session is over")
-            for task in done:
+            for task in done & {sender, receiver}:
                 error = task.exception()
                 if isinstance(error, _EndOfSession):
                     end = error
@@ -101,14 +110,27 @@ class Session:
                     end = _EndOfSession(FAILED, "")
                 else:
                     end = _EndOfSession(NORMAL)
-            if receiver in done:
+            if done == {stopped}:
+                end = await self._end_by_server(sender, receiver)
+            if sender not in done:
                 await self._flush(sender)
             await self._close(end)
         finally:
-            for task in (sender, receiver):
+            for task in (sender, receiver, stopped):
                 task.cancel()
             if self._seat is not None:
                 self._seat.close()
+
+    async def _end_by_server(self, sender: asyncio.Task[None], receiver: asyncio.Task[None]) -> _EndOfSession:
+        """Read no more, and end the source as if the client had."""
+        receiver.cancel()
+        await asyncio.wait({receiver})
+        ending = asyncio.create_task(self._end_source(by_server=True))
+        await asyncio.wait({ending, sender}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            ending.exception()  # of a source that failed; the client was told
+        ending.cancel()
+        return _EndOfSession(GOING_AWAY, "the server is stopping")
 
     async def _flush(self, sender: asyncio.Task[None]) -> None:
         """Give what is queued some time to be sent."""
@@ -171,7 +193,7 @@ class Session:
             if got.samples is not None and len(got.samples):
                 await self._push(got)
             if got.final:
-                await self._end_source(got.rate)
+                await self._end_source()
             if got.close:
                 return
 
@@ -180,7 +202,7 @@ class Session:
         try:
             event = await asyncio.wait_for(self._socket.receive(), self._limits.idle_seconds)
         except TimeoutError:
-            await self._end_source(16000)
+            await self._end_source(by_server=True)
             raise _EndOfSession(GOING_AWAY, f"no message for {self._limits.idle_seconds:g} s") from None
         if event["type"] != "websocket.receive":
             return None
@@ -205,6 +227,7 @@ class Session:
     def _open(self) -> Seat:
         loop = asyncio.get_running_loop()
         self._source_ended.clear()
+        self._is_ending = False
         try:
             self._seat = self._worker.open(
                 self._protocol.wishes, lambda result: loop.call_soon_threadsafe(self._out.put_nowait, result)
@@ -219,13 +242,19 @@ class Session:
             raise _EndOfSession(POLICY, str(error)) from None
         return self._seat
 
-    async def _end_source(self, rate: int) -> None:
-        """Translate everything and wait until it was sent; a source without audio has nothing but its end."""
+    async def _end_source(self, by_server: bool = False) -> None:
+        """Translate everything and wait until it was sent; a source without audio has nothing but its end.
+
+        Args:
+            by_server: the client did not ask for it; where it has, nothing is sent twice.
+        """
+        was_ending, self._is_ending = self._is_ending, True
         if self._seat is None:
-            for message in self._protocol.finished():
+            for message in () if by_server and was_ending else self._protocol.finished():
                 self._out.put_nowait(message)
             return
-        self._seat.push(np.zeros(0, np.int16), rate, final=True)
+        if not was_ending:
+            self._seat.push(np.zeros(0, np.int16), ANY_RATE, final=True)
         await self._source_ended.wait()
         if self._failure is not None:
             raise _EndOfSession(FAILED, str(self._failure))

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,8 @@ class Figures:
 class Seat:
     """One source of a session; made by :meth:`Worker.open`."""
 
-    def __init__(self, worker: Worker, policy: ChunkPolicy, voice: bool, deliver: Callable[[Result], None]) -> None:
-        self._worker, self.policy, self.voice, self.deliver = worker, policy, voice, deliver
+    def __init__(self, worker: Worker, policy: ChunkPolicy, wishes: Wishes, deliver: Callable[[Result], None]) -> None:
+        self._worker, self.policy, self.wishes, self.deliver = worker, policy, wishes, deliver
         self.begun = time.monotonic()
         self.stream: EngineStream | None = None
         self.is_open = True
@@ -117,7 +117,7 @@ class Seat:
 
 
 class Worker(threading.Thread):
-    """Runs engines, one for each chunk size and with or without voice, all of them with one set of slots.
+    """Runs engines, one for each chunk size, with or without voice and transcript; all have one set of slots.
 
     Args:
         system: the trained system.
@@ -133,7 +133,7 @@ class Worker(threading.Thread):
         self._policy = system.policy() if policy is None else policy
         if self._policy.is_offline:
             raise ConfigError("a server translates chunk by chunk: `chunk_ms` cannot be offline")
-        self._engines: dict[tuple[ChunkPolicy, bool], BatchedEngine] = {}
+        self._engines: dict[tuple[ChunkPolicy, bool, bool], BatchedEngine] = {}
         self._seats: dict[EngineStream, Seat] = {}
         self._open: set[Seat] = set()
         self._durations: deque[float] = deque(maxlen=50)
@@ -151,10 +151,12 @@ class Worker(threading.Thread):
 
         Raises:
             FullError: all slots are taken, or the machine is at its limit.
-            ConfigError: a chunk size that the model was not trained for.
+            ConfigError: a chunk size that the model was not trained for, or a transcript that it does not have.
         """
         policy = self._policy_of(wishes)
-        voice = wishes.voice and self.system.vocoder is not None
+        wishes = replace(wishes, voice=wishes.voice and self.system.vocoder is not None)
+        if wishes.transcript:
+            self.system.require_recognition()
         with self._wake:
             reason = None
             if self.in_use >= self.slots:
@@ -165,18 +167,30 @@ class Worker(threading.Thread):
                 self.figures.refused += 1
                 raise FullError(reason, self._retry_after())
             self.figures.accepted += 1
-            seat = Seat(self, policy, voice, deliver)
+            seat = Seat(self, policy, wishes, deliver)
             self._open.add(seat)
         return seat
 
-    def _policy_of(self, wishes: Wishes) -> ChunkPolicy:
-        """The policy of a session. Only trained chunk sizes, because each has an engine of its own."""
-        if wishes.chunk_ms in (None, self._policy.chunk_ms):
-            return self._policy
+    @property
+    def policies(self) -> dict[int, ChunkPolicy]:
+        """Policies that a session can have, by chunk size in ms, the default first.
+
+        Besides the default only those of the training, because each has an engine of its own.
+        """
+        assert self._policy.chunk_ms is not None
         sizes = sorted({policy.chunk_ms for policy in self.system.trained if policy.chunk_ms is not None})
-        if wishes.chunk_ms not in sizes:
-            raise ConfigError(f"`chunk_ms` must be one of {', '.join(map(str, sizes))}, but is {wishes.chunk_ms}")
-        return self.system.policy(wishes.chunk_ms)
+        found = {self._policy.chunk_ms: self._policy}
+        return found | {size: self.system.policy(size) for size in sizes if size not in found}
+
+    def _policy_of(self, wishes: Wishes) -> ChunkPolicy:
+        """The policy of a session."""
+        policies = self.policies
+        if wishes.chunk_ms is None:
+            return self._policy
+        if wishes.chunk_ms not in policies:
+            sizes = ", ".join(map(str, sorted(policies)))
+            raise ConfigError(f"`chunk_ms` must be one of {sizes}, but is {wishes.chunk_ms}")
+        return policies[wishes.chunk_ms]
 
     def _retry_after(self) -> float:
         """Seconds until a slot is likely to be free: the usual length of a source, less the age of the oldest."""
@@ -227,9 +241,12 @@ class Worker(threading.Thread):
             self._end(seat, error)
 
     def _engine(self, seat: Seat) -> BatchedEngine:
-        key = (seat.policy, seat.voice)
+        voice, transcript = seat.wishes.voice, seat.wishes.transcript
+        key = (seat.policy, voice, transcript)
         if key not in self._engines:
-            self._engines[key] = BatchedEngine(self.system, self.slots, seat.policy, seat.voice, seat.voice)
+            self._engines[key] = BatchedEngine(
+                self.system, self.slots, seat.policy, voice, voice, with_transcript=transcript
+            )
         return self._engines[key]
 
     def _step(self, engine: BatchedEngine) -> None:

@@ -11,6 +11,9 @@ from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.frontend.samples import SAMPLE_RATE
 
+FIRST_KERNEL = 7
+"""Unit frames that the first convolution sees."""
+
 # Entries of released configurations that add inputs or layers which this network does not have.
 _UNSUPPORTED = {
     "multispkr": "several speakers",
@@ -77,6 +80,8 @@ class VocoderConfig:
         dur_predictor_params: sizes of the duration predictor; ``None`` without one: durations must then be given.
         unit_hash: hash of the centroids that define the units (:attr:`nast_s2x.units.centroids.Centroids.hash`);
             ``None`` where it is not recorded, as in released vocoders.
+        lookahead_frames: following unit frames that the first convolution sees; no later one sees any. Such a vocoder
+            streams with each sample computed once. ``None``: kernels around their output, as in released vocoders.
     """
 
     num_embeddings: int = 1000
@@ -88,6 +93,7 @@ class VocoderConfig:
     resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
     dur_predictor_params: DurationConfig | None = DurationConfig(128, 128)
     unit_hash: str | None = None
+    lookahead_frames: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_embeddings", "embedding_dim", "upsample_initial_channel"):
@@ -101,6 +107,13 @@ class VocoderConfig:
         if not isinstance(self.unit_hash, str | None):
             raise ConfigError(f"unit_hash must be a string or null, not {self.unit_hash!r}")
         self._check_upsampling()
+        if self.lookahead_frames is not None:
+            check_whole("lookahead_frames", self.lookahead_frames, 0)
+            if self.lookahead_frames >= FIRST_KERNEL:
+                raise ConfigError(
+                    f"lookahead_frames must be below {FIRST_KERNEL}, the kernel of the first convolution, not "
+                    f"{self.lookahead_frames}"
+                )
         if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
             raise ConfigError("resblock_dilation_sizes needs one list for each of resblock_kernel_sizes")
         if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
@@ -147,7 +160,7 @@ class VocoderConfig:
         rate = values.get("sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise ConfigError(f"vocoder configuration: sampling_rate must be {SAMPLE_RATE}, not {rate}")
-        names = {field.name for field in fields(cls)} - {"dur_predictor_params", "unit_hash"}
+        names = {field.name for field in fields(cls)} - {"dur_predictor_params", "unit_hash", "lookahead_frames"}
         missing = sorted(names - values.keys())
         if missing:
             raise ConfigError(f"vocoder configuration lacks {', '.join(missing)}")
@@ -156,11 +169,21 @@ class VocoderConfig:
                 "vocoder configuration: model_in_dim differs from embedding_dim: it has other inputs than units"
             )
         chosen = {name: tuples(values[name]) for name in names}
-        return cls(**chosen, dur_predictor_params=_duration(values), unit_hash=values.get("unit_hash"))
+        return cls(
+            **chosen,
+            dur_predictor_params=_duration(values),
+            unit_hash=values.get("unit_hash"),
+            lookahead_frames=values.get("lookahead_frames"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of a ``config.json`` that :meth:`from_dict` and fairseq's CodeHiFiGAN read."""
+        """Return the content of a ``config.json`` that :meth:`from_dict` reads.
+
+        fairseq's CodeHiFiGAN reads it too, unless the look-ahead is limited: its convolutions look ahead without limit.
+        """
         values = asdict(self) | {"model_in_dim": self.embedding_dim, "resblock": "1"}
+        if self.lookahead_frames is None:
+            del values["lookahead_frames"]
         values |= {"sampling_rate": SAMPLE_RATE, "code_hop_size": UNIT_SAMPLES}
         return values
 

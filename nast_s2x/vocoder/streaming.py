@@ -1,7 +1,8 @@
 """Streaming synthesis: the units of each chunk of a translation to samples.
 
-Synthesis windows follow the chunks, so the waveform depends on the list of chunks alone: a live stream and
-:func:`synthesize_chunks` give the same samples.
+The waveform depends on the list of chunks alone: a live stream and :func:`synthesize_chunks` give the same samples. A
+vocoder with limited look-ahead continues the states of its convolutions from chunk to chunk. The released ones, whose
+look-ahead (21 unit frames) would be too long, are run in windows that follow the chunks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nast_s2x.errors import ConfigError, NastError, StreamError
 from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES
+from nast_s2x.vocoder.layers import VocoderState
 from nast_s2x.vocoder.network import UnitVocoder
 
 _DURATION_CONTEXT = 2
@@ -24,6 +26,8 @@ _DURATION_CONTEXT = 2
 @dataclass(frozen=True)
 class SynthesisWindow:
     """Context and cross-fade of the windows that a stream is synthesized in.
+
+    For a vocoder with limited look-ahead ``lookahead_frames`` is that of its configuration, and the rest is unused.
 
     Attributes:
         lookahead_frames: unit frames (20 ms) held back as right context of a window; 0 holds nothing back.
@@ -44,6 +48,29 @@ class SynthesisWindow:
             raise ConfigError(
                 f"synthesis: crossfade_samples can be at most one unit frame ({UNIT_SAMPLES}), not "
                 f"{self.crossfade_samples}"
+            )
+
+    @classmethod
+    def of(cls, vocoder: UnitVocoder, lookahead_frames: int | None = None) -> SynthesisWindow:
+        """The window of a vocoder; ``None``: with its default look-ahead.
+
+        Raises:
+            ConfigError: another look-ahead than that of a vocoder with limited look-ahead; a negative one.
+        """
+        fixed = vocoder.config.lookahead_frames
+        if lookahead_frames is None:
+            return cls() if fixed is None else cls(fixed)
+        window = cls(lookahead_frames)
+        window.check(vocoder)
+        return window
+
+    def check(self, vocoder: UnitVocoder) -> None:
+        """Raise :class:`ConfigError` for a vocoder whose look-ahead is limited to another value."""
+        fixed = vocoder.config.lookahead_frames
+        if fixed is not None and self.lookahead_frames != fixed:
+            raise ConfigError(
+                f"synthesis: lookahead_frames must be {fixed}, which this vocoder was trained with, but is "
+                f"{self.lookahead_frames}"
             )
 
     @property
@@ -79,7 +106,9 @@ class VocoderStream:
         if vocoder.dur_predictor is None:
             raise NastError("streaming needs a vocoder with a duration predictor (dur_predictor_params)")
         self.vocoder = vocoder
-        self.window = SynthesisWindow() if window is None else window
+        self.window = SynthesisWindow.of(vocoder) if window is None else window
+        self.window.check(vocoder)
+        self._state = None if vocoder.config.lookahead_frames is None else VocoderState()
         self.num_samples = 0
         self.finished = False
         self._units: list[int] = []  # the last two of fixed duration, then those without a duration
@@ -112,7 +141,9 @@ class VocoderStream:
         self._fix_durations(everything)
         known = len(self._frames) - self._num_left
         count = known if everything else max(0, known - self.window.lookahead_frames)
-        samples = self._synthesize(count, final) if count else np.zeros(0, np.float32)
+        if not count:
+            return np.zeros(0, np.float32)
+        samples = self._in_window(count, final) if self._state is None else self._continued(count)
         self.num_samples += len(samples)
         return samples
 
@@ -127,7 +158,15 @@ class VocoderStream:
         del self._units[: max(0, settled - _DURATION_CONTEXT)]
         self._num_fixed = min(settled, _DURATION_CONTEXT)
 
-    def _synthesize(self, count: int, final: bool) -> NDArray[np.float32]:
+    def _continued(self, count: int) -> NDArray[np.float32]:
+        """Samples of the next ``count`` frames; those behind them are look-ahead, and missing ones are zero."""
+        codes = torch.tensor([self._frames], device=self.vocoder.device)
+        samples = self.vocoder(codes, num_samples=count * UNIT_SAMPLES, state=self._state)[0]
+        del self._frames[:count]
+        computed: NDArray[np.float32] = samples.float().cpu().numpy()
+        return computed
+
+    def _in_window(self, count: int, final: bool) -> NDArray[np.float32]:
         """Samples of the next ``count`` frames; the frames become left context."""
         stop, window = self._num_left + count, self.window
         right = len(self._frames) - stop

@@ -100,6 +100,7 @@ def settings(results: Results) -> list[tuple[str, str]]:
         ("Look-ahead", _ms(values.get("lookahead_ms"), "as in training")),
         ("Decoder wait", _chunks(values.get("wait_chunks"))),
         ("Left context", _ms(values.get("left_ms"), "as in training")),
+        ("Pauses that end a segment", _ms(values.get("pause_ms"), "none before half of the model's positions")),
         ("Segment size", _ms(values.get("segment_ms"), "?")),
         ("First segment", _ms(values.get("first_segment_ms"), "as the others")),
         ("Recogniser", results.scores.get("recogniser") or "none"),

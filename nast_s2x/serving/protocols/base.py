@@ -32,10 +32,12 @@ class Wishes:
     Attributes:
         chunk_ms: chunk size; ``None``: the server's.
         voice: speech too, where the system has a vocoder.
+        transcript: the words of the source too.
     """
 
     chunk_ms: int | None = None
     voice: bool = True
+    transcript: bool = False
 
 
 @dataclass

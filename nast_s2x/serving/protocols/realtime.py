@@ -1,10 +1,11 @@
 """The Realtime translation protocol (``/v1/realtime/translations``), server side.
 
 A client appends 16-bit mono samples at 24 kHz in base64 and closes the session; the server sends deltas of the
-translated text and of its speech, also at 24 kHz. Deltas of text only append and bring their own spaces.
+translated text and of its speech, also at 24 kHz, and of the transcript of the source where
+``session.audio.input.transcription`` is set. Deltas of text only append and bring their own spaces.
 
 Our extensions, in ``session.update`` before the first audio: ``session.audio.input.chunk_ms`` and
-``session.audio.output.voice``.
+``session.audio.output.voice``; in deltas ``source_ms``, the milliseconds of source audio that they required.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ class RealtimeTranslation:
         model: name of the model, as the client gave it.
         language: target language, the only one that there is; ``None`` where it is not known.
         has_voice: the system has a vocoder.
+        has_transcript: the system has a trained recognition head.
     """
 
-    def __init__(self, model: str, language: str | None, has_voice: bool) -> None:
+    def __init__(self, model: str, language: str | None, has_voice: bool, has_transcript: bool = True) -> None:
         self.wishes = Wishes(voice=has_voice)
-        self._language, self._has_voice = language, has_voice
+        self._language, self._has_voice, self._has_transcript = language, has_voice, has_transcript
         self._session: dict[str, Any] = {
             "id": f"sess_{secrets.token_hex(8)}",
             "type": "translation",
@@ -53,7 +55,7 @@ class RealtimeTranslation:
             },
         }
         self._events = 0
-        self._has_text = self._has_audio = self._closing = False
+        self._has_text = self._has_source_text = self._has_audio = self._closing = False
         self._resampler = StreamResampler(SPEECH_RATE, RATE)
 
     def opened(self) -> list[Message]:
@@ -88,17 +90,22 @@ class RealtimeTranslation:
     def emitted(self, emission: Emission) -> list[Message]:
         """Events of an emission."""
         elapsed = int(emission.source_ms // STEP_MS * STEP_MS)
+        times = {"elapsed_ms": elapsed, "source_ms": round(emission.source_ms, 1)}
         messages: list[Message] = []
+        if self.wishes.transcript and emission.source_text:
+            delta = f" {emission.source_text}" if self._has_source_text else emission.source_text
+            self._has_source_text = True
+            messages.append(self._event("session.input_transcript.delta", delta=delta, **times))
         if emission.text:
             delta = f" {emission.text}" if self._has_text else emission.text
             self._has_text = True
-            messages.append(self._event("session.output_transcript.delta", delta=delta, elapsed_ms=elapsed))
+            messages.append(self._event("session.output_transcript.delta", delta=delta, **times))
         if self.wishes.voice and emission.waveform is not None:
             sound = self._resampler.push(emission.waveform, emission.final)
             if len(sound):
                 data = base64.b64encode(pcm16(sound)).decode("ascii")
                 form = {"sample_rate": RATE, "channels": 1, "format": "pcm16"}
-                messages.append(self._event("session.output_audio.delta", delta=data, elapsed_ms=elapsed, **form))
+                messages.append(self._event("session.output_audio.delta", delta=data, **times, **form))
         return messages
 
     def finished(self) -> list[Message]:
@@ -135,7 +142,7 @@ class RealtimeTranslation:
             raise ConfigError(f"`session.audio.output.language` must be {self._language!r}, but is {language!r}")
         wishes = self._wishes(given, wanted)
         if wishes != self.wishes and self._has_audio:
-            raise ConfigError("`chunk_ms` and `voice` can be set before the first audio only")
+            raise ConfigError("`chunk_ms`, `voice` and `transcription` can be set before the first audio only")
         self.wishes = wishes
         if "transcription" in given:
             self._session["audio"]["input"]["transcription"] = given["transcription"]
@@ -149,7 +156,14 @@ class RealtimeTranslation:
             raise ConfigError(f"`session.audio.output.voice` must be true or false, but is {voice!r}")
         if voice and not self._has_voice:
             raise ConfigError("`session.audio.output.voice` must be false: this system has no vocoder")
-        return Wishes(chunk_ms, voice)
+        transcript = self.wishes.transcript
+        if "transcription" in given:
+            transcript = given["transcription"] is not None
+        if transcript and not self._has_transcript:
+            raise ConfigError(
+                "`session.audio.input.transcription` must be null: the recognition head of this system was not trained"
+            )
+        return Wishes(chunk_ms, voice, transcript)
 
 
 def _as_object(message: Message) -> dict[str, Any]:

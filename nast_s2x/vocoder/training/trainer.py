@@ -340,11 +340,12 @@ def _check_same_vocoder(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
         "the checkpoint's units",
         "the manifest's",
     )
-    different = next((name for name in wanted if saved.get(name) != wanted[name]), None)
+    names = [*wanted, *(name for name in saved if name not in wanted)]
+    different = next((name for name in names if saved.get(name) != wanted.get(name)), None)
     if different is not None:
         raise CheckpointError(
-            f"the checkpoint's vocoder has {different} {saved.get(different)}, the configuration {wanted[different]}: "
-            "train in another folder"
+            f"the checkpoint's vocoder has {different} {saved.get(different)}, the configuration "
+            f"{wanted.get(different)}: train in another folder"
         )
 
 
