@@ -107,7 +107,7 @@ def test_the_voice_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def server() -> Iterator[Any]:
     for name in ("starlette", "uvicorn", "websockets"):
         pytest.importorskip(name, reason="needs the extra serve")
-    from test_serving import Running
+    from running_server import Running
 
     from nast_s2x.inference import load_system
     from nast_s2x.serving.app import Admission

@@ -26,6 +26,8 @@ from nast_s2x.inference.engine import BatchedEngine  # noqa: E402
 from nast_s2x.inference.streaming import TranslationStream  # noqa: E402
 from nast_s2x.inference.system import System  # noqa: E402
 from nast_s2x.serving.app import Admission  # noqa: E402
+from nast_s2x.serving.sessions import Limits  # noqa: E402
+from nast_s2x.serving.worker import Worker  # noqa: E402
 
 SIGNAL = (make_signal(4.0, seed=21) * 32767).astype("<i2")
 
@@ -397,3 +399,176 @@ def test_the_command_says_where_it_listens_and_refuses(tmp_path: Path, capsys: p
         assert line.startswith("ready: ws://127.0.0.1:")
         assert json.load(urlopen(f"http://127.0.0.1:{port}/health"))["model"] == "bundle"
         process.terminate()
+
+
+def test_clients_behind_a_proxy_are_not_local(system: System) -> None:
+    async def status(server: Running, headers: dict[str, str]) -> int:
+        try:
+            async with websockets.connect(server.url("/simulstream"), additional_headers=headers):
+                return 101
+        except websockets.InvalidStatus as error:
+            return error.response.status_code
+
+    forwarded = [{name: "127.0.0.1"} for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP")]
+    with Running(system) as server:
+        assert asyncio.run(status(server, {})) == 101
+        assert [asyncio.run(status(server, headers)) for headers in forwarded] == [403] * 3
+    with Running(system, admission=Admission(["a token"])) as server:
+        token = {"Authorization": "Bearer a token"}
+        assert [asyncio.run(status(server, headers | token)) for headers in forwarded] == [101] * 3
+
+
+def frame(text: str) -> bytes:
+    """A text frame of a client, masked with zeros."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()
+
+
+async def read_nothing(server: Running, seconds: float) -> bool:
+    """Send audio and many messages that are answered, and read nothing; true if the connection was reset."""
+    plain = socket.create_connection(("127.0.0.1", server.port))
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.setblocking(False)
+    client = await websockets.connect(server.url("/v1/realtime/translations"), sock=plain, compression=None)
+    audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
+    client.transport.write(frame(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})))
+    client.transport.pause_reading()
+    while not server.worker.in_use:
+        await asyncio.sleep(0.01)
+    for _ in range(round(seconds / 0.01)):
+        if client.transport.is_closing():
+            return True
+        if client.transport.get_write_buffer_size() < 100_000:
+            client.transport.write(100 * frame('{"type": "session.update", "session": {}}'))
+        await asyncio.sleep(0.01)
+    client.transport.abort()
+    return False
+
+
+class DeafSocket:
+    """A connection whose client sends audio and questions, and whose answers are never taken, as when it reads nothing.
+
+    Args:
+        questions: how many; then the client is silent.
+    """
+
+    def __init__(self, questions: int) -> None:
+        audio = base64.b64encode(SIGNAL[:20].tobytes()).decode()
+        texts = [json.dumps({"type": "session.input_audio_buffer.append", "audio": audio})]
+        texts += ['{"type": "session.update", "session": {}}'] * questions
+        self.events = iter([{"type": "websocket.receive", "text": text} for text in texts])
+        self.received = 0
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0)
+        for event in self.events:
+            self.received += 1
+            return event
+        await asyncio.Event().wait()
+
+    async def send_text(self, data: str) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        self.code, self.reason = code, reason
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"unread": 100}, "100 messages were not read"), ({"unread_seconds": 0.1}, "nothing was read for 0.1 s")],
+)
+def test_a_client_that_reads_nothing_loses_its_slot(
+    system: System, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], reason: str
+) -> None:
+    from nast_s2x.serving import sessions
+    from nast_s2x.serving.protocols.realtime import RealtimeTranslation
+
+    monkeypatch.setattr(sessions, "_CLOSE_SECONDS", 0.05)
+    worker = Worker(system, 1)
+    worker.start()
+    client = DeafSocket(1000 if "unread" in limits else 10)
+    session = sessions.Session(client, RealtimeTranslation("m", None, False), worker, Limits(**limits))
+    asyncio.run(asyncio.wait_for(session.run(), 60))
+    assert (client.code, client.reason) == (1008, reason) and client.received <= 103
+    for _ in range(1000):
+        if not worker.in_use:
+            break
+        threading.Event().wait(0.01)
+    assert not worker.in_use and worker.figures.accepted == 1
+    worker.stop()
+
+
+def test_a_connection_whose_client_takes_nothing_is_reset(system: System) -> None:
+    from nast_s2x.serving.connections import reset_dead_connections
+
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("this system has no TCP_USER_TIMEOUT")
+    with Running(system) as server:
+        reset_dead_connections(server._server, 0.5)
+        assert asyncio.run(read_nothing(server, 30))
+        server.wait_until_free()
+
+
+def test_answers_to_pings_may_come_late(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait behind the audio of a client that is faster than the engine, which is read only as it is translated."""
+    from nast_s2x.serving.connections import WEBSOCKET_OPTIONS
+
+    async def answer_late(server: Running) -> str:
+        async with websockets.connect(server.url("/simulstream"), max_size=None) as client:
+            client.transport.pause_reading()  # no ping is seen, and none is answered
+            await client.send(SIGNAL.tobytes())
+            await client.send('{"end_of_stream": true}')
+            await asyncio.sleep(1.0)
+            client.transport.resume_reading()
+            text = ""
+            async for message in client:
+                if "end_of_processing" in json.loads(message):
+                    break
+                text += json.loads(message)["new"]
+            return text
+
+    timeout = WEBSOCKET_OPTIONS["ws_ping_timeout"]
+    monkeypatch.setitem(WEBSOCKET_OPTIONS, "ws_ping_interval", 0.05)
+    monkeypatch.setitem(WEBSOCKET_OPTIONS, "ws_ping_timeout", timeout and timeout / 100)
+    with Running(system) as server:
+        assert asyncio.run(answer_late(server)) == expected(system, SIGNAL)
+
+
+def test_a_step_that_fails_ends_its_sources_only(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nast_s2x.inference.engine import BatchedEngine
+
+    step = BatchedEngine.step
+
+    def fail(engine: BatchedEngine) -> list[Any]:
+        if engine.policy.chunk_ms == 640:
+            raise RuntimeError("out of memory")
+        return step(engine)
+
+    async def together(server: Running) -> tuple[str, int]:
+        async def spoiled() -> int:
+            async with websockets.connect(server.url("/simulstream")) as client:
+                with pytest.raises(websockets.ConnectionClosed):
+                    await one_source(client, SIGNAL, 3000, chunk_ms=640)
+                return client.close_code
+
+        (text, _), code = await asyncio.gather(simulstream(server, SIGNAL), spoiled())
+        return text, code
+
+    monkeypatch.setattr(BatchedEngine, "step", fail)
+    with Running(system) as server:
+        assert asyncio.run(together(server)) == (expected(system, SIGNAL), 1011)
+        server.wait_until_free()
+        assert server.worker.figures.failed == 1
+        monkeypatch.setattr(BatchedEngine, "step", step)
+        assert asyncio.run(simulstream(server, SIGNAL, chunk_ms=640))[0] == expected(system, SIGNAL, 640)
+
+
+def test_a_client_faster_than_speech_keeps_nobody_out() -> None:
+    from nast_s2x.serving.worker import Figures
+
+    figures = Figures()
+    assert figures.load == figures.needed_load(3) == 0
+    for _ in range(50):  # 5 s of computing in 5 s: 50 s of audio were translated
+        figures.add_step(0.1, 1.0)
+    assert figures.load == pytest.approx(1)
+    assert figures.needed_load(2) == pytest.approx(0.2) and figures.needed_load(30) == pytest.approx(1)

@@ -22,7 +22,7 @@ for _name in ("starlette", "uvicorn", "websockets"):
     pytest.importorskip(_name, reason="needs the extra serve")
 
 from random_system import make_bundle, make_signal  # noqa: E402
-from test_serving import Running  # noqa: E402
+from running_server import Running  # noqa: E402
 
 from nast_s2x.inference.system import System  # noqa: E402
 

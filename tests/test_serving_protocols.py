@@ -40,6 +40,7 @@ def test_simulstream_samples_and_settings() -> None:
     assert events(protocol.finished()) == [{"end_of_processing": True}]
     assert protocol.received(b"\0\0").rate == 16000  # the next source begins with the default
     assert protocol.received("no json").replies == protocol.received("[1]").replies == []
+    assert protocol.received("[" * 100_000).replies == []
 
 
 def test_simulstream_texts_bring_their_spaces() -> None:
@@ -183,6 +184,7 @@ def test_settings_are_fixed_by_the_first_audio_and_voice_needs_a_vocoder() -> No
     [
         (b"\0\0", "this one has bytes"),
         ("{", "must be a JSON object"),
+        ("[" * 100_000, "must be a JSON object"),
         ("[]", "`message` must be an object, but is list"),
         ('{"type": "response.create"}', "but is 'response.create'"),
         ('{"type": "session.input_audio_buffer.append"}', "`audio` must be base64 text of 16-bit"),

@@ -15,6 +15,7 @@ _PARTS = {
     "streaming": ("streaming", "run_streaming", "a stream with caches, and the offline forward on every prefix"),
     "voice": ("speech", "run_voice", "streaming speech to speech, stage by stage"),
     "serving": ("serving", "run_serving", "many streams at once, with audio that arrives in real time"),
+    "load": ("load", "run_load", "a server under sessions in real time and clients that misbehave: nothing is lost"),
     "nmla": ("losses", "run_nmla", "NMLA in linear time, and over all pairs of slots"),
     "alignment": ("losses", "run_alignment", "batched Viterbi alignment, and plain Python"),
     "training": ("training", "run_training", "one training step: time, memory, operations, host reads"),
@@ -28,6 +29,7 @@ _PARTS = {
     ),
 }
 _DEFAULT_SECONDS = 15.0
+_LOAD_SECONDS = 300.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -45,7 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--seconds",
         type=_several(float),
         metavar="S[,S...]",
-        help=f"source length in s (default: {_DEFAULT_SECONDS:g}); autoregressive takes several (default: 2,5,10,20)",
+        help=f"source length in s (default: {_DEFAULT_SECONDS:g}); autoregressive takes several (default: 2,5,10,20); "
+        f"of load the whole time (default: {_LOAD_SECONDS:g})",
     )
     parser.add_argument("--chunk-ms", default="320", help="chunk size in ms, or offline (default: %(default)s)")
     parser.add_argument("--threads", type=_positive(int), default=2, help="torch threads (default: %(default)s)")
@@ -79,6 +82,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group.add_argument("--left-ms", type=_positive(int), default=10_000, help="left context in ms (default: 10000)")
     group.add_argument("--speech", action="store_true", help="also the waveform, by a vocoder of the published size")
     group.add_argument("--capacity", action="store_true", help="search the largest number of streams in real time")
+    group = parser.add_argument_group("load")
+    group.add_argument("--model", "-m", metavar="BUNDLE", help="bundle folder that is served")
+    group.add_argument(
+        "--sessions", type=_positive(int), default=32, metavar="N", help="healthy sessions (default: %(default)s)"
+    )
+    group.add_argument("--recordings", metavar="DIR", help="what they say (default: recordings beside the bundle)")
     group = parser.add_argument_group("prepare")
     group.add_argument("--rows", type=_positive(int), metavar="N", help="rows of the made corpus (default: 200000)")
     group.add_argument("--jobs", type=_positive(int), metavar="N", help="processes (default: one per CPU)")
@@ -130,7 +139,7 @@ def _take_one(args: argparse.Namespace) -> None:
         if values and len(values) > 1:
             raise ConfigError(f"takes one --{name}, got {','.join(f'{value:g}' for value in values)}")
         setattr(args, name, values[0] if values else None)
-    args.seconds = args.seconds or _DEFAULT_SECONDS
+    args.seconds = args.seconds or (_LOAD_SECONDS if args.part == "load" else _DEFAULT_SECONDS)
 
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
@@ -145,7 +154,7 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run one part and print its figures."""
+    """Run one part and print its figures; returns the exit status, 1 if the part has found ``problems``."""
     module, function, _ = _PARTS[args.part]
     if args.part != "autoregressive":
         _take_one(args)
@@ -159,4 +168,4 @@ def run(args: argparse.Namespace) -> int:
         width = max(map(len, result))
         for name, value in result.items():
             print(f"{name:<{width}}  {value}")
-    return 0
+    return 1 if result.get("problems") else 0

@@ -24,12 +24,13 @@ class EngineStream:
     """One stream of a :class:`BatchedEngine`, from :meth:`BatchedEngine.open`.
 
     Attributes:
+        engine: the engine.
         slot: number of its place in the engine.
         error: what ended the stream during a step, if anything did; the other streams go on.
     """
 
     def __init__(self, engine: BatchedEngine, track: Track, slot: int) -> None:
-        self._engine, self._track, self.slot = engine, track, slot
+        self.engine, self._track, self.slot = engine, track, slot
         self.error: Exception | None = None
 
     def push(self, samples: ArrayLike, sample_rate: int | None = None, final: bool = False) -> None:
@@ -47,7 +48,7 @@ class EngineStream:
 
     def close(self) -> None:
         """Give the slot back; what was not emitted is dropped."""
-        self._engine.release(self)
+        self.engine.release(self)
 
     @property
     def is_done(self) -> bool:

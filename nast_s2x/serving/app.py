@@ -25,6 +25,8 @@ from nast_s2x.serving.sessions import Limits, Session, SessionProtocol
 from nast_s2x.serving.worker import Worker
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost", "testclient")
+FORWARDING_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+"""Headers by which proxies name the client. Requests that carry one come from somewhere else, whatever it says."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Admission:
 
     Attributes:
         tokens: one of them is needed, as ``Authorization: Bearer TOKEN`` or ``?token=TOKEN``; empty: clients on this
-            machine only.
+            machine only, and none that a proxy has forwarded.
         origins: pages of other hosts whose scripts may connect.
     """
 
@@ -48,7 +50,9 @@ class Admission:
             return f"pages of {origin} may not connect"
         if not self.tokens:
             host = connection.client.host if connection.client else ""
-            return None if host in LOOPBACK else "without a token file only clients on this machine may connect"
+            if host in LOOPBACK and not any(name in connection.headers for name in FORWARDING_HEADERS):
+                return None
+            return "without a token file only clients on this machine may connect"
         kind, _, value = connection.headers.get("authorization", "").partition(" ")
         given = value if kind.lower() == "bearer" else connection.query_params.get("token", "")
         # Every token is compared, each in constant time: the time of an answer does not depend on the token.

@@ -7,6 +7,7 @@ import socket
 import uvicorn
 
 from nast_s2x.serving.app import Server
+from nast_s2x.serving.connections import WEBSOCKET_OPTIONS, reset_dead_connections
 
 
 class HttpServer(uvicorn.Server):
@@ -28,9 +29,16 @@ class HttpServer(uvicorn.Server):
                 port,
                 log_level="warning",
                 ws_max_size=2 * server.limits.message_bytes,
+                **WEBSOCKET_OPTIONS,
                 timeout_graceful_shutdown=1,  # after the sessions have ended, or have had their time
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if self.started:
+            reset_dead_connections(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the sessions, then the server. New ones are refused meanwhile; /health says so."""

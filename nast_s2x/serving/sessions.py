@@ -18,6 +18,8 @@ NORMAL, GOING_AWAY, POLICY, TOO_BIG, FAILED, TRY_LATER = 1000, 1001, 1008, 1009,
 """Codes of closing frames (RFC 6455, section 7.4, and the registry of the IANA)."""
 ANY_RATE = 16000  # of a piece without samples
 
+_CLOSE_SECONDS = 5.0  # longest time for a closing frame
+
 
 class SessionProtocol(Protocol):
     """A protocol, see :mod:`nast_s2x.serving.protocols`."""
@@ -52,6 +54,8 @@ class Limits:
         idle_seconds: without any message; then the source ends as if the client had ended it. Silence is no idleness.
         most_seconds: of a session.
         unread: messages that a client has not read, beyond which it is disconnected.
+        unread_seconds: longest time in which a client reads nothing although there is something; then it is
+            disconnected.
         closing_seconds: time that open sessions have for the rest of their translation when the server stops.
     """
 
@@ -61,6 +65,7 @@ class Limits:
     idle_seconds: float = 300.0
     most_seconds: float = 24 * 3600.0
     unread: int = 10_000
+    unread_seconds: float = 60.0
     closing_seconds: float = 10.0
 
 
@@ -135,16 +140,16 @@ class Session:
             await asyncio.sleep(0.01)
 
     async def _close(self, end: _EndOfSession) -> None:
-        with contextlib.suppress(Exception):  # it may be closed already
-            await self._socket.close(end.code, end.reason[:120])
+        # It may be closed already; and where the client reads nothing, the closing frame waits for ever.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close(end.code, end.reason[:120])
 
     # ---- out
 
     async def _send_all(self) -> None:
         while True:
             item = await self._out.get()
-            if self._out.qsize() > self._limits.unread:
-                raise _EndOfSession(POLICY, f"{self._limits.unread} messages were not read")
             if isinstance(item, Emission):
                 messages = self._protocol.emitted(item)
             elif item is None or isinstance(item, Exception):
@@ -153,12 +158,20 @@ class Session:
             else:
                 messages = [item]
             for message in messages:
-                await (
-                    self._socket.send_bytes(message) if isinstance(message, bytes) else self._socket.send_text(message)
-                )
+                await self._send(message)
             if item is None or isinstance(item, Exception):
                 self._seat = None
                 self._source_ended.set()
+
+    async def _send(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._limits.unread_seconds):
+                if isinstance(message, bytes):
+                    await self._socket.send_bytes(message)
+                else:
+                    await self._socket.send_text(message)
+        except TimeoutError:
+            raise _EndOfSession(POLICY, f"nothing was read for {self._limits.unread_seconds:g} s") from None
 
     # ---- in
 
@@ -175,6 +188,8 @@ class Session:
                 raise _EndOfSession(error.code, str(error)) from None
             for reply in got.replies:
                 self._out.put_nowait(reply)
+            if self._out.qsize() > self._limits.unread:
+                raise _EndOfSession(POLICY, f"{self._limits.unread} messages were not read")
             if got.samples is not None and len(got.samples):
                 await self._push(got)
             if got.final:

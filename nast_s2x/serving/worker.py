@@ -49,6 +49,7 @@ class Figures:
         emissions: sent.
         audio_seconds: of sources translated.
         steps, step_seconds: number and computing time of steps.
+        recent: of the last steps the time of its end, its computing time, and the audio that it translated, seconds.
     """
 
     accepted: int = 0
@@ -58,20 +59,33 @@ class Figures:
     audio_seconds: float = 0.0
     steps: int = 0
     step_seconds: float = 0.0
-    recent: deque[tuple[float, float]] = field(default_factory=deque)
+    recent: deque[tuple[float, float, float]] = field(default_factory=deque)
 
-    def add_step(self, seconds: float) -> None:
+    def add_step(self, seconds: float, audio_seconds: float) -> None:
         """Count a step that has ended now."""
         self.steps, self.step_seconds = self.steps + 1, self.step_seconds + seconds
-        self.recent.append((time.monotonic(), seconds))
+        self.recent.append((time.monotonic(), seconds, audio_seconds))
 
     @property
     def load(self) -> float:
         """Computing time per time over the last seconds."""
+        return self._recently()[0] / _LOAD_SECONDS
+
+    def needed_load(self, sources: int) -> float:
+        """The part of :attr:`load` that these sources need at the speed of speech.
+
+        A client that sends faster takes what is left of the machine, which must keep nobody else out.
+        """
+        seconds, audio_seconds = self._recently()
+        return min(seconds / _LOAD_SECONDS, sources * seconds / audio_seconds if audio_seconds else 0.0)
+
+    def _recently(self) -> tuple[float, float]:
+        """Computing time of the last seconds, and the audio that it translated."""
         now = time.monotonic()
         while self.recent and self.recent[0][0] < now - _LOAD_SECONDS:
             self.recent.popleft()
-        return sum(seconds for _, seconds in list(self.recent)) / _LOAD_SECONDS
+        steps = list(self.recent)
+        return sum(step[1] for step in steps), sum(step[2] for step in steps)
 
 
 class Seat:
@@ -147,8 +161,8 @@ class Worker(threading.Thread):
             reason = None
             if self.in_use >= self.slots:
                 reason = f"all {self.slots} slots are in use"
-            elif self.figures.load > FULL_LOAD:
-                reason = f"the server is at its limit ({self.figures.load:.0%} load)"
+            elif (load := self.figures.needed_load(self.in_use)) > FULL_LOAD:
+                reason = f"the server is at its limit ({load:.0%} load)"
             if reason is not None:
                 self.figures.refused += 1
                 raise FullError(reason, self._retry_after())
@@ -237,13 +251,25 @@ class Worker(threading.Thread):
 
     def _step(self, engine: BatchedEngine) -> None:
         begun = time.perf_counter()
-        emitted = engine.step()
-        self.figures.add_step(time.perf_counter() - begun)
+        try:
+            emitted = engine.step()
+        except Exception as error:  # of the whole step: its sources end, and those of other engines go on
+            self._drop(engine, error)
+            return
+        chunk_seconds = (engine.policy.chunk_ms or 0) / 1000
+        self.figures.add_step(time.perf_counter() - begun, len(emitted) * chunk_seconds)
         for stream, emission in emitted:
             self.figures.emissions += 1
             self._seats[stream].deliver(emission)
         for stream in [stream for stream in self._seats if stream.is_done]:
             self._end(self._seats[stream], stream.error, deliver=True)
+
+    def _drop(self, engine: BatchedEngine, error: Exception) -> None:
+        """End all sources of an engine; the next one gets a new engine."""
+        self._engines = {key: other for key, other in self._engines.items() if other is not engine}
+        for stream, seat in list(self._seats.items()):
+            if stream.engine is engine:
+                self._end(seat, error)
 
     def _end(self, seat: Seat, error: Exception | None = None, deliver: bool = False) -> None:
         """Free the slot; delivers ``error``, or with ``deliver`` the end."""

@@ -171,7 +171,7 @@ def _as_object(message: Message) -> dict[str, Any]:
         raise ConfigError("messages of this protocol are text, but this one has bytes")
     try:
         values = json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"a message must be a JSON object: {error}") from None
     return _table("message", values)
 

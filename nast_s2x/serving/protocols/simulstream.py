@@ -49,7 +49,7 @@ class SimulstreamProtocol:
             return Received(np.frombuffer(message, dtype="<i2"), self._rate)
         try:
             values = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             return Received()
         if not isinstance(values, dict):
             return Received()
