@@ -43,6 +43,7 @@ from nast_s2x.device import find_device  # noqa: E402
 from nast_s2x.errors import NastError  # noqa: E402
 from nast_s2x.files import write_json  # noqa: E402
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
+from nast_s2x.inference.engine import BatchedEngine  # noqa: E402
 from nast_s2x.inference.loading import load_system  # noqa: E402
 from nast_s2x.losses import Objective  # noqa: E402
 from nast_s2x.losses.nmla import add_columns  # noqa: E402
@@ -83,6 +84,33 @@ def translations(scope: Scope) -> dict[str, Any]:
     different = sum(a != b for a, b in zip(*found)) + abs(len(found[0]) - len(found[1]))
     figures = {"recordings": len(recordings), "emissions": len(found[0]), "different": different}
     return {"passed": different == 0 and bool(found[0]), **figures}
+
+
+def engine(scope: Scope) -> dict[str, Any]:
+    """The bundled recordings at once in an engine on the device: words and units of each as alone on the CPU."""
+    recordings = sorted((EXAMPLE / "recordings").glob("*.flac"))[: 2 if scope.small else None]
+    sources = [load_audio(path) for path in recordings]
+    system = load_system(EXAMPLE / "speech_bundle")
+    policy = system.policy(320, left_ms=5120)
+    alone = [system.stream(policy).push(samples, final=True) for samples in sources]
+    together = BatchedEngine(system.to(scope.device), len(sources), policy)
+    streams = [together.open() for _ in sources]
+    for number, (opened, samples) in enumerate(zip(streams, sources)):
+        opened.push(samples[: 4000 * number])  # the streams stand at different places
+        opened.push(samples[4000 * number :], final=True)
+    found: dict[Any, list[tuple[str, list[int]]]] = {opened: [] for opened in streams}
+    while len(together):
+        for opened, emission in together.step():
+            found[opened].append((emission.text, emission.units))
+
+    def joined(emissions: Sequence[tuple[str, list[int]]]) -> tuple[str, list[int]]:
+        return " ".join(text for text, _ in emissions if text), [unit for _, units in emissions for unit in units]
+
+    different = sum(
+        joined(found[opened]) != joined([(emission.text, emission.units) for emission in emissions])
+        for opened, emissions in zip(streams, alone)
+    )
+    return {"passed": different == 0 and bool(sources), "streams": len(sources), "different": different}
 
 
 def alignment(scope: Scope) -> dict[str, Any]:
@@ -224,7 +252,7 @@ def streaming(scope: Scope) -> dict[str, Any]:
 
 
 CHECKS = (
-    translations, alignment, sums_by_relation, columns, training_step, checkpointed, streaming, compiled,
+    translations, engine, alignment, sums_by_relation, columns, training_step, checkpointed, streaming, compiled,
 )  # fmt: skip
 
 
@@ -241,6 +269,12 @@ def benchmarks(scope: Scope) -> Iterator[tuple[str, list[str]]]:
     seconds = "1" if scope.small else "15"
     for dtype in ("fp32",) if scope.small else ("fp32", "bf16"):
         yield f"streaming_{dtype}", ["streaming", "--seconds", seconds, "--dtype", dtype, *size]
+    streams = "1,2" if scope.small else "1,64,320,640,1000"
+    for dtype in ("fp32",) if scope.small else ("fp32", "bf16"):
+        flags = ["--streams", streams, "--seconds", "1" if scope.small else "6", "--dtype", dtype]
+        yield f"serving_{dtype}", ["serving", *flags, *size]
+        if not scope.small:
+            yield f"serving_voice_{dtype}", ["serving", *flags, "--speech"]
     yield "voice_fp32", ["voice", "--seconds", seconds, *size]
     length = "0.5" if scope.small else "10"
     beam = "1" if scope.small else "10"

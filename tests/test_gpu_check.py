@@ -29,7 +29,7 @@ def scope(script: ModuleType) -> Any:
     return script.Scope(torch.device("cpu"), small=True)
 
 
-@pytest.mark.parametrize("name", ["translations", "alignment", "sums_by_relation", "columns", "streaming"])
+@pytest.mark.parametrize("name", ["translations", "engine", "alignment", "sums_by_relation", "columns", "streaming"])
 def test_checks_pass(script: ModuleType, scope: Any, name: str) -> None:
     assert getattr(script, name)(scope)["passed"] is True
 
