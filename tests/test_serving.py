@@ -361,7 +361,12 @@ def test_a_signal_ends_the_command_and_sends_the_rest(name: str) -> None:
         assert messages[-1] == {"end_of_processing": True}
         return first + "".join(message.get("new", "") for message in messages), client.close_code
 
-    with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True) as process:
+    def heed_interrupts() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background of a shell inherit "ignore"
+
+    with subprocess.Popen(
+        [*command, "--port", str(port)], stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline().startswith("ready: ")
             text, code = asyncio.run(asyncio.wait_for(talk(process), 30))
