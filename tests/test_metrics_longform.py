@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omnisteval_runs import divide
 
 from nast_s2x.metrics import longform
 from nast_s2x.metrics.longform import align, align_by_edits, laal, resegment, resegment_by_edits, yaal
@@ -169,37 +170,15 @@ def ours(segments: list[dict[str, Any]], references: list[str], lines: list[dict
 
 def theirs(folder: Path, segments: list[dict[str, Any]], references: list[str], lines: list[Any], unit: str) -> Any:
     """The same by OmniSTEval: its instances, and its scores as long-form and as short-form segments."""
-    pytest.importorskip("omnisteval", reason="OmniSTEval is not installed (extra clients)")
-    from omnisteval import alignment
-    from omnisteval.io import load_resegmentation_inputs
-    from omnisteval.resegment import resegment as their_resegment
-    from omnisteval.scoring import evaluate_instances
-
     files = {"y.json": json.dumps(segments), "r.txt": "".join(f"{text}\n" for text in references)}
     files["h.jsonl"] = "".join(json.dumps(line) + "\n" for line in lines)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    names = [str(folder / name) for name in ("y.json", "r.txt", "h.jsonl")]
-    is_char = unit == "char"
-    words = load_resegmentation_inputs(names[0], None, names[1], names[2], char_level=is_char)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alignment, "Pool", InProcess)  # processes for three short recordings would take seconds
-        instances, _ = their_resegment(*words, char_level=is_char)
+    instances, _ = divide(folder / "y.json", folder / "r.txt", folder / "h.jsonl", unit)
+    from omnisteval.scoring import evaluate_instances
+
     scores = [evaluate_instances(instances, is_longform=value, compute_quality=False)[0] for value in (True, False)]
     return instances, *scores
-
-
-class InProcess:
-    """multiprocessing.Pool in this process."""
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function: Any, items: Any) -> list[Any]:
-        return [function(item) for item in items]
 
 
 def test_the_golden_example_of_omnisteval(tmp_path: Path) -> None:

@@ -73,13 +73,17 @@ def unit_count(text: str, unit: Unit) -> int:
     return len(text.split()) if unit == "word" else len(text.strip())
 
 
-def normalise(text: str) -> str:
+def normalise(text: str, unit: Unit = "word") -> str:
     """Normalise text for comparison with a transcript.
 
     Compatibility forms of Unicode are resolved (NFKC), letters become lower case, punctuation is removed except
-    apostrophes within words (as ``'``), words are joined by one space. Numbers stay as they are written.
+    apostrophes within words (as ``'``), words, or characters, are joined by one space. Numbers stay as they are
+    written.
 
     >>> normalise("He doesn’t know:  why?")
     "he doesn't know why"
+    >>> normalise("我是猫。", "char")
+    '我 是 猫'
     """
-    return " ".join(re.findall(r"\w+(?:'\w+)*", unicodedata.normalize("NFKC", text).lower().replace("’", "'")))
+    plain = re.findall(r"\w+(?:'\w+)*", unicodedata.normalize("NFKC", text).lower().replace("’", "'"))
+    return " ".join(plain if unit == "word" else "".join(plain))

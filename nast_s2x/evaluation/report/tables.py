@@ -59,8 +59,9 @@ def _others(rows: Sequence[dict[str, Any]], part: str, known: dict[str, Any]) ->
 
 def figures(results: Results) -> list[dict[str, Any]]:
     """Return the groups of the table of all figures: ``heading`` and ``lines``, each line with its explanation."""
+    counted = "Number of segments of the recordings." if results.is_long_form else "Number of recordings."
     counts = [
-        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Number of recordings."),
+        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], counted),
         _line(
             "Empty outputs",
             "",
