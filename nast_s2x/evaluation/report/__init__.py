@@ -21,9 +21,9 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         ValueError: damaged files, scores of another format, a negative ``shown``.
     """
     from nast_s2x.evaluation.report import curves
+    from nast_s2x.evaluation.report.page import page, quality_label
     from nast_s2x.evaluation.report.results import load_results, spread
     from nast_s2x.evaluation.report.utterances import collect
-    from nast_s2x.evaluation.report.page import page, quality_label
 
     if shown < 0:
         raise NastError(f"`shown`, the number of utterances on the page, must be 0 or more, got {shown}")
