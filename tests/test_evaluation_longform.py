@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -154,6 +155,7 @@ def test_a_log_in_omnistevals_form(evaluated: Path, corpus: Path, tmp_path: Path
     page = (output / "report.html").read_text()
     assert "LongYAAL" in page and "segments of long recordings" in page and 'id="utterances"' not in page
     assert page.count('<svg class="timeline"') == 2 and page.count("<rect") == 5  # two recordings, five segments
+    assert re.search(r"<p>LongYAAL \d+\.\d\d s</p>", page) and "Hollow" not in page
     assert "Segments and delay over the length of one.wav" in page and "ms in a minute of source" in page
     ours, theirs = (json.loads((folder / "scores.json").read_text())["rows"][0] for folder in (evaluated, output))
     assert ours["latency"] == theirs["latency"] and ours["quality"] == theirs["quality"]

@@ -21,7 +21,7 @@ _SECTIONS = (
     ("utterances", "Utterances"),
     ("settings", "Settings"),
 )
-_LONG_SECTIONS = tuple(("talks", "Recordings") if name == "utterances" else (name, text) for name, text in _SECTIONS)
+_LONG_SECTIONS = (_SECTIONS[0], ("talks", "Recordings"), _SECTIONS[1], _SECTIONS[3])
 _LANGUAGES = (("from", "source_lang"), ("to", "target_lang"))
 
 
@@ -108,6 +108,9 @@ def quality_label(results: Results) -> str:
 
 
 def _published_note(results: Results) -> str:
+    own = "Filled points: this evaluation, one point for each chunk size. Dotted lines: the same with computing time."
+    if results.is_long_form:
+        return own  # nothing is published on long recordings
     data = dict.fromkeys(point.data for point in published.POINTS if point.target_type == results.target_type)
     offline = [
         f"{value:.2f} {describe(quality).label} ({name})"
@@ -115,9 +118,8 @@ def _published_note(results: Results) -> str:
         for name, value in published.offline(results.target_type, quality).items()
     ]
     return (
-        "Filled points: this evaluation, one point for each chunk size. Dotted lines: the same with computing time. "
-        f"Hollow grey points: published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other data "
-        "and other models, for orientation only, not measured here."
+        f"{own} Hollow grey points: published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other "
+        "data and other models, for orientation only, not measured here."
         + (f" Published offline: {', '.join(offline)}." if offline else "")
     )
 
