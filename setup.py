@@ -33,8 +33,9 @@ EXTRAS = {
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"],
     # `nast-s2x live`: sounddevice for microphone and loudspeaker, websockets for --server.
     "live": ["sounddevice>=0.4.6", "websockets>=13"],
-    # A client that tests/test_serving_clients.py runs against the server; librosa makes it large.
-    "clients": ["simulstream>=1.0"],
+    # Programs that tests compare with: simulstream as a client of the server (librosa makes it large), and OmniSTEval,
+    # of that version, for the figures of long recordings.
+    "clients": ["simulstream>=1.0", "omnisteval==0.1.10"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
     # one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its extra
     # `realtime` would bring nothing but an older websockets than the one that everything here is tested with.
@@ -50,7 +51,7 @@ EXTRAS = {
         "openai>=3.57",
     ],
 }
-# faster-whisper brings its own inference engine, clients are for one test: both are installed only on request.
+# faster-whisper brings its own inference engine, clients are for a few tests: both are installed only on request.
 EXTRAS["all"] = sorted(
     {requirement for name, extra in EXTRAS.items() if name not in ("whisper", "clients") for requirement in extra}
 )

@@ -12,7 +12,7 @@
 #   bash scripts/install.sh whisper         + faster-whisper, a recogniser for nast-s2x evaluate
 #   bash scripts/install.sh dev             + the tools of scripts/test.sh
 #   bash scripts/install.sh all             all of these but whisper
-#   bash scripts/install.sh clients         + simulstream, whose client a test runs against nast-s2x serve
+#   bash scripts/install.sh clients         + simulstream and OmniSTEval, which tests compare with
 #
 # Several extras can be given. An extra that is installed stays installed; a second run with the same extras does nothing.
 #

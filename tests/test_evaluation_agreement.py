@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
 from nast_s2x.evaluation.scoring import score
 from nast_s2x.metrics import latency
 
 pytest.importorskip("simuleval")
 
+from sacrebleu.metrics import BLEU  # noqa: E402
 from simuleval.agents import SpeechToSpeechAgent, SpeechToTextAgent  # noqa: E402
 from simuleval.agents.actions import Action, ReadAction, WriteAction  # noqa: E402
 from simuleval.data.dataloader import SpeechToTextDataloader  # noqa: E402
@@ -82,6 +84,31 @@ def test_text_agrees_with_simuleval(seed: int, tmp_path: Path) -> None:
     # SimulEval counts words as chunks of text.
     assert simuleval_score("NumChunks", theirs) == mean([len(u.words) for u in ours])
     assert mean([row["NumChunks"] for row in figures]) == mean([len(set(u.delays)) for u in ours])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_characters_agree_with_simuleval(seed: int, tmp_path: Path) -> None:
+    """Text without spaces, SimulEval with --eval-latency-unit char."""
+    rng = random.Random(seed)
+    lines = []
+    for index in range(20):
+        line = random_line(rng, index, speech=False)
+        reference = "".join(rng.choices("我你他是猫狗。 a", k=rng.randint(2, 12))).strip() or "猫"
+        lines.append(line | {"prediction": "".join(rng.choices("我你他是猫狗。", k=len(line["delays"])))})
+        lines[-1]["reference"] = reference
+    text = [json.dumps(line) for line in lines]
+    (tmp_path / "instances.log").write_text("\n".join(text) + "\n")
+    theirs = {place: LogInstance(line, "char") for place, line in enumerate(text)}
+    with pytest.raises(NastError, match="--target-lang"):
+        score(tmp_path)
+    row = score(tmp_path, target_lang="zh-TW")["rows"][0]
+    for name in ("AL", "LAAL", "AP", "DAL", "ATD", "StartOffset", "EndOffset"):
+        assert row["latency"][name] == pytest.approx(simuleval_score(name, theirs)), name
+        assert row["latency"][f"{name}_CA"] == pytest.approx(simuleval_score(name, theirs, True)), name
+    pairs = [[line["prediction"] for line in lines], [[line["reference"] for line in lines]]]
+    assert row["quality"]["BLEU"] == pytest.approx(BLEU(tokenize="zh").corpus_score(*pairs).score)
+    assert "tok:zh" in row["signatures"]["BLEU"]
+    assert score(tmp_path)["target_lang"] == "zh-TW"  # as before
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from nast_s2x.metrics import quality
+from nast_s2x.metrics import text as text_module
 from nast_s2x.metrics.quality import (
     asr_bleu,
     bleu,
@@ -17,7 +18,7 @@ from nast_s2x.metrics.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.metrics.text import normalise
+from nast_s2x.metrics.text import lacks_spaces, normalise, rules_of, units_of
 
 pytest.importorskip("sacrebleu")
 
@@ -98,3 +99,41 @@ def test_lists_must_match(name: str) -> None:
         function(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="at least one hypothesis is needed"):
         function([], [])
+
+
+@pytest.mark.parametrize(
+    "language, unit, tokenizer",
+    [(None, "word", "13a"), ("de", "word", "13a"), ("ko", "word", "13a"), ("zh", "char", "zh"), ("zh-TW", "char", "zh"),
+     ("ZH_cn", "char", "zh"), ("cmn", "char", "zh"), ("th", "char", "char")],
+)  # fmt: skip
+def test_the_language_decides_between_words_and_characters(language: str | None, unit: str, tokenizer: str) -> None:
+    rules = rules_of(language)
+    assert (rules.unit, rules.tokenizer, rules.note) == (unit, tokenizer, "")
+
+
+def test_japanese_without_its_packages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module.importlib.util, "find_spec", lambda name: None)
+    rules = rules_of("ja-JP")
+    assert (rules.unit, rules.tokenizer) == ("char", "char") and "ja-mecab needs" in rules.note
+    monkeypatch.setattr(text_module.importlib.util, "find_spec", lambda name: object())
+    assert rules_of("jpn").tokenizer == "ja-mecab" and not rules_of("jpn").note
+
+
+def test_japanese_with_its_packages() -> None:
+    pytest.importorskip("MeCab", reason="pip install 'sacrebleu[ja]'")
+    pytest.importorskip("ipadic", reason="pip install 'sacrebleu[ja]'")
+    score = bleu(["私は猫です。"], ["私は犬です。"], rules_of("ja").tokenizer)
+    assert "tok:ja-mecab" in score.signature and 0 < score.value < 100
+
+
+def test_characters() -> None:
+    assert units_of("我 是\t猫", "char") == ["我", "是", "猫"] and units_of(" a  b ", "word") == ["a", "b"]
+    assert normalise("我是，ＡI。", "char") == "我 是 a i"
+    assert word_error_rate(["我是狗。"], ["我是猫"], "char") == pytest.approx(100 / 3)
+    assert asr_bleu(["我是一只猫。"], ["我是一只猫"], "char").value == pytest.approx(100)
+    assert (
+        lacks_spaces("我是 a 猫。")
+        and not lacks_spaces("the 猫 sleeps")
+        and not lacks_spaces("나는 고양이")
+        and not lacks_spaces("")
+    )

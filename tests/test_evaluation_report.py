@@ -22,11 +22,11 @@ from nast_s2x.errors import NastError
 from nast_s2x.evaluation import published
 from nast_s2x.evaluation.report import curves, timeline, write
 from nast_s2x.evaluation.report.glossary import describe, shown
+from nast_s2x.evaluation.report.page import page
 from nast_s2x.evaluation.report.results import load_results, spread
 from nast_s2x.evaluation.report.tables import settings
 from nast_s2x.evaluation.report.timeline import wave_path, wrapped
 from nast_s2x.evaluation.report.utterances import collect
-from nast_s2x.evaluation.report.write import page
 from nast_s2x.evaluation.scoring import QUALITY_FIGURES
 from nast_s2x.frontend.audio import compressed
 

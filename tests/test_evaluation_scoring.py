@@ -16,7 +16,8 @@ import soundfile
 
 from nast_s2x.cli.main import main
 from nast_s2x.errors import ConfigError
-from nast_s2x.evaluation.scoring import score, table
+from nast_s2x.evaluation.score_files import table
+from nast_s2x.evaluation.scoring import score
 from nast_s2x.files import locked
 from nast_s2x.metrics import latency
 from nast_s2x.metrics.quality import bleu, chrf, unit_bleu

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nast_s2x.cli.system import add_system_flags, log_stderr
+from nast_s2x.cli.system import add_language_flag, add_system_flags, log_stderr
 from nast_s2x.errors import ConfigError, ManifestError
 from nast_s2x.evaluation import published
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
+    from nast_s2x.evaluation.segmentation import SegmentedRecording
     from nast_s2x.evaluation.settings import RunSettings
     from nast_s2x.inference.system import System
     from nast_s2x.recognisers import Recogniser
@@ -34,9 +36,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--manifest", metavar="TSV", help="instead of lists: a table with columns audio, tgt_text [, tgt_audio]"
     )
     group.add_argument("--split", metavar="NAME", help="split of the manifest to take (default: all rows)")
+    group.add_argument(
+        "--long-form",
+        action="store_true",
+        help="long recordings: --source lists whole recordings, --segments says where each sentence is spoken, and "
+        "--target has one reference a sentence. The translation is divided among the sentences; LongYAAL, LongLAAL, "
+        "StreamLAAL",
+    )
+    group.add_argument("--segments", metavar="YAML", help="list of {wav, offset, duration} in seconds; for --long-form")
     add_system_flags(parser, default_chunk="those of the training; separate several by commas")
     group = parser.add_argument_group("run")
     group.add_argument("--target-type", choices=("text", "speech"), default="text", help="output (default: text)")
+    add_language_flag(group, "the bundle's")
     group.add_argument("--vocoder", metavar="DIR", help="unit vocoder for speech (default: the bundle's)")
     group.add_argument(
         "--synthesis-lookahead",
@@ -69,6 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--recogniser", metavar="SPEC", help="for ASR-BLEU: bundle:DIR, faster-whisper:MODEL or wav2vec2:DIR"
     )
     group.add_argument("--no-report", action="store_true", help="scores only: no pictures, no report.html")
+    group.add_argument("--json", action="store_true", help="print the scores as JSON instead of the table")
     parser.set_defaults(func=run)
 
 
@@ -80,21 +92,23 @@ def run(args: argparse.Namespace) -> int:
     _check_flags(args)
     from nast_s2x.evaluation.items import check_audio
     from nast_s2x.evaluation.run import evaluate, load_for
-    from nast_s2x.evaluation.settings import record, take_folder
+    from nast_s2x.evaluation.settings import record
     from nast_s2x.files import locked
 
     for needed in ("sacrebleu", *([] if args.no_report else ["matplotlib", "jinja2"])):
         importlib.import_module(needed)  # a missing package is reported before a run of hours
-    test_set = _test_set(args)
+    test_set, recordings = _test_set(args)
     audio = check_audio(test_set.utterances, progress=True)
     settings = _settings(args)
     system = load_for(settings)
     chunks = _chunks(args, system)
-    recogniser = _recogniser(args, system.info.target_lang)
+    language = args.target_lang or system.info.target_lang
+    _check_language(language, test_set)
+    recogniser = _recogniser(args, language)
     test_set, audio = _without_long(args, system, settings, chunks, test_set, audio)
     folder = Path(args.output)
     with locked(folder):
-        take_folder(folder, record(settings, system, test_set, audio, chunks))
+        _take_folder(folder, record(settings, system, test_set, audio, chunks), recordings, args.segments)
         try:
             evaluate(folder, test_set.utterances, settings, chunks, args.workers, True, system)
         except KeyboardInterrupt:
@@ -156,6 +170,10 @@ def _without_long(
 
 
 def _check_flags(args: argparse.Namespace) -> None:
+    if args.long_form:
+        _check_long_form(args)
+    elif args.segments is not None:
+        raise ConfigError("--segments needs --long-form")
     if args.manifest is None:
         missing = [flag for flag in ("source", "target") if getattr(args, flag) is None]
         if missing:
@@ -174,12 +192,45 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{flag} must be at least 1, got {value}")
 
 
-def _test_set(args: argparse.Namespace) -> TestSet:
+def _check_long_form(args: argparse.Namespace) -> None:
+    if args.segments is None:
+        raise ConfigError("--long-form needs --segments, a list of {wav, offset, duration}")
+    for flag in ("manifest", "units", "published"):
+        if getattr(args, flag) is not None:
+            raise ConfigError(f"--long-form takes --source, --target and --segments: --{flag} does not apply")
+    if args.skip_long:
+        raise ConfigError("--skip-long does not apply to --long-form: long recordings are translated as streams")
+    if args.target_type != "text":
+        raise ConfigError("--long-form measures text output: --target-type speech does not apply")
+
+
+def _take_folder(
+    folder: Path, settings: dict[str, Any], recordings: list[SegmentedRecording], segments: str | None
+) -> None:
+    """Write the record of the evaluation into its folder, and the segmentation of long recordings."""
+    from nast_s2x.evaluation.settings import take_folder
+
+    if not recordings:
+        take_folder(folder, settings)
+        return
+    from nast_s2x.evaluation.longform import segmentation_record, write_segmentation
+
+    assert segments is not None
+    take_folder(folder, settings | {"long_form": segmentation_record(segments, recordings)})
+    write_segmentation(folder, recordings)
+
+
+def _test_set(args: argparse.Namespace) -> tuple[TestSet, list[SegmentedRecording]]:
+    """The test set, and the segmentation of long recordings."""
     from nast_s2x.evaluation.items import TestSet
 
+    if args.long_form:
+        from nast_s2x.evaluation.longform import read_long_form
+
+        return read_long_form(args.source, args.target, args.segments)
     if args.manifest is not None:
-        return TestSet.from_manifest(args.manifest, args.split)
-    return TestSet.from_lists(args.source, args.target, args.units)
+        return TestSet.from_manifest(args.manifest, args.split), []
+    return TestSet.from_lists(args.source, args.target, args.units), []
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:
@@ -206,7 +257,27 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         threads=threads,
         vocoder=args.vocoder,
         synthesis_lookahead=args.synthesis_lookahead,
+        target_lang=args.target_lang,
+        long_form=args.long_form,
     )
+
+
+def _check_language(language: str | None, test_set: TestSet) -> None:
+    """Tell what the language of the output means for the figures.
+
+    Raises:
+        ConfigError: references without spaces between words, and no language.
+    """
+    from nast_s2x.evaluation.language import rules_for
+
+    rules = rules_for(language, (row.target_text for row in test_set.utterances))
+    if rules.unit == "char":
+        log_stderr(
+            f"note: {language}: latency in characters, BLEU with sacreBLEU's tokenizer {rules.tokenizer}; the stream "
+            "returns text at spaces only, so text without spaces at the end of a sentence or segment"
+        )
+    if rules.note:
+        log_stderr(f"note: {rules.note}")
 
 
 def _chunks(args: argparse.Namespace, system: System) -> list[str]:
@@ -216,6 +287,8 @@ def _chunks(args: argparse.Namespace, system: System) -> list[str]:
     words = [word.strip() for word in (args.chunk_ms or "").split(",")]
     if args.chunk_ms is None:
         words = [policy.name for policy in system.trained]
+        if args.long_form:  # offline, a long recording would be one chunk
+            words = [word for word in words if word != "offline"] or words
     if "" in words:
         raise ConfigError(f"--chunk-ms takes sizes such as 320,640,offline, got {args.chunk_ms!r}")
     for note in system.notes():
@@ -240,11 +313,12 @@ def _recogniser(args: argparse.Namespace, language: str | None) -> Recogniser | 
 
 
 def _finish(folder: Path, recogniser: Recogniser | None, args: argparse.Namespace) -> int:
-    from nast_s2x.evaluation.scoring import score, table
+    from nast_s2x.evaluation.score_files import table
+    from nast_s2x.evaluation.scoring import score
 
     scores = score(folder, recogniser, progress=True)
-    print(table(scores))
-    if args.published is not None:
+    print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
+    if args.published is not None and not args.json:
         print("\n".join(published.comparison(args.published, scores["rows"][0])))
     if not args.no_report:
         from nast_s2x.evaluation import report

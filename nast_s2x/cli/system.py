@@ -61,6 +61,16 @@ def add_system_flags(parser: argparse.ArgumentParser, default_chunk: str, requir
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
 
 
+def add_language_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup, default: str) -> None:
+    """Add ``--target-lang``, which chooses words or characters and sacreBLEU's tokenizer."""
+    parser.add_argument(
+        "--target-lang",
+        metavar="CODE",
+        help="language of the output. Chinese (zh), Japanese (ja), Thai, Lao, Khmer, Burmese and Tibetan are measured "
+        f"in characters, all others in words (default: {default})",
+    )
+
+
 def _left_context(text: str) -> int | str:
     if text == "unlimited":
         return text

@@ -67,6 +67,11 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
         expected, found = first.results.target_type, system.results.target_type
         if found != expected:
             raise NastError(f"{system.results.folder} evaluates {found}, {first.results.folder} {expected}")
+        if system.results.rules != first.results.rules:
+            kinds = " and ".join(
+                f"{r.unit}s, tokenizer {r.tokenizer}" for r in (first.results.rules, system.results.rules)
+            )
+            raise NastError(f"{first.results.folder} and {system.results.folder} count differently ({kinds})")
     chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
     if not chunks:
         text = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
@@ -137,6 +142,7 @@ def _format_value(value: Any) -> str:
 def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]:
     """Compare the systems at one chunk size."""
     references, outputs = _texts(systems, chunk)
+    unit = systems[0].results.rules.unit
     figures: dict[str, dict[str, Any]] = {}
     if any(text for texts in outputs for text in texts):
         # Logs of speech written by SimulEval hold no words: their BLEU is not known.
@@ -144,8 +150,11 @@ def _row(systems: Sequence[_System], chunk: str, samples: int) -> dict[str, Any]
         figures = {name: {"outputs": outputs, "references": references} for name in known}
     transcripts = _transcripts(systems, chunk)
     if transcripts is not None:
-        figures["ASR_BLEU"] = {"outputs": transcripts, "references": [normalise(text) for text in references]}
-    tests = {name: _paired(name, samples=samples, **texts) for name, texts in figures.items()}
+        figures["ASR_BLEU"] = {"outputs": transcripts, "references": [normalise(text, unit) for text in references]}
+    tests = {
+        name: _paired(name, samples=samples, tokenizer=systems[0].results.rules.tokenizer, **texts)
+        for name, texts in figures.items()
+    }
     entries = []
     for number, system in enumerate(systems):
         row = system.results.row(chunk)
@@ -173,10 +182,9 @@ def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list
     Raises:
         NastError: the systems have different references.
     """
-    logs = [system.results.log(chunk) for system in systems]
-    references = [utterance.reference for utterance in logs[0]]
-    for system, log in zip(systems[1:], logs[1:]):
-        others = [utterance.reference for utterance in log]
+    texts = [system.results.texts(chunk) for system in systems]
+    references = texts[0][0]
+    for system, (others, _) in zip(systems[1:], texts[1:]):
         if others != references:
             places = zip(references, others)
             place = next((i for i, (a, b) in enumerate(places) if a != b), min(len(references), len(others)))
@@ -184,7 +192,7 @@ def _texts(systems: Sequence[_System], chunk: str) -> tuple[list[str], list[list
                 f"{system.results.place(chunk)} and {systems[0].results.place(chunk)} have different references "
                 f"({len(others)} and {len(references)} utterances; the first difference is at index {place})"
             )
-    return references, [[utterance.text for utterance in log] for log in logs]
+    return references, [outputs for _, outputs in texts]
 
 
 def _transcripts(systems: Sequence[_System], chunk: str) -> list[list[str]] | None:
@@ -195,17 +203,18 @@ def _transcripts(systems: Sequence[_System], chunk: str) -> list[list[str]] | No
     transcripts = [[entry.get("transcript") for entry in system.results.utterance_scores(chunk)] for system in systems]
     if any(text is None for texts in transcripts for text in texts):
         return None
-    return [[normalise(text) for text in texts] for texts in transcripts]
+    unit = systems[0].results.rules.unit
+    return [[normalise(text, unit) for text in texts] for texts in transcripts]
 
 
 def _paired(
-    figure: str, outputs: Sequence[Sequence[str]], references: Sequence[str], samples: int
+    figure: str, outputs: Sequence[Sequence[str]], references: Sequence[str], samples: int, tokenizer: str
 ) -> tuple[str, list[dict[str, float | None]]]:
     """Run sacreBLEU's paired bootstrap; returns the signature and the result of each system."""
     from sacrebleu.significance import PairedTest
 
     named = [(str(number), list(texts)) for number, texts in enumerate(outputs)]
-    test = PairedTest(named, {figure: metric(figure)}, [list(references)], test_type="bs", n_samples=samples)
+    test = PairedTest(named, {figure: metric(figure, tokenizer)}, [list(references)], test_type="bs", n_samples=samples)
     signatures, scores = test()
     results = next(values for name, values in scores.items() if name != "System")
     found = []
@@ -293,7 +302,13 @@ def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
 
 def format_table(comparison: dict[str, Any]) -> str:
     """Format the comparison as a text table: quality with p-values, then latency and cost."""
-    latencies = ("StartOffset", *curves.LATENCIES[comparison["target_type"]], "GapSum", "real_time_factor")
+    latencies = (
+        "StartOffset",
+        "StreamLAAL",
+        *curves.LATENCIES[comparison["target_type"]],
+        "GapSum",
+        "real_time_factor",
+    )
     lines = []
     for row in table(comparison):
         cells = {"chunk": str(row["chunk"]), "system": str(row["system"])}

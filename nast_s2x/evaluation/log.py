@@ -23,6 +23,7 @@ from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.metrics.latency import playback_intervals
+from nast_s2x.metrics.text import Unit, join_units, units_of
 
 LOG_NAME = "instances.log"
 WAVS = "wavs"
@@ -65,11 +66,12 @@ class LoggedUtterance:
         elapsed: ``delays`` plus the total computing time until then, in ms; empty where it was not measured.
         durations: length of each piece of speech in ms; ``None`` for text.
         wav: sound file of the speech; ``None`` for text and for an empty output.
-        words: one word for each of ``delays``; empty for speech.
+        words: one word, or character, for each of ``delays``; empty for speech.
         emissions: one for each chunk with output; empty in logs written by SimulEval.
         push_ms: computing time of each push in ms.
         chunk_ms: computing time of each chunk in ms: of the push that completed it and the pushes since the previous
             one.
+        unit: what ``words`` holds.
     """
 
     index: int
@@ -86,6 +88,7 @@ class LoggedUtterance:
     emissions: tuple[LoggedEmission, ...]
     push_ms: tuple[float, ...]
     chunk_ms: tuple[float, ...]
+    unit: Unit = "word"
 
     @property
     def is_speech(self) -> bool:
@@ -102,7 +105,7 @@ class LoggedUtterance:
         """The words of the output; for speech those of the emissions, "" if the log has none."""
         if self.is_speech:
             return " ".join(emission.text for emission in self.emissions if emission.text)
-        return " ".join(self.words)
+        return join_units(self.words, self.unit)
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -110,9 +113,11 @@ class LoggedUtterance:
         return tuple(unit for emission in self.emissions for unit in emission.units)
 
 
-def read_log(folder: Path) -> list[LoggedUtterance]:
+def read_log(folder: Path, unit: Unit = "word") -> list[LoggedUtterance]:
     """Read ``instances.log`` of a folder, written by ``nast-s2x evaluate`` or by SimulEval 1.1.4.
 
+    Args:
+        unit: what each delay of a text belongs to; SimulEval's ``--eval-latency-unit``.
     Returns:
         utterances in order of index.
     Raises:
@@ -127,7 +132,7 @@ def read_log(folder: Path) -> list[LoggedUtterance]:
     is_speech: bool | None = None
     for number, line in read_lines(path):
         try:
-            utterance = _utterance(json.loads(line), path.parent)
+            utterance = _utterance(json.loads(line), path.parent, unit)
             if utterance.index in utterances:
                 raise NastError(f"index {utterance.index} appears twice")
             if is_speech is not None and utterance.is_speech != is_speech:
@@ -207,7 +212,7 @@ def read_output_with_gaps(utterance: LoggedUtterance) -> NDArray[np.float32]:
     return StreamResampler(rate, SAMPLE_RATE).push(samples, final=True)
 
 
-def _utterance(line: Any, folder: Path) -> LoggedUtterance:
+def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:
     if not isinstance(line, dict):
         raise NastError(f"an utterance is a JSON object, not {type(line).__name__}")
     for key in ("index", "prediction", "delays", "elapsed", "reference", "source_length"):
@@ -233,10 +238,11 @@ def _utterance(line: Any, folder: Path) -> LoggedUtterance:
         elapsed=elapsed,
         durations=_durations(line, delays) if is_speech else None,
         wav=_wav(_string(line, "prediction"), folder) if is_speech and delays else None,
-        words=() if is_speech else _words(_string(line, "prediction"), delays),
+        words=() if is_speech else _words(_string(line, "prediction"), delays, unit),
         emissions=_emissions(line.get("emissions") or []),
         push_ms=_times(line, "push_ms"),
         chunk_ms=_times(line, "chunk_ms"),
+        unit=unit,
     )
 
 
@@ -269,10 +275,12 @@ def _durations(line: dict[str, Any], delays: tuple[float, ...]) -> tuple[float, 
     return durations
 
 
-def _words(prediction: str, delays: tuple[float, ...]) -> tuple[str, ...]:
-    words = tuple(prediction.split())
+def _words(prediction: str, delays: tuple[float, ...], unit: Unit) -> tuple[str, ...]:
+    words = tuple(units_of(prediction, unit))
     if len(words) != len(delays):
-        raise NastError(f"{len(words)} words do not match {len(delays)} delays: each word must have one delay")
+        kind, rule = ("words", "word") if unit == "word" else ("characters", "character")
+        hint = "" if prediction.isascii() else "; the language (--target-lang) decides between words and characters"
+        raise NastError(f"{len(words)} {kind} do not match {len(delays)} delays: each {rule} must have one delay{hint}")
     return words
 
 

@@ -23,6 +23,7 @@ from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SynthesisWindow, TranslationStream
 from nast_s2x.inference.system import System
+from nast_s2x.metrics.text import rules_of
 from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
 
@@ -124,7 +125,8 @@ def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]
     row, audio, chunk = job.utterance, recording(job.utterance), job.home.name
     place = f"{row.place}: {row.id} ({audio}), chunk size {chunk}"
     wav = job.home / WAVS / f"{job.index}_pred.wav"
-    session = TextSession() if settings.target_type == "text" else SpeechSession()
+    unit = rules_of(settings.target_lang or system.info.target_lang).unit
+    session = TextSession(unit, settings.long_form) if settings.target_type == "text" else SpeechSession()
     try:
         samples, rate = audio.recording()
         stream = make_stream(system, settings, chunk)

@@ -7,8 +7,6 @@ never 0, and ``notes`` gives the reason.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.cells import csv_cell
+from nast_s2x.evaluation.hypotheses import Hypothesis
+from nast_s2x.evaluation.language import language_of, rules_for
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
+from nast_s2x.evaluation.score_files import (
+    SCORES,
+    TRANSCRIPTS,
+    write_scores,
+)
+from nast_s2x.evaluation.segmentation import SEGMENTS
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.transcripts import TranscriptStore
-from nast_s2x.files import locked, write_atomic
+from nast_s2x.files import locked
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.metrics.quality import (
     asr_bleu,
@@ -34,10 +39,9 @@ from nast_s2x.metrics.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.metrics.text import NORMALISATION
+from nast_s2x.metrics.text import NORMALISATION, TextRules, Unit, rules_of, unit_count
 from nast_s2x.recognisers.base import Recogniser, Transcript, Waveform
 
-SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
 FORMAT = 1
 QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
 COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
@@ -71,9 +75,12 @@ class Transcripts:
     with_silence: list[Transcript]
 
 
-def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = False) -> dict[str, Any]:
+def score(
+    folder: Path, recogniser: Recogniser | None = None, progress: bool = False, target_lang: str | None = None
+) -> dict[str, Any]:
     """Score the logs of an evaluation; writes ``scores.json``, ``scores.csv``, ``utterances.jsonl`` beside each log.
 
+    A folder with ``segments.yaml`` holds long recordings: see :func:`~nast_s2x.evaluation.longform.score_long_form`.
     A folder without ``settings.json`` must hold logs written by SimulEval: ``instances.log`` in the folder itself (one
     row, named after the folder), or in its subfolders.
 
@@ -82,17 +89,23 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
         recogniser: transcribes speech output. ``None``: the stored transcripts of the recogniser of the previous
             scores are used; without them the figures that need transcripts are ``None``.
         progress: show a progress bar on stderr while the recogniser runs.
+        target_lang: language of the output, for logs of SimulEval; ``None``: that of the run or the previous scores.
     Returns:
         the content of ``scores.json``.
     Raises:
         FileNotFoundError: no log.
-        ConfigError: another process scores the same folder.
+        ConfigError: another process scores the same folder; references without spaces between words and no language.
         ValueError: a damaged log; a number of utterances or a kind of output that differs from the settings; a
             recogniser for text output; a sound file that does not fit its log. No scores are written then.
     """
     folder = Path(folder)
+    if (folder / SEGMENTS).is_file():
+        return _long_form(folder, recogniser, target_lang)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
-    logs, notes = _logs(folder, settings)
+    language = language_of(folder, settings, target_lang)
+    logs, notes = _logs(folder, settings, rules_of(language).unit)
+    rules = rules_for(language, (utterance.reference for log in logs.values() for utterance in log))
+    notes += [rules.note] if rules.note else []
     is_speech = _is_speech(folder, logs, settings)
     if recogniser is not None and not is_speech:
         raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
@@ -107,7 +120,7 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
     with locked(folder / SCORES):  # two processes must not write to one file of transcripts
         for place, utterances in logs.items():
             transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
-            row, lines[place] = _score_chunk(place.name, utterances, transcripts, has_text)
+            row, lines[place] = _score_chunk(place.name, utterances, transcripts, has_text, rules)
             rows.append(row)
             notes += _chunk_notes(row, utterances, transcripts)
         scores = {
@@ -115,20 +128,21 @@ def score(folder: Path, recogniser: Recogniser | None = None, progress: bool = F
             "target_type": "speech" if is_speech else "text",
             "settings": settings,
             "recogniser": None if recogniser is None else recogniser.identity,
+            "target_lang": language,
+            "unit": rules.unit,
             "rows": rows,
             "notes": notes,
         }
-        _write_scores(folder, scores, lines)
+        write_scores(folder, scores, lines)
     return scores
 
 
-def _write_scores(folder: Path, scores: dict[str, Any], lines: dict[Path, list[dict[str, Any]]]) -> None:
-    """Write all files of the scores; ``lines`` holds, for each folder with a log, the scores of its utterances."""
-    for place, entries in lines.items():
-        written = [json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries]
-        write_atomic(place / UTTERANCES, "".join(written))
-    write_atomic(folder / SCORES_TABLE, _csv(scores["rows"]))
-    write_atomic(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def _long_form(folder: Path, recogniser: Recogniser | None, target_lang: str | None) -> dict[str, Any]:
+    from nast_s2x.evaluation.longform import score_long_form  # here: it takes the means and the cost from this module
+
+    if recogniser is not None:
+        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
+    return score_long_form(folder, target_lang)
 
 
 def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
@@ -140,7 +154,7 @@ def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float 
     return means
 
 
-def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
+def cost(utterances: Sequence[LoggedUtterance | Hypothesis]) -> dict[str, float | None]:
     """Return the computing time per chunk and in total.
 
     ``chunk_ms_p50`` and ``chunk_ms_p95`` are percentiles over all chunks, in ms; ``compute_s`` and ``audio_s`` are
@@ -149,7 +163,7 @@ def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
     """
     chunks = [ms for utterance in utterances for ms in utterance.chunk_ms]
     pushes = [ms for utterance in utterances for ms in utterance.push_ms]
-    audio_ms = sum(utterance.source_ms for utterance in utterances)
+    audio_ms = sum(utterance.source_ms or 0.0 for utterance in utterances)
     p50, p95 = np.percentile(chunks, [50, 95]).tolist() if chunks else (None, None)
     return {
         "chunk_ms_p50": p50,
@@ -160,33 +174,20 @@ def cost(utterances: Sequence[LoggedUtterance]) -> dict[str, float | None]:
     }
 
 
-def table(scores: dict[str, Any]) -> str:
-    """Format the main figures as a text table, one line per chunk size, followed by the notes."""
-    speech = scores["target_type"] == "speech"
-    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF")
-    latency = (
-        ("StartOffset", "EndOffset", "AL_words", "ATD", "GapNum", "GapSum")
-        if speech
-        else ("AL", "LAAL", "ATD", "StartOffset", "AL_CA", "LAAL_CA")
-    )
-    lines = [["chunk", "utterances", "empty", *quality, *latency, "ms/chunk p50", "p95", "real-time factor"]]
-    for row in scores["rows"]:
-        timed = row["cost"]
-        lines.append([
-            *(str(row[name]) for name in ("chunk", "utterances", "empty")),
-            *(_format_value(row["quality"][name], 2) for name in quality),
-            *(_format_value(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
-            *(_format_value(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
-            _format_value(timed["real_time_factor"], 3),
-        ])  # fmt: skip
-    kept = [column for column in zip(*lines) if any(cell != "-" for cell in column[1:])]
-    widths = [max(map(len, column)) for column in kept]
-    shown = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in zip(*kept)]
-    return "\n".join([*shown, *(f"note: {note}" for note in scores["notes"])])
+def _logs(
+    folder: Path, settings: dict[str, Any] | None, unit: Unit
+) -> tuple[dict[Path, list[LoggedUtterance]], list[str]]:
+    """Return the log of each chunk size by its folder, and the notes, as :func:`log_places`."""
+    places, notes = log_places(folder, settings)
+    return {place: read_log(place, unit) for place in places}, notes
 
 
-def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, list[LoggedUtterance]], list[str]]:
-    """Return the log of each chunk size by its folder, in order of chunk size, and a note for each missing one."""
+def log_places(folder: Path, settings: dict[str, Any] | None) -> tuple[list[Path], list[str]]:
+    """Return the folder of each log, in order of chunk size, and a note for each missing one.
+
+    Raises:
+        FileNotFoundError: no log.
+    """
     if settings is not None:
         places = [folder / chunk for chunk in settings["chunks"]]
     elif (folder / LOG_NAME).is_file():
@@ -196,17 +197,17 @@ def _logs(folder: Path, settings: dict[str, Any] | None) -> tuple[dict[Path, lis
     there = sorted((place for place in places if (place / LOG_NAME).is_file()), key=_order)
     if not there:
         raise FileNotFoundError(f"{folder}: nothing to score: no {LOG_NAME} of a finished chunk size")
-    notes = [f"{place.name}: not evaluated yet" for place in places if place not in there]
-    return {place: read_log(place) for place in there}, notes
+    return there, [f"{place.name}: not evaluated yet" for place in places if place not in there]
 
 
 def _order(place: Path) -> tuple[bool, bool, int, str]:
     """Sorting key: by chunk size; other names after the numbers; offline last."""
-    number = _chunk_ms(place.name)
+    number = chunk_number(place.name)
     return place.name == "offline", number is None, number or 0, place.name
 
 
-def _chunk_ms(name: str) -> int | None:
+def chunk_number(name: str) -> int | None:
+    """Milliseconds of a chunk size; ``None`` for other names."""
     return int(name) if name.isdecimal() else None
 
 
@@ -266,14 +267,18 @@ def _transcripts(
 
 
 def _score_chunk(
-    chunk: str, utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool
+    chunk: str,
+    utterances: list[LoggedUtterance],
+    transcripts: Transcripts | None,
+    has_text: bool,
+    rules: TextRules,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the row of a chunk size, and the line of each of its utterances."""
-    quality, signatures = _quality(utterances, transcripts, has_text)
-    latencies = [_latency(chunk, utterance, transcripts) for utterance in utterances]
+    quality, signatures = _quality(utterances, transcripts, has_text, rules)
+    latencies = [_latency(chunk, utterance, transcripts, rules.unit) for utterance in utterances]
     row = {
         "chunk": chunk,
-        "chunk_ms": _chunk_ms(chunk),
+        "chunk_ms": chunk_number(chunk),
         "utterances": len(utterances),
         "empty": sum(utterance.empty for utterance in utterances),
         "quality": quality,
@@ -281,7 +286,7 @@ def _score_chunk(
         "latency": mean_latency(latencies),
         "cost": cost(utterances),
     }
-    return row, _utterance_lines(utterances, transcripts, latencies, has_text)
+    return row, _utterance_lines(utterances, transcripts, latencies, has_text, rules)
 
 
 def _utterance_lines(
@@ -289,15 +294,17 @@ def _utterance_lines(
     transcripts: Transcripts | None,
     latencies: list[dict[str, float | None]],
     has_text: bool,
+    rules: TextRules,
 ) -> list[dict[str, Any]]:
     references = [utterance.reference for utterance in utterances]
     unknown = [None] * len(utterances)
-    bleus = sentence_bleu([utterance.text for utterance in utterances], references) if has_text else unknown
+    outputs = [utterance.text for utterance in utterances]
+    bleus = sentence_bleu(outputs, references, rules.tokenizer) if has_text else unknown
     texts, silences, asr_bleus = unknown, unknown, unknown
     if transcripts is not None:
         texts = [made.text for made in transcripts.speech]
         silences = [made.text for made in transcripts.with_silence]
-        asr_bleus = sentence_asr_bleu(texts, references)
+        asr_bleus = sentence_asr_bleu(texts, references, rules.unit)
     return [
         {
             "index": utterance.index,
@@ -318,36 +325,41 @@ def _utterance_lines(
 
 
 def _quality(
-    utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool
+    utterances: list[LoggedUtterance], transcripts: Transcripts | None, has_text: bool, rules: TextRules
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     references = [utterance.reference for utterance in utterances]
     scored = {}
     if has_text:
         texts = [utterance.text for utterance in utterances]
-        scored |= {"BLEU": bleu(texts, references), "chrF": chrf(texts, references)}
+        scored |= {"BLEU": bleu(texts, references, rules.tokenizer), "chrF": chrf(texts, references)}
     units = [utterance.reference_units for utterance in utterances]
     if None not in units and any(utterance.units for utterance in utterances):
         scored["unit_BLEU"] = unit_bleu([utterance.units for utterance in utterances], [row or () for row in units])
     figures: dict[str, float | None] = dict.fromkeys(QUALITY_FIGURES)
     if transcripts is not None:
         texts = [transcript.text for transcript in transcripts.speech]
-        scored["ASR_BLEU"] = asr_bleu(texts, references)
-        scored["ASR_BLEU_silence"] = asr_bleu([transcript.text for transcript in transcripts.with_silence], references)
-        figures["ASR_WER"] = word_error_rate(texts, references)
+        silences = [transcript.text for transcript in transcripts.with_silence]
+        scored["ASR_BLEU"] = asr_bleu(texts, references, rules.unit)
+        scored["ASR_BLEU_silence"] = asr_bleu(silences, references, rules.unit)
+        figures["ASR_WER"] = word_error_rate(texts, references, rules.unit)
     figures |= {name: result.value for name, result in scored.items()}
     signatures = {name: result.signature for name, result in scored.items()}
     if transcripts is not None:
-        signatures |= {"ASR_WER": NORMALISATION, "ASR_normalisation": NORMALISATION}
+        normalisation = NORMALISATION + (", characters" if rules.unit == "char" else "")
+        signatures |= {"ASR_WER": normalisation, "ASR_normalisation": normalisation}
     return figures, signatures
 
 
-def _latency(chunk: str, utterance: LoggedUtterance, transcripts: Transcripts | None) -> dict[str, float | None]:
-    length = len(utterance.reference.split())
+def _latency(
+    chunk: str, utterance: LoggedUtterance, transcripts: Transcripts | None, unit: Unit
+) -> dict[str, float | None]:
+    length = unit_count(utterance.reference, unit)
     times = (utterance.delays, utterance.elapsed)
     try:
         if utterance.durations is None:
             return text_latency(*times, utterance.source_ms, length)
-        words = transcripts.speech[utterance.index].words if transcripts is not None else None
+        # A recogniser's words are no characters: their times would be set against another unit of the reference.
+        words = transcripts.speech[utterance.index].words if transcripts is not None and unit == "word" else None
         ends_s = [word.end_s for word in words or ()]
         return speech_latency(*times, utterance.durations, utterance.source_ms, length, ends_s)
     except NastError as error:
@@ -373,26 +385,11 @@ def _chunk_notes(
         yield f"{row['chunk']}: the log lacks the computing time of {unmeasured} outputs: _CA figures leave them out"
     if transcripts is None:
         return
+    if utterances[0].unit == "char":
+        yield f"{row['chunk']}: a recogniser times words, the language counts characters: latency of words is not known"
+        return
     spoken = [transcript for transcript, utterance in zip(transcripts.speech, utterances) if not utterance.empty]
     if any(transcript.words is None for transcript in spoken):
         yield f"{row['chunk']}: the recogniser gives no times of words: latency of words is not known"
     elif wordless := sum(not transcript.words for transcript in spoken):
         yield f"{row['chunk']}: no word was recognised in {wordless} outputs: they are left out of latency of words"
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Format the rows as CSV with a header; unknown figures are empty cells."""
-    flat = [
-        {name: row[name] for name in ("chunk", "chunk_ms", "utterances", "empty")}
-        | row["quality"] | row["latency"] | row["cost"]
-        for row in rows
-    ]  # fmt: skip
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in flat)
-    return stream.getvalue()
-
-
-def _format_value(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -15,6 +15,7 @@ from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SPEECH_RATE, Emission, Stream
 from nast_s2x.metrics.latency import playback_intervals
+from nast_s2x.metrics.text import Unit, join_units, units_of
 
 
 class Session:
@@ -22,13 +23,15 @@ class Session:
 
     Attributes:
         delays: for each word or piece of speech, the length of the source given before it was returned.
-        elapsed: ``delays`` plus the total computing time until then.
+        elapsed: ``delays`` plus the total computing time until then, as in SimulEval. With ``real_time`` the time of a
+            source in real time: a push begins when its source is there and the push before it is done.
         push_ms: computing time of each push.
         chunk_ms: computing time of each chunk: of the push that completed it and the pushes since the previous one.
         emissions: contents of the emissions that are not empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, real_time: bool = False) -> None:
+        self.real_time = real_time
         self.delays: list[float] = []
         self.elapsed: list[float] = []
         self.push_ms: list[float] = []
@@ -36,19 +39,21 @@ class Session:
         self.emissions: list[dict[str, Any]] = []
         self._computed = 0.0
         self._since_chunk = 0.0
+        self._done = 0.0
 
     def add(self, emissions: Sequence[Emission], delay_ms: float, push_ms: float) -> None:
         """Record the emissions of a push that took ``push_ms``, after ``delay_ms`` of source."""
         self.push_ms.append(push_ms)
         self._computed += push_ms
         self._since_chunk += push_ms
+        self._done = max(self._done, delay_ms) + push_ms if self.real_time else delay_ms + self._computed
         if emissions:
             self.chunk_ms.append(self._since_chunk)
             self._since_chunk = 0.0
         self.emissions += [entry for item in emissions if (entry := _entry(item, delay_ms))]
         outputs = self._outputs(emissions, delay_ms)
         self.delays += [delay_ms] * outputs
-        self.elapsed += [delay_ms + self._computed] * outputs
+        self.elapsed += [self._done] * outputs
 
     def _outputs(self, emissions: Sequence[Emission], delay_ms: float) -> int:
         """Store the words or samples of ``emissions``; returns the number of words, or pieces of speech."""
@@ -84,24 +89,25 @@ def _entry(emission: Emission, delay_ms: float) -> dict[str, Any] | None:
 
 
 class TextSession(Session):
-    """Output as words.
+    """Output as words, or as characters.
 
     Attributes:
-        words: the words, in order.
+        words: the words or characters, in order.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, unit: Unit = "word", real_time: bool = False) -> None:
+        super().__init__(real_time)
+        self.unit: Unit = unit
         self.words: list[str] = []
 
     def _outputs(self, emissions: Sequence[Emission], delay_ms: float) -> int:
-        words = join_words(emission.text for emission in emissions).split()
+        words = units_of(join_words(emission.text for emission in emissions), self.unit)
         self.words += words
         return len(words)
 
     def line(self, source_ms: float) -> dict[str, Any]:
         """As :meth:`Session.line`."""
-        words = {"prediction": " ".join(self.words), "prediction_length": len(self.words)}
+        words = {"prediction": join_units(self.words, self.unit), "prediction_length": len(self.words)}
         return super().line(source_ms) | words
 
 

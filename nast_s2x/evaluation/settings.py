@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
 from nast_s2x.files import file_digest, read_json, write_json
-from nast_s2x.inference.streaming import SynthesisWindow
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
@@ -41,6 +40,9 @@ class RunSettings:
         vocoder: folder or checkpoint of a unit vocoder that replaces the bundle's; ``None``: the bundle's.
         synthesis_lookahead: right context of the vocoder in unit frames of 20 ms; ``None``: the default of
             :class:`~nast_s2x.vocoder.streaming.SynthesisWindow`; unused for text.
+        target_lang: language of the output, which decides between words and characters; ``None``: the system's.
+        long_form: long recordings: elapsed times are those of a source in real time, see
+            :class:`~nast_s2x.evaluation.session.Session`.
     """
 
     model: str
@@ -57,6 +59,8 @@ class RunSettings:
     threads: int = 1
     vocoder: str | None = None
     synthesis_lookahead: int | None = None
+    target_lang: str | None = None
+    long_form: bool = False
 
 
 def record(
@@ -101,11 +105,14 @@ def record(
         "threads": run.threads,
         "vocoder": _vocoder(run.vocoder) if speech else None,
         "synthesis_lookahead": _lookahead(run, system) if speech else None,
+        "target_lang": run.target_lang,
         "versions": {"nast_s2x": __version__, "torch": metadata.version("torch")},
     }
 
 
 def _lookahead(run: RunSettings, system: System) -> int:
+    from nast_s2x.inference.streaming import SynthesisWindow  # here: scoring needs no torch
+
     return SynthesisWindow.of(system.require_vocoder(), run.synthesis_lookahead).lookahead_frames
 
 

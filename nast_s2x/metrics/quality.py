@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nast_s2x.errors import NastError
-from nast_s2x.metrics.text import normalise
+from nast_s2x.metrics.text import Unit, normalise
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,30 @@ class Score:
 
 BLEU_ORDER = 4
 """Longest n-gram of BLEU."""
-_TOKENIZERS = {"BLEU": "13a", "ASR_BLEU": "none", "unit_BLEU": "none"}
+_TOKENIZERS = {"ASR_BLEU": "none", "unit_BLEU": "none"}
 """Normalised transcripts and units are tokenized already."""
 
 
-def metric(figure: str) -> Any:
-    """sacreBLEU's metric for a figure of ``scores.json``: BLEU, ASR_BLEU, unit_BLEU or chrF."""
+def metric(figure: str, tokenizer: str = "13a") -> Any:
+    """sacreBLEU's metric for a figure of ``scores.json``: BLEU (with ``tokenizer``), ASR_BLEU, unit_BLEU or chrF."""
     from sacrebleu.metrics import BLEU, CHRF
 
     if figure == "chrF":
         return CHRF()
-    return BLEU(tokenize=_TOKENIZERS[figure], force=True)  # force: no warning about texts that look tokenized
+    return BLEU(
+        tokenize=_TOKENIZERS.get(figure, tokenizer), force=True
+    )  # force: no warning about texts that look tokenized
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Corpus BLEU (Papineni et al., 2002) of unchanged texts, sacreBLEU's defaults (tokenizer 13a, mixed case).
+def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "13a") -> Score:
+    """Corpus BLEU (Papineni et al., 2002) of unchanged texts, sacreBLEU's defaults (mixed case).
 
+    Args:
+        tokenizer: sacreBLEU's, by language: :func:`~nast_s2x.metrics.text.rules_of`.
     Raises:
         ValueError: lists of different lengths, or empty lists; the same for the other scores of this module.
     """
-    return _corpus("BLEU", hypotheses, references)
+    return _corpus("BLEU", hypotheses, references, tokenizer)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
@@ -55,9 +59,10 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     return _corpus("chrF", hypotheses, references)
 
 
-def asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> Score:
+def asr_bleu(transcripts: Sequence[str], references: Sequence[str], unit: Unit = "word") -> Score:
     """Corpus BLEU of a recogniser's transcripts, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
-    return _corpus("ASR_BLEU", [*map(normalise, transcripts)], [*map(normalise, references)])
+    lines = [[normalise(text, unit) for text in texts] for texts in (transcripts, references)]
+    return _corpus("ASR_BLEU", *lines)
 
 
 def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
@@ -66,14 +71,15 @@ def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence
     return _corpus("unit_BLEU", *lines)
 
 
-def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "13a") -> list[float]:
     """BLEU of each unchanged text, with effective order: n-grams longer than a short text do not count."""
-    return _sentence_bleu(hypotheses, references, "13a")
+    return _sentence_bleu(hypotheses, references, tokenizer)
 
 
-def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str]) -> list[float]:
+def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str], unit: Unit = "word") -> list[float]:
     """:func:`sentence_bleu` of a recogniser's transcripts, both sides normalised."""
-    return _sentence_bleu([*map(normalise, transcripts)], [*map(normalise, references)], "none")
+    lines = [[normalise(text, unit) for text in texts] for texts in (transcripts, references)]
+    return _sentence_bleu(*lines, "none")
 
 
 def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
@@ -90,23 +96,27 @@ def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
     return row[-1]
 
 
-def word_error_rate(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """Word edits in percent of the reference words, over all normalised sentences together; may exceed 100.
+def word_error_rate(hypotheses: Sequence[str], references: Sequence[str], unit: Unit = "word") -> float:
+    """Edits of words (or characters) in percent of those of the reference, over all normalised sentences together.
+
+    It may exceed 100.
 
     Raises:
         ValueError: lists of different lengths, or references without words.
     """
     _check("word_error_rate", hypotheses, references)
-    pairs = [(normalise(text).split(), normalise(other).split()) for text, other in zip(hypotheses, references)]
+    pairs = [
+        (normalise(text, unit).split(), normalise(other, unit).split()) for text, other in zip(hypotheses, references)
+    ]
     words = sum(len(reference) for _, reference in pairs)
     if not words:
         raise NastError("word_error_rate: the references contain no words")
     return 100.0 * sum(edit_distance(hypothesis, reference) for hypothesis, reference in pairs) / words
 
 
-def _corpus(figure: str, hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+def _corpus(figure: str, hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "13a") -> Score:
     _check(figure, hypotheses, references)
-    scorer = metric(figure)
+    scorer = metric(figure, tokenizer)
     value = scorer.corpus_score(list(hypotheses), [list(references)]).score
     return Score(float(value), str(scorer.get_signature()))
 

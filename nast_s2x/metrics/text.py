@@ -1,21 +1,89 @@
-"""Text normalisation of ASR-BLEU and word error rate."""
+"""Text as the metrics take it: units of latency, tokenizers of BLEU by language, normalisation of transcripts."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import unicodedata
+from dataclasses import dataclass
+from typing import Literal
 
+Unit = Literal["word", "char"]
+"""Unit of latency: words between spaces, or characters."""
 NORMALISATION = "NFKC, lower case, no punctuation"
 """Description of :func:`normalise`, stored with the scores."""
 
+_CHINESE, _JAPANESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak"}, {"ja", "jpn"}
+_OTHERS_WITHOUT_SPACES = {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo"}
+_SPACELESS = re.compile(
+    r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+)
+"""Letters of scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
 
-def normalise(text: str) -> str:
+
+@dataclass(frozen=True)
+class TextRules:
+    """How the text of a language is scored.
+
+    Attributes:
+        unit: unit of latency, and of the division of long recordings.
+        tokenizer: sacreBLEU's tokenizer of BLEU.
+        note: what the user should know, or "".
+    """
+
+    unit: Unit = "word"
+    tokenizer: str = "13a"
+    note: str = ""
+
+
+def rules_of(language: str | None) -> TextRules:
+    """Rules of a language, from a code such as ``de``, ``zh``, ``zh-TW`` or ``jpn``; ``None``: words.
+
+    Chinese and Japanese, Thai, Lao, Khmer, Burmese and Tibetan count characters. Their BLEU takes sacreBLEU's ``zh``,
+    ``ja-mecab`` (``char`` where its packages are missing) and ``char``; all others ``13a``.
+    """
+    code = re.split(r"[-_]", (language or "").strip().lower())[0]
+    if code in _CHINESE:
+        return TextRules("char", "zh")
+    if code in _JAPANESE:
+        if all(importlib.util.find_spec(name) for name in ("MeCab", "ipadic")):
+            return TextRules("char", "ja-mecab")
+        note = "BLEU counts characters (tokenizer char): ja-mecab needs the packages of `pip install 'sacrebleu[ja]'`"
+        return TextRules("char", "char", note)
+    return TextRules("char", "char") if code in _OTHERS_WITHOUT_SPACES else TextRules()
+
+
+def lacks_spaces(text: str) -> bool:
+    """True where most letters are of a script that is written without spaces between words."""
+    return 2 * len(_SPACELESS.findall(text)) > sum(map(str.isalpha, text))
+
+
+def units_of(text: str, unit: Unit) -> list[str]:
+    """Words of a text, or its characters without spaces."""
+    return text.split() if unit == "word" else list("".join(text.split()))
+
+
+def join_units(units: list[str] | tuple[str, ...], unit: Unit) -> str:
+    """Text of units: words with spaces between them, characters without."""
+    return (" " if unit == "word" else "").join(units)
+
+
+def unit_count(text: str, unit: Unit) -> int:
+    """Length of a reference in units. Spaces within it count as characters, as in SimulEval."""
+    return len(text.split()) if unit == "word" else len(text.strip())
+
+
+def normalise(text: str, unit: Unit = "word") -> str:
     """Normalise text for comparison with a transcript.
 
     Compatibility forms of Unicode are resolved (NFKC), letters become lower case, punctuation is removed except
-    apostrophes within words (as ``'``), words are joined by one space. Numbers stay as they are written.
+    apostrophes within words (as ``'``), words, or characters, are joined by one space. Numbers stay as they are
+    written.
 
     >>> normalise("He doesn’t know:  why?")
     "he doesn't know why"
+    >>> normalise("我是猫。", "char")
+    '我 是 猫'
     """
-    return " ".join(re.findall(r"\w+(?:'\w+)*", unicodedata.normalize("NFKC", text).lower().replace("’", "'")))
+    plain = re.findall(r"\w+(?:'\w+)*", unicodedata.normalize("NFKC", text).lower().replace("’", "'"))
+    return " ".join(plain if unit == "word" else "".join(plain))

@@ -21,14 +21,15 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         ValueError: damaged files, scores of another format, a negative ``shown``.
     """
     from nast_s2x.evaluation.report import curves
+    from nast_s2x.evaluation.report.page import page, quality_label
     from nast_s2x.evaluation.report.results import load_results, spread
     from nast_s2x.evaluation.report.utterances import collect
-    from nast_s2x.evaluation.report.write import page, quality_label
 
     if shown < 0:
         raise NastError(f"`shown`, the number of utterances on the page, must be 0 or more, got {shown}")
     folder = Path(folder)
     results = load_results(folder)
+    shown = 0 if results.is_long_form else shown
     utterances = collect(results, spread(results.utterance_scores(results.main_chunk), shown))
     rows, target_type, label = results.rows, results.target_type, quality_label(results)
     pictures = {

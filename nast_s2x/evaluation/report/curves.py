@@ -15,7 +15,7 @@ from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe
 from nast_s2x.files import open_atomic
 
 LATENCIES = {
-    "text": ("AL", "LAAL", "StartOffset"),
+    "text": ("AL", "LAAL", "StartOffset", "LongYAAL", "LongLAAL"),
     "speech": ("StartOffset", "AL_words", "LAAL_words", "AL_chunks_vs_words"),
 }
 """Target type -> figures of latency that get a picture, in this order."""

@@ -59,6 +59,17 @@ LATENCY: dict[str, Figure] = {
     "ATD": Figure(
         "ATD", "ms", 0, "Average token delay: mean time from the end of a source token to the end of its output token."
     ),
+    "LongYAAL": Figure(
+        "LongYAAL",
+        "ms",
+        0,
+        "Long recordings: as LAAL in each segment, over all words before the end of the recording.",
+    ),
+    "LongLAAL": Figure("LongLAAL", "ms", 0, "LAAL in each segment that has a part of the translation."),
+    "StreamLAAL": Figure(
+        "StreamLAAL", "ms", 0, "The same with the translation divided among the segments by the fewest word errors."
+    ),
+    "YAAL": Figure("YAAL", "ms", 0, "As LongYAAL, over the words before the end of their segment."),
     "StartOffset": Figure("StartOffset", "ms", 0, "From the start of the source to the first output."),
     "EndOffset": Figure("EndOffset", "ms", 0, "From the end of the source to the end of the output."),
     "NumChunks": Figure("NumChunks", "", 2, "Number of times at which output was written."),

@@ -12,6 +12,7 @@ from nast_s2x.corpus import read_manifest
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_lines, read_log
 from nast_s2x.files import read_json
+from nast_s2x.metrics.text import TextRules, rules_of
 
 FORMAT = 1
 DEFAULT_CHUNK = "320"
@@ -33,6 +34,19 @@ class Results:
     def target_type(self) -> str:
         """``"text"`` or ``"speech"``."""
         return self.scores["target_type"]
+
+    @property
+    def is_long_form(self) -> bool:
+        """True for long recordings; the utterances are then the segments that their translations were divided among."""
+        return bool(self.scores.get("long_form"))
+
+    def texts(self, chunk: str) -> tuple[list[str], list[str]]:
+        """Return reference and output of each utterance of a chunk size."""
+        if self.is_long_form:
+            pairs = [(entry["reference"], entry["text"]) for entry in self.utterance_scores(chunk)]
+        else:
+            pairs = [(utterance.reference, utterance.text) for utterance in self.log(chunk)]
+        return [reference for reference, _ in pairs], [output for _, output in pairs]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -65,7 +79,13 @@ class Results:
 
     def log(self, chunk: str) -> list[LoggedUtterance]:
         """Read the log of a chunk size: its utterances, in order of index."""
-        return read_log(self.place(chunk))
+        return read_log(self.place(chunk), self.rules.unit)
+
+    @property
+    def rules(self) -> TextRules:
+        """How texts are scored, by the language of the output."""
+        model = self.settings.get("model") or {}
+        return rules_of(self.scores.get("target_lang") or self.settings.get("target_lang") or model.get("target_lang"))
 
     def source_texts(self) -> dict[str, str]:
         """Return the source transcripts of the manifest by the id of the utterance; empty without such a manifest.

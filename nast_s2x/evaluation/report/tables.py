@@ -18,16 +18,20 @@ def chunk_name(chunk: str) -> str:
 def tiles(results: Results) -> list[dict[str, str]]:
     """Return the content of the tile of each chunk size: quality, start offset, empty outputs."""
     names = qualities(results.rows, results.target_type)
+    counted = "segments" if results.is_long_form else "outputs"
     items = []
     for row in results.rows:
-        start = row["latency"].get("StartOffset")
+        start, long = (row["latency"].get(name) for name in ("StartOffset", "LongYAAL"))
+        first = "no output" if start is None else f"first output after {start / 1000:.2f} s"
+        if results.is_long_form:
+            first = "LongYAAL not known" if long is None else f"LongYAAL {long / 1000:.2f} s"
         items.append(
             {
                 "name": chunk_name(row["chunk"]),
                 "value": shown(names[0], row["quality"].get(names[0])) if names else "–",
                 "label": describe(names[0]).label if names else "quality not known",
-                "first": "no output" if start is None else f"first output after {start / 1000:.2f} s",
-                "empty": f"{row['empty']} of {row['utterances']} outputs empty" if row["empty"] else "",
+                "first": first,
+                "empty": f"{row['empty']} of {row['utterances']} {counted} empty" if row["empty"] else "",
             }
         )
     return items
@@ -59,8 +63,9 @@ def _others(rows: Sequence[dict[str, Any]], part: str, known: dict[str, Any]) ->
 
 def figures(results: Results) -> list[dict[str, Any]]:
     """Return the groups of the table of all figures: ``heading`` and ``lines``, each line with its explanation."""
+    counted = "Number of segments of the recordings." if results.is_long_form else "Number of recordings."
     counts = [
-        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], "Number of recordings."),
+        _line("Utterances", "", [str(row["utterances"]) for row in results.rows], counted),
         _line(
             "Empty outputs",
             "",

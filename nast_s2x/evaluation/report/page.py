@@ -12,6 +12,7 @@ from nast_s2x.evaluation.report.glossary import describe
 from nast_s2x.evaluation.report.html import data_uri
 from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name, figures, settings, tiles
+from nast_s2x.evaluation.report.talks import talks
 from nast_s2x.evaluation.report.utterances import Shown, article
 
 _SECTIONS = (
@@ -20,6 +21,7 @@ _SECTIONS = (
     ("utterances", "Utterances"),
     ("settings", "Settings"),
 )
+_LONG_SECTIONS = (_SECTIONS[0], ("talks", "Recordings"), _SECTIONS[1], _SECTIONS[3])
 _LANGUAGES = (("from", "source_lang"), ("to", "target_lang"))
 
 
@@ -50,7 +52,8 @@ def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[S
         # Style and script hold no text of the evaluation, so they need no escaping.
         style=Markup(own("page.css") + _choice_style(results.chunks)),
         script=Markup(own("page.js")),
-        sections=_SECTIONS,
+        sections=_LONG_SECTIONS if results.is_long_form else _SECTIONS,
+        talks=talks(results),
         tiles=tiles(results),
         notes=results.scores.get("notes") or (),
         published=_published_note(results),
@@ -77,7 +80,8 @@ def _subtitle(results: Results) -> str:
     languages = ", ".join(f"{name} {model[key]}" for name, key in _LANGUAGES if model.get(key))
     kind = f"Simultaneous speech-to-{results.target_type} translation"
     note = " The model is an example, trained on a small corpus." if model.get("example") else ""
-    return f"{kind}{f' ({languages})' if languages else ''}, {row['utterances']} utterances.{note}"
+    counted = "segments of long recordings" if results.is_long_form else "utterances"
+    return f"{kind}{f' ({languages})' if languages else ''}, {row['utterances']} {counted}.{note}"
 
 
 def _curves(results: Results, pictures: Mapping[str, bytes]) -> list[dict[str, str]]:
@@ -104,6 +108,9 @@ def quality_label(results: Results) -> str:
 
 
 def _published_note(results: Results) -> str:
+    own = "Filled points: this evaluation, one point for each chunk size. Dotted lines: the same with computing time."
+    if results.is_long_form:
+        return own  # nothing is published on long recordings
     data = dict.fromkeys(point.data for point in published.POINTS if point.target_type == results.target_type)
     offline = [
         f"{value:.2f} {describe(quality).label} ({name})"
@@ -111,9 +118,8 @@ def _published_note(results: Results) -> str:
         for name, value in published.offline(results.target_type, quality).items()
     ]
     return (
-        "Filled points: this evaluation, one point for each chunk size. Dotted lines: the same with computing time. "
-        f"Hollow grey points: published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other data "
-        "and other models, for orientation only, not measured here."
+        f"{own} Hollow grey points: published results of NAST-S2X on {' and '.join(data)}, {published.SOURCE}: other "
+        "data and other models, for orientation only, not measured here."
         + (f" Published offline: {', '.join(offline)}." if offline else "")
     )
 
