@@ -33,7 +33,9 @@ EXTRAS = {
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"],
     # `nast-s2x live`: sounddevice for microphone and loudspeaker, websockets for --server.
     "live": ["sounddevice>=0.4.6", "websockets>=13"],
-    # A client that tests/test_serving_clients.py runs against the server; librosa makes it large.
+    # The speech processor for simulstream; librosa makes it large. The same as clients, which a test runs against
+    # `nast-s2x serve`.
+    "simulstream": ["simulstream>=1.0"],
     "clients": ["simulstream>=1.0"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
     # one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its extra
@@ -50,9 +52,10 @@ EXTRAS = {
         "openai>=3.57",
     ],
 }
-# faster-whisper brings its own inference engine, clients are for one test: both are installed only on request.
+# faster-whisper brings its own inference engine, simulstream brings librosa: both are installed only on request.
+ON_REQUEST = ("whisper", "simulstream", "clients")
 EXTRAS["all"] = sorted(
-    {requirement for name, extra in EXTRAS.items() if name not in ("whisper", "clients") for requirement in extra}
+    {requirement for name, extra in EXTRAS.items() if name not in ON_REQUEST for requirement in extra}
 )
 
 setup(
@@ -68,7 +71,10 @@ setup(
     # Recipes and configurations are at the top of the repository and in the package once installed: see
     # nast_s2x/resources.py.
     package_dir={"nast_s2x.configs": "configs"},
-    package_data={"": ["py.typed", "*.css", "*.js", "*.html", "*.svg", "*.j2", "*.json", "*.yaml"]},
+    package_data={
+        "": ["py.typed", "*.css", "*.js", "*.html", "*.svg", "*.j2", "*.json", "*.yaml"],
+        "nast_s2x.configs": ["simulstream/*.yaml"],
+    },
     install_requires=[
         # From 2.6 on, torch.load (called with its defaults by fairseq) executes nothing that a file contains.
         "torch>=2.6",
