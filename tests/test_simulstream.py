@@ -44,6 +44,7 @@ from simulstream.server.speech_processors import build_speech_processor  # noqa:
 from simulstream.server.speech_processors.remote.http_proxy_speech_processor import (  # noqa: E402
     HttpProxySpeechProcessor,
 )
+from test_pages import commands  # noqa: E402
 
 from nast_s2x.agents import simulstream as adapter  # noqa: E402
 from nast_s2x.agents.simulstream import NastSpeechProcessor, Settings, shared_system  # noqa: E402
@@ -495,3 +496,41 @@ def test_scorers(log: Path, wavs: Path, expected: dict[str, str]) -> None:
     quality = ["--scorer", "sacrebleu", *common, "--references", wavs / "references.txt"]
     found = re.search(r"sacrebleu score: ([0-9.]+)", score("-c", QUALITY, *quality))
     assert found and float(found[1]) == pytest.approx(bleu(list(expected.values()), references).value, abs=1e-6)
+
+
+# --- the container and the page -----------------------------------------------------------------------------------
+
+
+def test_the_container_copies_what_it_needs() -> None:
+    text = (ROOT / "scripts" / "Dockerfile.simulstream").read_text().replace("\\\n", " ")
+    lines = text.splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    assert copied[-2:] == ["--from=bundle", "."]
+    copied = copied[:-2]
+    assert copied and all((ROOT / path).exists() for path in copied)
+    shown = (ROOT / "scripts" / "Dockerfile.simulstream.dockerignore").read_text().split()
+    assert {f"!{path}" for path in copied} == {line for line in shown if line.startswith("!")}
+    entry, command = (
+        yaml.safe_load(line.split(maxsplit=1)[1]) for line in lines if line.startswith(("ENTRYPOINT", "CMD"))
+    )
+    assert entry[1:] == ["-m", "simulstream.server.speech_processors.remote.http_speech_processor_server"]
+    flags = dict(zip(command[::2], command[1::2]))
+    assert flags.keys() == {"--server-config", "--speech-processor-config"}
+    served, processor = (yaml_config(str(ROOT / path)) for path in flags.values())
+    assert (served.hostname, served.port) == ("0.0.0.0", 8080) and f"EXPOSE {served.port}" in lines
+    assert vars(served).keys() == vars(yaml_config(str(CONFIGS / "http_server.yaml"))).keys()
+    assert Settings.of(processor).model == "/bundle"
+    assert any(line.startswith("USER ") and line != "USER root" for line in lines)
+
+
+def page_commands() -> list[str]:
+    """Commands of the page that take seconds and need nothing but simulstream."""
+    wanted = ("simulstream_inference ", "simulstream_stats ")
+    found = [command for command in commands(ROOT / "nast_s2x" / "agents" / "README.md") if command.startswith(wanted)]
+    return [command for command in found if "http_proxy" not in command]
+
+
+def test_commands_of_the_page(tmp_path: Path, wavs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wavs").symlink_to(wavs)
+    ran = [run_command(command.replace("/tmp/", f"{tmp_path}/"), monkeypatch) for command in page_commands()]
+    assert len(ran) >= 2 and "Stats: " in ran[-1]
