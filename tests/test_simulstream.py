@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,7 @@ from nast_s2x.errors import ConfigError, NastError  # noqa: E402
 from nast_s2x.frontend.audio import load_audio, write_wav  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle  # noqa: E402
 from nast_s2x.inference.system import System  # noqa: E402
+from nast_s2x.labels import TextLabels  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs" / "simulstream"
@@ -212,12 +214,18 @@ def test_any_pieces(sizes: tuple[int, ...], expected: dict[str, str], wavs: Path
 def test_segments_and_the_end(tmp_path: Path) -> None:
     """A model whose positions end: each segment begins with a new word; the last two outputs are merged."""
     system = make_bundle(tmp_path / "system", units=False, seconds=7)
+    # The random model begins each segment with the piece of a lone space: here it is a letter inside of words.
+    dictionary = tmp_path / "system" / "dict.txt"
+    dictionary.write_text(dictionary.read_text().replace("\n\u2581 1\n", "\nq 1\n"))
+    system = replace(system, text=TextLabels.load(dictionary, tmp_path / "system" / "spm.model"))
     save_bundle(system, tmp_path / "bundle")
     processor = build_speech_processor(settings_of(model=str(tmp_path / "bundle"), chunk_ms=320))
     samples = np.round(make_signal(15.0, seed=4) * 32768).clip(-32768, 32767).astype("<i2")
     stream = system.stream(chunk_ms=320, with_units=False)
     wanted = stream.push(samples, 16000) + stream.push([], final=True)
     assert {emission.segment for emission in wanted} >= {0, 1}
+    (first, *_) = (emission.tokens for emission in wanted if emission.segment == 1 and emission.tokens)
+    assert not system.text.starts_word(first[0])
     text = " ".join(emission.text for emission in wanted if emission.text)
     host = MessageProcessor(1, processor)
     parts = [host.process_speech(samples[begin : begin + 3000].tobytes()) for begin in range(0, len(samples), 3000)]
