@@ -33,8 +33,10 @@ EXTRAS = {
     "serve": ["starlette>=0.40", "uvicorn>=0.30", "websockets>=13"],
     # `nast-s2x live`: sounddevice for microphone and loudspeaker, websockets for --server.
     "live": ["sounddevice>=0.4.6", "websockets>=13"],
-    # Programs that tests compare with: simulstream as a client of the server (librosa makes it large), and OmniSTEval,
-    # of that version, for the figures of long recordings.
+    # The speech processor for simulstream; librosa makes it large.
+    "simulstream": ["simulstream>=1.0"],
+    # Programs that tests compare with: simulstream as a client of the server, and OmniSTEval, of that version, for the
+    # figures of long recordings.
     "clients": ["simulstream>=1.0", "omnisteval==0.1.10"],
     # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
     # one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its extra
@@ -51,9 +53,11 @@ EXTRAS = {
         "openai>=3.57",
     ],
 }
-# faster-whisper brings its own inference engine, clients are for a few tests: both are installed only on request.
+# faster-whisper brings its own inference engine, simulstream brings librosa, clients are for a few tests: all three are
+# installed only on request.
+ON_REQUEST = ("whisper", "simulstream", "clients")
 EXTRAS["all"] = sorted(
-    {requirement for name, extra in EXTRAS.items() if name not in ("whisper", "clients") for requirement in extra}
+    {requirement for name, extra in EXTRAS.items() if name not in ON_REQUEST for requirement in extra}
 )
 
 setup(
@@ -69,7 +73,10 @@ setup(
     # Recipes and configurations are at the top of the repository and in the package once installed: see
     # nast_s2x/resources.py.
     package_dir={"nast_s2x.configs": "configs"},
-    package_data={"": ["py.typed", "*.css", "*.js", "*.html", "*.svg", "*.j2", "*.json", "*.yaml"]},
+    package_data={
+        "": ["py.typed", "*.css", "*.js", "*.html", "*.svg", "*.j2", "*.json", "*.yaml"],
+        "nast_s2x.configs": ["simulstream/*.yaml"],
+    },
     install_requires=[
         # From 2.6 on, torch.load (called with its defaults by fairseq) executes nothing that a file contains.
         "torch>=2.6",

@@ -56,6 +56,7 @@ def test_a_wheel_finds_its_files(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "D" / "config.yaml").write_text("{}\n")
     planned = run(*command, "train", "tiny_espeak", "--data", "D", "--save", "S", "--dry-run", **here)
     assert planned.count("fairseq-train") == 3
+    assert (installed / "nast_s2x/configs/simulstream/processor.yaml").is_file()
     files = ("report.html.j2", "page.css", "page.js")
     code = (
         "from jinja2 import Environment, PackageLoader\n"

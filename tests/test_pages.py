@@ -48,7 +48,7 @@ def code_blocks(page: Path) -> Iterator[list[str]]:
             continue
         if fence == "bash":
             block.append(line)
-        elif fence is None and line.startswith("    ") and not line.strip().startswith(("-", "*", "|")):
+        elif fence is None and line.startswith("    ") and not line.strip().startswith(("- ", "* ", "|")):
             block.append(line[4:])
         elif block:
             yield block

@@ -8,10 +8,17 @@ import torch
 from random_system import make_bundle, make_signal
 
 from nast_s2x.errors import StreamError
-from nast_s2x.inference.detokenizer import StreamingDetokenizer, detokenize, join_words
+from nast_s2x.inference.detokenizer import (
+    StreamingDetokenizer,
+    StreamingPieces,
+    detokenize,
+    join_words,
+    text_of_pieces,
+)
 from nast_s2x.inference.offline import Translation, translate_batch, translate_samples
 from nast_s2x.inference.streaming import TranslationStream
 from nast_s2x.inference.system import System
+from nast_s2x.labels import TextLabels
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +66,25 @@ def test_lone_word_starts_and_inner_spaces() -> None:
     stream = StreamingDetokenizer(Pieces())
     assert [stream.push([token]) for token in (1, 0, 0, 1, 3, 2)] == ["", "a", "", "", "", "ac d"]
     assert stream.finish() == "b"
+
+
+def test_pieces_of_any_cut_join_to_the_offline_text(bundle: System) -> None:
+    """Pieces with a space at any place, unknown ones among them; each text has one space before it."""
+    labels = TextLabels(["\u2581", "a", "\u2581b", "c\u2581d", "e\u2581", "\u3000f"])
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        tokens = rng.integers(3, labels.blank, size=rng.integers(0, 12)).tolist()
+        stream, pieces = StreamingPieces(labels), []
+        for start in range(0, len(tokens), 2):
+            pieces += stream.push(tokens[start : start + 2])
+        text = detokenize(labels, tokens)
+        assert text_of_pieces(pieces) == (f" {text}" if text else "")
+    stream = StreamingPieces(labels)
+    assert stream.push([4, 5, 4]) == ["\u2581a"] and stream.push([5, 6, 5]) == ["\u2581a", "\u2581b", "a"]
+    stream.finish()
+    assert stream.push([5]) == ["\u2581a"]
+    tokens = bundle.text.encode("the small house")
+    assert StreamingPieces(bundle.text).push(tokens) == bundle.text.pieces(tokens)
 
 
 def test_the_last_piece_may_end_the_stream(bundle: System) -> None:

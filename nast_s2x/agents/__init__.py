@@ -1,4 +1,4 @@
-"""SimulEval agents: adapters of :class:`nast_s2x.inference.TranslationStream`.
+"""Adapters of :class:`nast_s2x.inference.TranslationStream`: SimulEval agents, a speech processor for simulstream.
 
-Importing this package needs SimulEval.
+Modules of agents need SimulEval, :mod:`nast_s2x.agents.simulstream` needs simulstream.
 """

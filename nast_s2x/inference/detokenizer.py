@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Protocol
+
+from nast_s2x.labels import WORD_START, TextLabels
 
 
 class Tokenizer(Protocol):
@@ -58,3 +61,40 @@ def detokenize(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
 def join_words(texts: Iterable[str]) -> str:
     """Join pieces of streaming output to one text, leaving empty ones out."""
     return " ".join(text for text in texts if text)
+
+
+_SPACES = re.compile(rf"[\s{WORD_START}]+")
+
+
+class StreamingPieces:
+    """Turns tokens into SentencePiece pieces, for hosts that join pieces themselves; no word is held back.
+
+    :func:`text_of_pieces` of all pieces is a space and the text of :class:`StreamingDetokenizer`, for any cut of the
+    tokens into calls. A piece that is only a space waits for the next one, so that there is one space between words.
+
+    Example (pieces ``▁the ▁ ▁ho use``): ``push`` of the four returns ``["▁the", "▁ho", "use"]``.
+    """
+
+    def __init__(self, labels: TextLabels) -> None:
+        self.labels = labels
+        self._space = WORD_START
+
+    def push(self, tokens: Iterable[int]) -> list[str]:
+        """Return the pieces of ``tokens``; the first one of all begins with the mark of a space."""
+        found = []
+        for piece in self.labels.pieces(tokens):
+            text = _SPACES.sub(WORD_START, self._space + piece)
+            kept = text.rstrip(WORD_START)
+            self._space = text[len(kept) :]
+            if kept:
+                found.append(kept)
+        return found
+
+    def finish(self) -> None:
+        """End the sentence: the next one begins with a new word."""
+        self._space = WORD_START
+
+
+def text_of_pieces(pieces: Iterable[str]) -> str:
+    """Text of pieces as they are: a space for each mark, one at the beginning too."""
+    return "".join(pieces).replace(WORD_START, " ")
