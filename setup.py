@@ -38,9 +38,9 @@ EXTRAS = {
     # Programs that tests compare with: simulstream as a client of the server, and OmniSTEval, of that version, for the
     # figures of long recordings.
     "clients": ["simulstream>=1.0", "omnisteval==0.1.10"],
-    # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is the
-    # one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its extra
-    # `realtime` would bring nothing but an older websockets than the one that everything here is tested with.
+    # The checks of scripts/test.sh. Triton's interpreter runs the GPU form of the alignment on a CPU; its version is
+    # the one that a CUDA build of torch requires, and is not pinned. openai is a client for a test of the server; its
+    # extra `realtime` would bring nothing but an older websockets than the one that everything here is tested with.
     "dev": [
         f"triton>=3; {LINUX}",
         "pytest>=8",
