@@ -134,6 +134,17 @@ def test_pauses_of_a_given_length_end_segments_from_one_second_on() -> None:
     assert [cut.pause for cut in near] == [True, True] and 520 <= near[1].frame <= 526  # the short one, near the limit
 
 
+def test_a_pause_with_louder_noise_than_the_one_before_is_found() -> None:
+    random = np.random.default_rng(3)
+    talk = levels((QUIET, 60), (SPEECH, 150), (SPEECH, 40), (SPEECH, 200))
+    pause = slice(210, 250)  # the range of the last 3 s is from -8 to 4: noise of -4 is no quarter of it
+    talk[pause] = random.normal(-4, 0.2, 40)
+    (cut,) = cuts_of(Segmenter(None, pause=25), talk)
+    assert cut.pause and 240 <= cut.frame <= 250
+    talk[pause] = -4 + 2 * np.sin(np.arange(40) / 2)  # as loud, but not steady
+    assert cuts_of(Segmenter(None, pause=25), talk) == []
+
+
 @pytest.fixture(scope="module")
 def systems(short: System, tmp_path_factory: pytest.TempPathFactory) -> dict[str, System]:
     speech = make_bundle(tmp_path_factory.mktemp("voice"), dtype=torch.float64, seconds=7, voice=True)

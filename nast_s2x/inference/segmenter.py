@@ -17,6 +17,9 @@ SHORTEST_PAUSE = 10
 """Quiet frames that count as a pause in :attr:`Cut.pause`."""
 QUIET = 0.25
 """A frame is quiet in the lowest part of the range of recent levels; this is the part's share of the range."""
+STEADY, STEADY_FRAMES = 1.2, 10
+"""A frame in the lower half of the range is quiet too if the levels of the last frames lie this close together (natural
+logarithm): steady noise that is louder than the noise before it."""
 CONTRAST = 1.5
 """Range of recent levels (natural logarithm of energy) from which on there is speech; below it all frames are quiet."""
 _RECENT = 300  # frames of recent levels
@@ -58,6 +61,7 @@ class Segmenter:
         self._length = 0  # of this segment
         self._quiet = 0  # frames since the last one that was not quiet
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._last: deque[float] = deque(maxlen=STEADY_FRAMES)
         self._low, self._high = 0.0, 0.0
 
     def push(self, levels: NDArray[np.float32]) -> list[Cut]:
@@ -73,15 +77,23 @@ class Segmenter:
         if self._frames % _RENEWED == 0 and self._recent:
             self._low, self._high = np.percentile(self._recent, [10, 90])
         self._recent.append(level)
+        self._last.append(level)
         self._frames, self._length = self._frames + 1, self._length + 1
-        contrast = self._high - self._low
-        self._quiet = self._quiet + 1 if contrast < CONTRAST or level <= self._low + QUIET * contrast else 0
+        self._quiet = self._quiet + 1 if self._is_quiet(level) else 0
         if self._length < self._shortest:
             return None
         if self._length != self._limit and (not self._quiet or self._quiet < self._enough()):
             return None
         self._length = 0
         return Cut(self._frames, self._quiet >= SHORTEST_PAUSE)
+
+    def _is_quiet(self, level: float) -> bool:
+        contrast = self._high - self._low
+        if contrast < CONTRAST or level <= self._low + QUIET * contrast:
+            return True
+        last = self._last
+        is_steady = len(last) == STEADY_FRAMES and max(last) - min(last) < STEADY
+        return is_steady and level <= self._low + contrast / 2
 
     def _enough(self) -> float:
         """Quiet frames that end the segment now: fewer from half of the limit on, none at the limit."""
