@@ -43,6 +43,7 @@ EXTRAS = {
     # extra `realtime` would bring nothing but an older websockets than the one that everything here is tested with.
     "dev": [
         f"triton>=3; {LINUX}",
+        "hypothesis>=6.100",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.5",
