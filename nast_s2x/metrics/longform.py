@@ -165,7 +165,7 @@ def _parts(segments: Sequence[str], chosen: Sequence[int | None], unit: Unit) ->
 def _best_path(similarity: _Similarity, cost: float) -> list[Place]:
     """Places on the path with the greatest sum of similarities less ``cost`` for each unit that is skipped."""
     rows, columns = similarity.shape
-    row = -cost * np.arange(columns + 1)
+    row: NDArray[np.float64] = -cost * np.arange(columns + 1, dtype=np.float64)
     kept = [row]  # rows 0, _BLOCK, 2 * _BLOCK ... of the best sums
     for index in range(rows):
         row = _next_row(row, similarity.row(index), cost)
@@ -199,7 +199,7 @@ def _next_row(row: NDArray[np.float64], similarity: NDArray[np.float64], cost: f
     if not cost:
         return np.asarray(np.maximum.accumulate(best, out=best))
     slope = cost * np.arange(len(best))  # each unit skipped to the right costs the same
-    return np.maximum.accumulate(best + slope) - slope
+    return np.asarray(np.maximum.accumulate(best + slope) - slope)
 
 
 def _is_nearer_behind(text: str, reference: Sequence[str], index: int, unit: Unit) -> bool:
@@ -275,7 +275,7 @@ class _Substitution(_Equality):
 
     def __call__(self, word: str) -> NDArray[np.float64]:
         """Less the cost of putting ``word`` in the place of each unit, (units,)."""
-        return (np.arange(len(self._numbers)) == self._numbers.get(word, -1)) - 1.0
+        return np.asarray((np.arange(len(self._numbers)) == self._numbers.get(word, -1)) - 1.0)
 
 
 _Comparisons = type[_SharedCharacters] | type[_Equality]

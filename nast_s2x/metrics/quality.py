@@ -61,14 +61,14 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
 
 def asr_bleu(transcripts: Sequence[str], references: Sequence[str], unit: Unit = "word") -> Score:
     """Corpus BLEU of a recogniser's transcripts, both sides after :func:`~nast_s2x.metrics.text.normalise`."""
-    lines = [[normalise(text, unit) for text in texts] for texts in (transcripts, references)]
-    return _corpus("ASR_BLEU", *lines)
+    heard, expected = ([normalise(text, unit) for text in texts] for texts in (transcripts, references))
+    return _corpus("ASR_BLEU", heard, expected)
 
 
 def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
     """Corpus BLEU of sequences of speech units; each unit is one token."""
-    lines = [[" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references)]
-    return _corpus("unit_BLEU", *lines)
+    made, expected = ([" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references))
+    return _corpus("unit_BLEU", made, expected)
 
 
 def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str = "13a") -> list[float]:
@@ -78,8 +78,8 @@ def sentence_bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize
 
 def sentence_asr_bleu(transcripts: Sequence[str], references: Sequence[str], unit: Unit = "word") -> list[float]:
     """:func:`sentence_bleu` of a recogniser's transcripts, both sides normalised."""
-    lines = [[normalise(text, unit) for text in texts] for texts in (transcripts, references)]
-    return _sentence_bleu(*lines, "none")
+    heard, expected = ([normalise(text, unit) for text in texts] for texts in (transcripts, references))
+    return _sentence_bleu(heard, expected, "none")
 
 
 def edit_distance(hypothesis: Sequence[str], reference: Sequence[str]) -> int:
