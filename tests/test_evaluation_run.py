@@ -289,8 +289,14 @@ def test_long_recordings_are_named_and_evaluated_in_segments(
     assert "source:2: " in message and "source:4: " in message and "2 of 4 recordings are longer" in message
     lines = read(tmp_path / "new" / "320")
     assert [line["id"] for line in lines] == ["a", "b", "c", "d"]
-    stream = system.stream(chunk_ms=320, with_units=False)
-    emissions = stream.push(make_signal(70.0, rate=8000), sample_rate=8000, final=True)
+    samples, stream = (
+        soundfile.read(tmp_path / "b.wav", dtype="float32")[0],
+        system.stream(chunk_ms=320, with_units=False),
+    )
+    emissions = [
+        item for start in range(0, len(samples), 320) for item in stream.push(samples[start : start + 320], 8000)
+    ]
+    emissions += stream.push([], final=True)
     assert emissions[-1].segment >= 2
     assert lines[1]["prediction"] == " ".join(emission.text for emission in emissions if emission.text)
     arguments[arguments.index(str(tmp_path / "new"))] = str(tmp_path / "short")
