@@ -1,6 +1,6 @@
 """The part ``load`` of ``nast-s2x benchmark``: a server under many sessions in real time and clients that misbehave.
 
-The server runs in a process of its own, on loopback. Half of the sessions speak simulstream's protocol, half the
+The server runs in a process of its own, on loopback. Half of the sessions use simulstream's protocol, half the
 Realtime translation protocol; half of each have one source for the whole time, the others one source after the other.
 Every text is compared with that of a stream in this process.
 """

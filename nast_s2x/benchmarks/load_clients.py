@@ -1,4 +1,4 @@
-"""Clients of the load test: healthy ones, which speak in real time, and others that do what clients should not do."""
+"""Clients of the load test: healthy ones, which send audio in real time, and misbehaving ones."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def text_of(message: str | bytes) -> tuple[str, bool]:
     return values.get("new", "") or (values["delta"] if "transcript.delta" in values.get("type", "") else ""), is_end
 
 
-async def speak(socket: ClientConnection, path: str, talk: Talk, paced: bool) -> Outcome:
+async def send_source(socket: ClientConnection, path: str, talk: Talk, paced: bool) -> Outcome:
     """Send a source and receive its translation.
 
     Raises:
@@ -173,7 +173,7 @@ async def healthy(
         try:
             async with open_connection(url, path) as socket:
                 while not mine or loop.time() + talk.seconds < end:
-                    mine.append(await speak(socket, path, talk, paced=True))
+                    mine.append(await send_source(socket, path, talk, paced=True))
                     talk = next(following)
                     if path == REALTIME or mine[-1].error is not None:  # one source for each connection
                         break
@@ -287,7 +287,7 @@ async def flood(url: str, talk: Talk, record: Record) -> None:
     while True:
         try:
             async with open_connection(url, SIMULSTREAM) as socket:
-                record.unpaced.append(await speak(socket, SIMULSTREAM, talk, paced=False))
+                record.unpaced.append(await send_source(socket, SIMULSTREAM, talk, paced=False))
         except FullServerError:
             record.refused += 1
         await asyncio.sleep(PAUSE_SECONDS)

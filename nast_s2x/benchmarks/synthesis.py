@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from nast_s2x.benchmarks.timing import timed
@@ -50,7 +49,10 @@ def compare(windows: UnitVocoder, limited: UnitVocoder, units: Sequence[int]) ->
     streams = {"windows": VocoderStream(windows), "limited": VocoderStream(limited)}
     seconds: dict[str, list[float]] = {name: [] for name in streams}
     counts: dict[str, MultiplyAdds] = {}
+    before = 0  # samples before the chunks that are timed
     for chunk in range(2 + CHUNKS):
+        if chunk == 2:
+            before = streams["limited"].num_samples
         for name, stream in streams.items():
             if chunk == 2:
                 counts[name] = MultiplyAdds(stream.vocoder)
@@ -59,7 +61,7 @@ def compare(windows: UnitVocoder, limited: UnitVocoder, units: Sequence[int]) ->
                 seconds[name].append(taken)
     work = {name: count.close() for name, count in counts.items()}
     p50 = {name: 1000 * float(np.median(values)) for name, values in seconds.items()}
-    once = CHUNKS * multiply_adds(limited, len(units) * _frames_per_unit(limited, units))
+    once = multiply_adds(limited, (streams["limited"].num_samples - before) // UNIT_SAMPLES)
     figures = {name: {"ms_p50": p50[name], "work": work[name] / once} for name in streams}
     return {**figures, "ratio": p50["limited"] / p50["windows"]}
 
@@ -76,11 +78,6 @@ def multiply_adds(vocoder: UnitVocoder, num_frames: int) -> int:
         convs = [layer for block in blocks for layer in block.modules() if isinstance(layer, Conv1d)]
         total += size * sum(conv.weight.numel() for conv in convs)
     return total + num_frames * UNIT_SAMPLES * vocoder.conv_post.weight.numel()
-
-
-def _frames_per_unit(vocoder: UnitVocoder, units: Sequence[int]) -> int:
-    durations = vocoder.durations(torch.tensor([list(units) * 3], device=vocoder.device))
-    return int(durations.float().mean().round())
 
 
 def limited_form(config: VocoderConfig) -> VocoderConfig:

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     """Translate until the file ends or Ctrl-C is given; returns the exit status."""
     _check(args)
     with contextlib.ExitStack() as opened:
-        # First what needs no model, so that its errors are told at once.
+        # First what needs no model: its errors are reported before the model is loaded.
         loudspeaker = opened.enter_context(_loudspeaker(args.device_out)) if args.voice else None
         translator: _Here | _There = _There(args, opened) if args.server else _Here(args)
         show = _Show(args, loudspeaker, clock or Clock())
@@ -179,6 +179,8 @@ class _Here:
     """Translates in this process."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from nast_s2x.inference.detokenizer import JoinedWords
+
         system, policy = open_system(args, prefer_offline=False)
         speech = bool(args.voice or args.output)
         if args.vocoder is not None:
@@ -186,7 +188,7 @@ class _Here:
         if speech:
             system.require_vocoder()
         self._stream: TranslationStream = system.stream(policy, with_units=speech, with_speech=speech)
-        self._has_text = False
+        self._words = JoinedWords()
 
     def push(self, samples: NDArray[np.float32], rate: int) -> list[Answer]:
         """Translate the next piece."""
@@ -201,9 +203,7 @@ class _Here:
 
         answers = []
         for emission in self._stream.push(samples, rate, final):
-            space = " " if emission.text and self._has_text else ""
-            self._has_text = self._has_text or bool(emission.text)
-            answers.append(Answer(space + emission.text, emission.waveform, emission.final))
+            answers.append(Answer(self._words.push(emission.text), emission.waveform, emission.final))
         return answers
 
 

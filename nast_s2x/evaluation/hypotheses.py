@@ -59,7 +59,7 @@ class Hypothesis:
 
 
 def read_hypotheses(path: Path, unit: Unit, cumulative: bool = False) -> list[Hypothesis]:
-    """Read a log of either form; the form is told by its lines.
+    """Read a log of either form; its lines show which.
 
     Args:
         unit: unit of ``delays`` (SimulEval's form), or the unit to take (simulstream).

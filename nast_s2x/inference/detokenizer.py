@@ -63,6 +63,19 @@ def join_words(texts: Iterable[str]) -> str:
     return " ".join(text for text in texts if text)
 
 
+class JoinedWords:
+    """:func:`join_words` piece by piece: what a receiver who puts no spaces between them appends."""
+
+    def __init__(self) -> None:
+        self._has_text = False
+
+    def push(self, text: str) -> str:
+        """``text`` with the space before it, where there was text already; an empty text stays empty."""
+        joined = f" {text}" if text and self._has_text else text
+        self._has_text = self._has_text or bool(text)
+        return joined
+
+
 _SPACES = re.compile(rf"[\s{WORD_START}]+")
 
 

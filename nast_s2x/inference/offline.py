@@ -147,9 +147,10 @@ def _joined(parts: Sequence[Translation]) -> Translation:
     if len(parts) == 1:
         return parts[0]
     slots = sum(len(part.labels) for part in parts)
+    has_units = any(part.unit_labels for part in parts)
     chunks: list[list[int]] = []
     for index, part in enumerate(parts):
-        chunks += [*([[]] if index and any(item.unit_labels for item in parts) else []), *part.unit_chunks]
+        chunks += [[], *part.unit_chunks] if index and has_units else part.unit_chunks
     return Translation(
         text=join_words([part.text for part in parts]),
         tokens=[token for part in parts for token in part.tokens],

@@ -21,6 +21,7 @@ import numpy as np
 
 from nast_s2x.errors import ConfigError, NastError, check_whole_number
 from nast_s2x.frontend.resampling import StreamResampler
+from nast_s2x.inference.detokenizer import JoinedWords
 from nast_s2x.inference.emission import SPEECH_RATE, Emission
 from nast_s2x.serving.protocols.base import Message, Received, Wishes, pcm16
 
@@ -55,7 +56,8 @@ class RealtimeTranslation:
             },
         }
         self._events = 0
-        self._has_text = self._has_source_text = self._has_audio = self._closing = False
+        self._words, self._source_words = JoinedWords(), JoinedWords()
+        self._has_audio = self._closing = False
         self._resampler = StreamResampler(SPEECH_RATE, RATE)
 
     def opened(self) -> list[Message]:
@@ -93,12 +95,10 @@ class RealtimeTranslation:
         times = {"elapsed_ms": elapsed, "source_ms": round(emission.source_ms, 1)}
         messages: list[Message] = []
         if self.wishes.transcript and emission.source_text:
-            delta = f" {emission.source_text}" if self._has_source_text else emission.source_text
-            self._has_source_text = True
+            delta = self._source_words.push(emission.source_text)
             messages.append(self._event("session.input_transcript.delta", delta=delta, **times))
         if emission.text:
-            delta = f" {emission.text}" if self._has_text else emission.text
-            self._has_text = True
+            delta = self._words.push(emission.text)
             messages.append(self._event("session.output_transcript.delta", delta=delta, **times))
         if self.wishes.voice and emission.waveform is not None:
             sound = self._resampler.push(emission.waveform, emission.final)

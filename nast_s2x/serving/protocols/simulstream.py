@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import check_whole_number
+from nast_s2x.inference.detokenizer import JoinedWords
 from nast_s2x.inference.emission import Emission
 from nast_s2x.serving.protocols.base import Message, ProtocolError, Received, Wishes, pcm16
 
@@ -31,7 +32,7 @@ class SimulstreamProtocol:
     def __init__(self) -> None:
         self.wishes = Wishes(voice=False)
         self._rate = DEFAULT_RATE
-        self._has_text = False
+        self._words = JoinedWords()
 
     def opened(self) -> list[Message]:
         """Messages at the start: none."""
@@ -60,8 +61,7 @@ class SimulstreamProtocol:
         """Messages of an emission; texts bring their own spaces."""
         messages: list[Message] = []
         if emission.text:
-            text = f" {emission.text}" if self._has_text else emission.text
-            self._has_text = True
+            text = self._words.push(emission.text)
             messages.append(json.dumps({"new": text, "deleted": ""}, ensure_ascii=False))
         if self.wishes.voice and emission.waveform is not None and len(emission.waveform):
             messages.append(pcm16(emission.waveform))
@@ -69,7 +69,7 @@ class SimulstreamProtocol:
 
     def finished(self) -> list[Message]:
         """Messages after the last emission; the next source begins with the default rate."""
-        self._rate, self._has_text, self.wishes = DEFAULT_RATE, False, Wishes(voice=False)
+        self._rate, self._words, self.wishes = DEFAULT_RATE, JoinedWords(), Wishes(voice=False)
         return [json.dumps({"end_of_processing": True})]
 
     def failed(self, error: Exception) -> list[Message]:
