@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nast_s2x.batches import Lengths
 from nast_s2x.errors import ConfigError, check_whole_number
+from nast_s2x.typed import check_fields, limited, read_fields
 
 FRAME_MS = 10
 """Shift between two feature frames, milliseconds."""
@@ -29,18 +30,13 @@ UNLIMITED = "unlimited"
 DEFAULT_TRAINING_CHUNKS = "320,640,1280,offline"
 """Chunk sizes of a training that names none."""
 
+MOST_RATE = 100
+"""Largest slot rate: more positions than that for one are no model."""
+
 Axis = Literal["encoder", "text", "unit"]
 """Encoder frames, text slots or unit slots."""
 
-Part = TypeVar("Part")
 Count = TypeVar("Count", int, np.ndarray)
-
-
-def _from_dict(cls: type[Part], values: Mapping[str, Any], what: str) -> Part:
-    unknown = sorted(set(values) - {field.name for field in fields(cls)})  # type: ignore[arg-type]  # dataclasses
-    if unknown:
-        raise ConfigError(f"{what} has no entry {', '.join(unknown)}")
-    return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,13 @@ class SlotRates:
         78
     """
 
-    subsampling: int = 4
-    pooling: int = 2
-    text_upsample: int = 1
-    unit_upsample: int = 6
+    subsampling: int = limited(4, most=MOST_RATE)
+    pooling: int = limited(2, most=MOST_RATE)
+    text_upsample: int = limited(1, most=MOST_RATE)
+    unit_upsample: int = limited(6, most=MOST_RATE)
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            check_whole_number(name, value, 1)
+        check_fields(self)
 
     @property
     def frames_per_state(self) -> int:
@@ -94,7 +89,7 @@ class SlotRates:
         Raises:
             ConfigError: an unknown name or a value that is not a positive whole number.
         """
-        return _from_dict(cls, values, "slot rates")
+        return read_fields(cls, values, "a table of slot rates")
 
 
 @dataclass(frozen=True)
@@ -113,21 +108,16 @@ class ChunkPolicy:
     """
 
     chunk_ms: int | None
-    lookahead_ms: int | None = None
-    wait_chunks: int = 0
-    left_chunks: int | None = None
+    lookahead_ms: int | None = limited(None, least=0)
+    wait_chunks: int = limited(0, least=0)
+    left_chunks: int | None = limited(None, least=0)
 
     def __post_init__(self) -> None:
-        if self.lookahead_ms is not None:
-            check_whole_number("lookahead_ms", self.lookahead_ms, 0)
-        check_whole_number("wait_chunks", self.wait_chunks, 0)
-        if self.left_chunks is not None:
-            check_whole_number("left_chunks", self.left_chunks, 0)
+        check_fields(self)
         if self.chunk_ms is None:
             for name, value in (("lookahead_ms", 0), ("wait_chunks", 0), ("left_chunks", None)):
                 object.__setattr__(self, name, value)
             return
-        check_whole_number("chunk_ms", self.chunk_ms, 1)
         if self.lookahead_ms is None:
             object.__setattr__(self, "lookahead_ms", self.chunk_ms)
         for name in ("chunk_ms", "lookahead_ms"):
@@ -162,9 +152,7 @@ class ChunkPolicy:
         Raises:
             ConfigError: an unknown name or a value that a policy cannot have.
         """
-        if "chunk_ms" not in values:
-            raise ConfigError("a chunk policy needs the entry `chunk_ms`")
-        return _from_dict(cls, values, "a chunk policy")
+        return read_fields(cls, values, "a chunk policy")
 
     @classmethod
     def parse(

@@ -5,6 +5,7 @@ Every class is a :class:`ValueError`, so callers that only separate bad input fr
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,11 +42,25 @@ class StreamError(NastError):
     """A call that a stream does not allow, such as a push after the final one."""
 
 
-def check_whole_number(name: str, value: Any, least: int) -> None:
+LARGEST = 10**6
+"""Largest whole number that a setting may have where nothing else is said."""
+
+
+def shown(value: Any) -> str:
+    """A value of a file as messages show it: ``repr``, cut if it is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} of too many digits"
+
+
+def check_whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> None:
     """Check the value of a setting.
 
     Raises:
-        ConfigError: ``value`` is not an int, or is less than ``least``.
+        ConfigError: ``value`` is not an int, is less than ``least`` or greater than ``most``.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {value!r}")
+        raise ConfigError(f"`{name}` must be a whole number of at least {least}, but is {shown(value)}")
+    if value > most:
+        raise ConfigError(f"`{name}` must be at most {most}, but is {shown(value)}")

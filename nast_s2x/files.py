@@ -136,6 +136,51 @@ def check_output_folder(folder: AnyPath, what: str, marker: str, overwrite: bool
 # Reading and digests
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; bytes are UTF-8.
+
+    Raises:
+        NastError: "not valid JSON" and the reason; also for what is nested too deeply or too large.
+    """
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise NastError(f"not valid JSON: {_reason(error)}") from None
+
+
+_DEEPEST = 200  # nested lists and tables of a YAML file
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Return the value of a YAML text of plain values, ``None`` for an empty one; bytes are UTF-8.
+
+    Raises:
+        NastError: "not a YAML file" and the reason; also for tags of objects, which are never made.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        # The loader in C ends the process when its stack overflows, so the depth is looked at first.
+        if sum(text.count(mark) for mark in "[{-?:") > _DEEPEST:
+            depth = 0
+            for event in yaml.parse(text, Loader=loader):
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _DEEPEST:
+                    raise RecursionError
+        return yaml.load(text, Loader=loader)  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise NastError(f"not a YAML file: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The message of an error of a parser, in one line."""
+    if isinstance(error, RecursionError | MemoryError):
+        return "nested too deeply, or too large"
+    return " ".join(str(error).split())[:300]
+
+
 def read_json(path: AnyPath) -> dict[str, Any]:
     """Return the object in a JSON file.
 
@@ -147,10 +192,9 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, MemoryError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise NastError(f"{path} is not valid JSON: {reason}") from None
+        values = parse_json(path.read_bytes())
+    except NastError as error:
+        raise NastError(f"{path} is {error}") from None
     if not isinstance(values, dict):
         raise NastError(f"{path} must hold a JSON object, not {type(values).__name__}")
     return values
@@ -163,16 +207,13 @@ def read_yaml(path: AnyPath) -> dict[str, Any]:
         FileNotFoundError: no such file.
         NastError: not YAML, nested too deeply, or not a table of settings; names the file.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise NastError(f"{path} is not a YAML file: {reason}") from None
+        values = parse_yaml(path.read_bytes())
+    except NastError as error:
+        raise NastError(f"{path} is {error}") from None
     if not isinstance(values, (dict, type(None))):
         raise NastError(f"{path} must hold a table of settings, not {type(values).__name__}")
     return values or {}

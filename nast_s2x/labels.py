@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.ctc import CtcCollapser
-from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.errors import ConfigError, NastError, shown
 from nast_s2x.files import write_atomic
 
 BOS, PAD, EOS, UNK = range(4)
@@ -46,7 +46,7 @@ class TextLabels:
         self._labels = {piece: label for label, piece in enumerate(self._pieces)}
         if len(self._labels) != len(self._pieces):
             twice = next(piece for label, piece in enumerate(self._pieces) if self._labels[piece] != label)
-            raise NastError(f"dictionary entry {twice!r} appears twice or is reserved")
+            raise NastError(f"dictionary entry {shown(twice)} appears twice or is reserved")
         self.sentencepiece = b""
         """The SentencePiece model as bytes; empty without one."""
         self._processor = None
@@ -140,7 +140,7 @@ def _read_pieces(path: Path) -> list[str]:
             continue
         piece, separator, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
         if not separator or not count.isdecimal():
-            raise NastError(f"{path}:{number}: must be a piece, a space and a count, not {line!r}")
+            raise NastError(f"{path}:{number}: must be a piece, a space and a count, not {shown(line)}")
         pieces.append(piece)
     return pieces
 

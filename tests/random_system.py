@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,11 @@ def make_bundle(
         info=SystemInfo(source_lang="fr", target_lang="en", example=example),
     )
     return bundle.to(dtype=dtype)
+
+
+def unsealed(bundle: Path) -> Path:
+    """Remove the digests from the configuration of a bundle, so that changed files reach the checks behind them."""
+    path = bundle / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in values.items() if name not in ("files", "sha256")}))
+    return bundle

@@ -168,7 +168,7 @@ def test_what_a_header_claims_is_not_allocated(folder: Path) -> None:
         np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (frames, 80)})
         (folder / "huge.npy").write_bytes(buffer.getvalue())
         for method in (AudioRef.features, AudioRef.num_frames):
-            with pytest.raises(AudioError, match=rf"features must have shape \(frames, 80\), not \({frames}, 80\)"):
+            with pytest.raises(AudioError, match=rf"huge.npy: .* shape .*\({frames}, 80\)"):
                 method(AudioRef(folder / "huge.npy"))
 
 

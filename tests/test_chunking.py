@@ -154,9 +154,9 @@ def test_a_bad_policy_names_the_value(fields: dict, words: str) -> None:
 def test_bad_rates_and_dictionaries() -> None:
     with pytest.raises(ConfigError, match="`pooling` must be a whole number of at least 1, but is 0"):
         SlotRates(pooling=0)
-    with pytest.raises(ConfigError, match="slot rates has no entry poling"):
+    with pytest.raises(ConfigError, match="a table of slot rates has no entry 'poling'"):
         SlotRates.from_dict({"poling": 2})
-    with pytest.raises(ConfigError, match="a chunk policy has no entry chunk"):
+    with pytest.raises(ConfigError, match="a chunk policy has no entry 'chunk'"):
         ChunkPolicy.from_dict({"chunk_ms": 320, "chunk": 1})
     with pytest.raises(ConfigError, match="needs the entry `chunk_ms`"):
         ChunkPolicy.from_dict({})

@@ -142,7 +142,7 @@ def test_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no chunk size in common .*good: 160, 320; .*other: 1280"):
         compare([good, other])
     edit(other, format=7)
-    with pytest.raises(ValueError, match="format 1, got 7"):
+    with pytest.raises(ValueError, match="format 1, but has 7"):
         compare([good, other])
 
 

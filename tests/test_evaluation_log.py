@@ -126,7 +126,7 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"index": 1, "pred', "line 2: not JSON"),
+        ('{"index": 1, "pred', "line 2: not valid JSON"),
         ("[1]", "line 2: an utterance is a JSON object, not list"),
         ({"index": 1}, "line 2: the key 'prediction' is missing"),
         (text_line(-1), "index must be a whole number from 0, not -1"),
@@ -144,7 +144,7 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
         (text_line(1, emissions=[3]), "an emission must be an object .*, not 3"),
         (text_line(1, emissions=7), "emissions must be a list, not 7"),
         (text_line(True), "index must be a whole number from 0, not True"),
-        ("[" * 100000, "not JSON .nested too deeply."),
+        ("[" * 100000, "not valid JSON: nested too deeply"),
         (speech_line(1), "text and speech outputs in one log"),
     ],
 )

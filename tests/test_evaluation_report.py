@@ -354,10 +354,10 @@ def broken(tmp_path: Path, change: dict) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "scores.json must have format 1, got 2"),
-        ({"target_type": "dance"}, "must be text or speech, got 'dance'"),
-        ({"rows": []}, "lacks rows"),
-        ({"rows": [{"chunk": "320"}]}, "'320' lacks utterances"),
+        ({"format": 2}, "scores.json must have format 1, but has 2"),
+        ({"target_type": "dance"}, "`target_type` must be one of text, speech, but is 'dance'"),
+        ({"rows": []}, "`rows` must have a row"),
+        ({"rows": [{"chunk": "320"}]}, r"`rows\[0\]` needs the entry `rows\[0\].utterances`"),
     ],
 )
 def test_scores_that_cannot_be_read(tmp_path: Path, change: dict, message: str) -> None:

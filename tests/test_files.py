@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nast_s2x.errors import ConfigError
-from nast_s2x.files import locked, replace_folder
+from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.files import locked, parse_yaml, replace_folder
 from nast_s2x.processes import ResultFile, resumable_map
 
 
@@ -56,3 +56,11 @@ def test_items_of_one_key_are_computed_once(tmp_path: Path) -> None:
     assert found == [2, 20, 2, 4] and done == [1, 2]
     assert advanced == [1, 0, 2, 3]
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 300 + "]" * 300, "- " * 100_000, "? " * 1000, "{a: " * 1000])
+def test_yaml_that_is_nested_too_deeply(text: str) -> None:
+    """Some 50,000 levels would overflow the stack of the parser in C, which ends the process."""
+    with pytest.raises(NastError, match="not a YAML file: nested too deeply"):
+        parse_yaml(text)
+    assert parse_yaml("[" * 150 + "]" * 150 + "\n") and parse_yaml("a: 1\n" * 2000 + "b: [{c: 2}]")["b"] == [{"c": 2}]

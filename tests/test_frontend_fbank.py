@@ -151,7 +151,7 @@ def test_a_cmvn_file_that_cannot_be_written_changes_nothing(tmp_path: Path, monk
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr("nast_s2x.frontend.cmvn.np.save", full)
     with pytest.raises(OSError, match="No space left on device"):
         cmvn.save(tmp_path / "g.npz")
     assert (tmp_path / "g.npz").read_bytes() == before and len(list(tmp_path.iterdir())) == 1

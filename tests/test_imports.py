@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
 
 BASE = {"torch", "numpy"}
 #: Rooms that every room may import.
-GROUND = {"errors", "files", "processes", "progress", "device"}
+GROUND = {"errors", "files", "typed", "arrays", "processes", "progress", "device"}
 _MODEL = {"batches", "chunking", "ctc", "labels", "network"}
 _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 #: room -> (rooms of this package, libraries); the standard library, numpy, GROUND and the room itself always count.
@@ -22,6 +22,8 @@ _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "files": (set(), {"yaml"}),
+    "typed": (set(), set()),
+    "arrays": (set(), set()),
     "processes": (set(), set()),
     "progress": (set(), {"tqdm"}),
     "device": (set(), {"torch"}),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import SAFE_CLASSES, safe_load
-from nast_s2x.checkpoints.weights import is_finite
+from nast_s2x.checkpoints.weights import check_tensors, is_finite
 from nast_s2x.errors import CheckpointError
 from nast_s2x.files import open_atomic
 
@@ -39,10 +39,7 @@ def load_checkpoint(path: str | Path, also: Sequence[Any] = ()) -> dict[str, Any
     state = safe_load(path, also)
     if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping) or not state["model"]:
         raise CheckpointError(f"{path} is not a fairseq checkpoint: it has no 'model' entry with parameters")
-    if not all(isinstance(value, Tensor) for value in state["model"].values()):
-        raise CheckpointError(
-            f"{path} is not a fairseq checkpoint: its 'model' entry holds something other than tensors"
-        )
+    check_tensors(path, state["model"], "a fairseq checkpoint")
     return dict(state)
 
 

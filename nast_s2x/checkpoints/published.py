@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nast_s2x.chunking import FRAME_MS, ChunkPolicy, SlotRates
@@ -15,6 +16,8 @@ OFFLINE_CONTEXT_FRAMES = 6000
 """A released checkpoint with a context of at least this many feature frames is an offline model."""
 IGNORED_SUFFIXES = ("output_projection.weight", ".version", "embed_positions._float_tensor")
 """Endings of entries of released checkpoints without weights of their own (tied weights, format marks)."""
+
+_SHOWN = 10  # problems in a message
 
 
 def rates_from_published(values: Mapping[str, Any]) -> SlotRates:
@@ -92,11 +95,26 @@ def _count_layers(state: Mapping[str, Tensor], part: str) -> int:
     return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
 
 
-def load_published_state(model: NastModel, state: Mapping[str, Tensor]) -> None:
-    """Load parameters in the released checkpoints' names (which are ours) into ``model``.
+def build_network(config: NastConfig, state: Mapping[str, Tensor]) -> NastModel:
+    """A network with the parameters ``state``, in float32.
+
+    It takes no memory before names and shapes have been compared: sizes that the weights do not have cost nothing.
 
     Raises:
-        CheckpointError: parameters are missing, unknown, or of another shape; all of them are named.
+        CheckpointError: see :func:`load_published_state`.
+    """
+    with torch.device("meta"):
+        model = NastModel(config)
+    load_published_state(model, state)
+    return model
+
+
+def load_published_state(model: NastModel, state: Mapping[str, Tensor]) -> None:
+    """Load parameters in the released checkpoints' names (which are ours) into ``model``; float32 copies of them into
+    one on the meta device.
+
+    Raises:
+        CheckpointError: parameters are missing, unknown, or of another shape; names the first ones.
     """
     ours = model.state_dict()
     theirs = {name: value for name, value in state.items() if not name.endswith(IGNORED_SUFFIXES)}
@@ -108,5 +126,10 @@ def load_published_state(model: NastModel, state: Mapping[str, Tensor]) -> None:
         if name in theirs and theirs[name].shape != ours[name].shape
     ]
     if problems:
-        raise CheckpointError("the checkpoint does not fit this network: " + "; ".join(problems))
-    model.load_state_dict(theirs)
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError("the weights do not fit this network: " + "; ".join(problems[:_SHOWN]) + more)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        copies = {name: value.to(torch.float32, copy=True) for name, value in theirs.items()}
+        model.load_state_dict(copies, assign=True)
+    else:
+        model.load_state_dict(theirs)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nast_s2x.errors import CheckpointError
+from nast_s2x.errors import CheckpointError, shown
 from nast_s2x.files import write_atomic
 
 _LFS_POINTER = b"version https://git-lfs.github.com"
@@ -67,6 +68,27 @@ def check_not_pointer(path: str | Path) -> None:
     with open(path, "rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`")
+
+
+def check_tensors(path: str | Path, tensors: Mapping[str, Any], what: str) -> None:
+    """Refuse parameters of a pickled checkpoint that are not plain tensors.
+
+    A pickle can describe tensors without memory behind them, whose copies would take all there is.
+
+    Args:
+        what: the file or entry that must hold parameters, for messages.
+    Raises:
+        CheckpointError: something other than dense tensors of real numbers, each with a number of its own in the file;
+            names the parameter.
+    """
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path} is not {what}: {shown(name)} is not a tensor")
+        dense = value.layout == torch.strided and value.device.type != "meta" and not value.is_quantized
+        if not dense or value.is_complex():
+            raise CheckpointError(f"{path}: {name} must be a plain tensor of real numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: {name} has shape {tuple(value.shape)}, but the file holds fewer numbers")
 
 
 def is_finite(value: Tensor) -> bool:

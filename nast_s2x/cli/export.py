@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from nast_s2x.files import check_output_folder, locked
-    from nast_s2x.inference.bundle import CONFIG, save_bundle
+    from nast_s2x.inference.bundle import save_bundle
+    from nast_s2x.inference.description import CONFIG
     from nast_s2x.inference.loading import system_from_checkpoints
     from nast_s2x.labels import RepeatFilter, UnitLabels
 

@@ -39,6 +39,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("nast_s2x.cli.benchmark", "measure speed and memory"),
 }
 
+_LONGEST_MESSAGE = 2000
 #: Environment variable; with any value, errors that are shown in one line otherwise are shown with their traceback.
 TRACEBACK_VARIABLE = "NAST_S2X_TRACEBACK"
 
@@ -100,7 +101,11 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -
 
 
 def _fail(name: str | None, message: str, status: int = 1) -> int:
-    print(f"nast-s2x{f' {name}' if name else ''}: error: {message}", file=sys.stderr)
+    # Messages of libraries may have several lines, and quote a whole file.
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_MESSAGE:
+        line = f"{line[: _LONGEST_MESSAGE - 500]} ... {line[-400:]}"
+    print(f"nast-s2x{f' {name}' if name else ''}: error: {line}", file=sys.stderr)
     return status
 
 

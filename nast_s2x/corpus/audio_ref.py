@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.errors import AudioError
+from nast_s2x.arrays import npy_header, read_npy
+from nast_s2x.errors import AudioError, NastError
 from nast_s2x.files import file_stamp
 from nast_s2x.frontend.audio import read_header, read_samples
 from nast_s2x.frontend.resampling import StreamResampler
@@ -164,7 +163,7 @@ class AudioRef:
             AudioError: missing or unreadable.
         """
         if self.has_features():
-            return _npy_header(io.BytesIO(self._bytes(_HEADER_BYTES)), str(self))[0][0]
+            return _npy_header(io.BytesIO(self._bytes(_HEADER_BYTES)), str(self))[0]
         samples, rate = self.header()
         from nast_s2x.frontend.fbank import num_frames  # here: it imports torch
 
@@ -228,26 +227,22 @@ def _join(folder: AnyPath, name: str) -> str:
     return os.path.join(folder, name)
 
 
-def _npy_header(file: io.BytesIO, name: str) -> tuple[tuple[int, int], np.dtype[Any], bool]:
-    """Shape, type and order (True for Fortran) of an array of features; the file is then at its first value."""
+def _npy_header(file: io.BytesIO, name: str) -> tuple[int, int]:
+    """Shape (F, 80) of an array of features."""
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran, dtype = readers[version](file, max_header_size=_HEADER_BYTES)
-    except (ValueError, OSError, EOFError, KeyError, SyntaxError, RecursionError) as error:
-        raise AudioError(f"{name}: not a numpy array ({error})") from None
-    if dtype.kind not in "fiu":
-        raise AudioError(f"{name}: not a numpy array of numbers, but of type {dtype}")
+        shape = npy_header(file)[0]
+    except NastError as error:
+        raise AudioError(f"{name}: {error}") from None
     if len(shape) != 2 or shape[1] != NUM_BINS or not 0 <= shape[0] <= _MOST_FRAMES:
         raise AudioError(f"{name}: features must have shape (frames, {NUM_BINS}), not {shape}")
-    return shape, dtype, fortran
+    return shape[0], shape[1]
 
 
 def _read_npy(file: io.BytesIO, name: str) -> NDArray[np.float32]:
-    """Features (F, 80) float32; only what the file holds is ever allocated."""
-    shape, dtype, fortran = _npy_header(file, name)
-    size = math.prod(shape) * dtype.itemsize
-    data = file.read(size)
-    if len(data) != size:
-        raise AudioError(f"{name}: not a numpy array ({size} bytes announced, {len(data)} there)")
-    return np.array(np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C"), np.float32, order="C")
+    """Features (F, 80) float32."""
+    _npy_header(file, name)
+    file.seek(0)
+    try:
+        return np.array(read_npy(file), np.float32, order="C")
+    except NastError as error:
+        raise AudioError(f"{name}: {error}") from None

@@ -7,23 +7,23 @@ configuration may hold the paths of another machine: then the file of the same n
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.errors import ConfigError, ManifestError, NastError
+from nast_s2x.errors import ConfigError, ManifestError, NastError, shown
 from nast_s2x.files import read_json, read_yaml
 from nast_s2x.frontend.noise_floor import Narrowband
+from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE
 from nast_s2x.frontend.specaugment import SpecAugment
+from nast_s2x.typed import limited, read_fields
 
 AnyPath = str | os.PathLike[str]
 CONFIG_NAME = "config.yaml"
 RECORD_NAME = "prepare.json"
 """Record of a preparation: settings, rows of each split, bad rows."""
 _KNOWN_TRANSFORMS = ("narrowband", "global_cmvn", "specaugment")
-_LARGEST = 10**6  # of any number in the configuration
 # Entry of the configuration -> field of SpecAugment.
 _MASKS = {
     "freq_mask_N": "freq_masks",
@@ -137,68 +137,107 @@ def specaugment_settings(masks: SpecAugment) -> dict[str, int | float]:
     return {"time_warp_W": 0, **{entry: getattr(masks, name) for entry, name in _MASKS.items()}}
 
 
+@dataclass(frozen=True)
+class _Tokenizer:
+    bpe: str = "sentencepiece"
+    sentencepiece_model: str | None = None
+
+
+@dataclass(frozen=True)
+class _Cmvn:
+    stats_npz_path: str | None = None
+
+
+@dataclass(frozen=True)
+class _Band:
+    hz: float
+    share: float
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """fairseq's entry ``specaugment``; the misspelt name is fairseq's too."""
+
+    freq_mask_N: int = limited(0, least=0)
+    freq_mask_F: int = limited(0, least=0)
+    time_mask_N: int = limited(0, least=0)
+    time_mask_T: int = limited(0, least=0)
+    time_mask_p: float = limited(0.0, least=0, most=1)
+    time_warp_W: int | None = limited(0, least=0)
+    time_wrap_W: int | None = limited(0, least=0)
+    mask_value: float | None = None
+
+    def masks(self) -> SpecAugment:
+        if self.time_warp_W or self.time_wrap_W:
+            raise ConfigError("specaugment: time warping is not supported, set time_warp_W to 0")
+        if self.mask_value:
+            raise ConfigError(f"specaugment: mask_value must be 0, not {self.mask_value}")
+        return SpecAugment(**{name: getattr(self, entry) for entry, name in _MASKS.items()})
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """What is read of a ``config.yaml``; other entries are fairseq's and change nothing here."""
+
+    vocab_filename: str | None = None
+    bpe_tokenizer: _Tokenizer | None = None
+    global_cmvn: _Cmvn | None = None
+    specaugment: _Masks | None = None
+    narrowband: _Band | None = None
+    audio_root: str | None = None
+    sample_rate: int = SAMPLE_RATE
+    input_feat_per_channel: int = NUM_BINS
+    input_channels: int = 1
+    num_units: int | None = None
+    unit_hash: str | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
+    transforms: Mapping[str, tuple[str, ...] | None] | None = None
+    feature_transforms: Mapping[str, tuple[str, ...] | None] | None = None
+
+
 def _fields(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    bins = _integer(values, "input_feat_per_channel", 80) * _integer(values, "input_channels", 1)
-    if bins != 80:
-        raise ConfigError(f"input_feat_per_channel x input_channels must be 80 features, not {bins}")
-    sample_rate = _integer(values, "sample_rate", 16000)
-    if sample_rate != 16000:
-        raise ConfigError(f"sample_rate must be 16000, not {sample_rate}: audio of other rates is resampled on reading")
-    cmvn = _table(values, "global_cmvn").get("stats_npz_path")
-    transforms = _transforms(values)
+    given = read_fields(_Configuration, _without_empty_tables(values), ignore_unknown=True)
+    bins = given.input_feat_per_channel * given.input_channels
+    if bins != NUM_BINS:
+        raise ConfigError(f"input_feat_per_channel x input_channels must be {NUM_BINS} features, not {bins}")
+    if given.sample_rate != SAMPLE_RATE:
+        raise ConfigError(
+            f"`sample_rate` must be {SAMPLE_RATE}, but is {given.sample_rate}: audio of other rates is resampled"
+        )
+    cmvn = None if given.global_cmvn is None else given.global_cmvn.stats_npz_path
+    transforms = _transforms(given)
     if cmvn is None and any("global_cmvn" in names for names in transforms.values()):
         raise ConfigError("transforms ask for global_cmvn, but global_cmvn.stats_npz_path is not set")
-    tokenizer = _table(values, "bpe_tokenizer")
-    if tokenizer.get("bpe", "sentencepiece") != "sentencepiece":
-        raise ConfigError(f"bpe_tokenizer.bpe must be sentencepiece, not {_show(tokenizer['bpe'])}")
+    tokenizer = given.bpe_tokenizer or _Tokenizer()
+    if tokenizer.bpe != "sentencepiece":
+        raise ConfigError(f"bpe_tokenizer.bpe must be sentencepiece, not {shown(tokenizer.bpe)}")
     return {
-        "vocab_path": _path(_text(values, "vocab_filename") or "dict.txt", folder, "vocab_filename"),
-        "spm_path": _path(
-            _text(tokenizer, "sentencepiece_model", "bpe_tokenizer.") or "spm.model", folder, "sentencepiece_model"
-        ),
+        "vocab_path": _path(given.vocab_filename or "dict.txt", folder, "vocab_filename"),
+        "spm_path": _path(tokenizer.sentencepiece_model or "spm.model", folder, "sentencepiece_model"),
         "cmvn_path": None if cmvn is None else _path(cmvn, folder, "global_cmvn.stats_npz_path"),
-        "specaugment": _specaugment(values),
-        "narrowband": _narrowband(values),
-        "audio_root": folder / _text(values, "audio_root"),
-        "sample_rate": sample_rate,
-        "num_units": None if values.get("num_units") is None else _integer(values, "num_units", 1, least=1),
-        "unit_hash": _text(values, "unit_hash") or None,
-        "source_lang": _text(values, "source_lang"),
-        "target_lang": _text(values, "target_lang"),
+        "specaugment": None if given.specaugment is None else given.specaugment.masks(),
+        "narrowband": None if given.narrowband is None else Narrowband(given.narrowband.hz, given.narrowband.share),
+        "audio_root": folder / (given.audio_root or ""),
+        "sample_rate": given.sample_rate,
+        "num_units": given.num_units,
+        "unit_hash": given.unit_hash or None,
+        "source_lang": given.source_lang or "",
+        "target_lang": given.target_lang or "",
         "feature_bins": bins,
         "transform_table": transforms,
     }
 
 
-def _show(value: Any) -> str:
-    return reprlib.repr(value)
-
-
-def _integer(values: Mapping[str, Any], key: str, default: int, where: str = "", least: int = 0) -> int:
-    value = values.get(key, default)
-    if type(value) is not int or not least <= value <= _LARGEST:
-        raise ConfigError(f"{where}{key} must be a whole number in {least}..{_LARGEST}, not {_show(value)}")
-    return value
-
-
-def _text(values: Mapping[str, Any], key: str, where: str = "") -> str:
-    value = values.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where}{key} must be text, not {_show(value)}: put it in quotes")
-    return value or ""
-
-
-def _table(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    table = values.get(key)
-    if table is not None and not isinstance(table, dict):
-        raise ConfigError(f"{key} must be a table of settings, not {_show(table)}")
-    return table or {}
+def _without_empty_tables(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An empty table turns its step off, as in fairseq."""
+    return {name: value for name, value in values.items() if name not in ("specaugment", "narrowband") or value != {}}
 
 
 def _path(value: Any, folder: Path, key: str) -> Path:
     """Resolve a path of the configuration; see the module's docstring for the order."""
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{key} must be a path, not {_show(value)}")
+        raise ConfigError(f"{key} must be a path, not {shown(value)}")
     path = folder / value
     for candidate in (path, folder / Path(value).name):
         if os.path.isfile(candidate):  # False also for names that no file can have
@@ -206,46 +245,13 @@ def _path(value: Any, folder: Path, key: str) -> Path:
     raise FileNotFoundError(f"{key}: no such file {path}")
 
 
-def _transforms(values: Mapping[str, Any]) -> dict[str, list[str]]:
+def _transforms(given: _Configuration) -> dict[str, list[str]]:
     """Merge ``transforms`` with its newer spelling ``feature_transforms``."""
     merged: dict[str, list[str]] = {}
-    for key in ("transforms", "feature_transforms"):
-        for split, names in _table(values, key).items():
-            if names is not None and not isinstance(names, list):
-                raise ConfigError(f"{key}: {_show(split)} must be a list of transforms, not {_show(names)}")
-            merged.setdefault(str(split), []).extend(names or [])
-    for names in merged.values():
-        unknown = [name for name in names if name not in _KNOWN_TRANSFORMS]
-        if unknown:
-            raise ConfigError(f"transforms: {_show(unknown[0])} is not one of {', '.join(_KNOWN_TRANSFORMS)}")
+    for table in (given.transforms, given.feature_transforms):
+        for split, names in (table or {}).items():
+            unknown = [name for name in names or () if name not in _KNOWN_TRANSFORMS]
+            if unknown:
+                raise ConfigError(f"transforms: {shown(unknown[0])} is not one of {', '.join(_KNOWN_TRANSFORMS)}")
+            merged.setdefault(split, []).extend(names or ())
     return merged
-
-
-def _narrowband(values: Mapping[str, Any]) -> Narrowband | None:
-    table = _table(values, "narrowband")
-    if not table:
-        return None
-    hz, share = (_number(table, name, "narrowband.") for name in ("hz", "share"))
-    return Narrowband(hz, share)
-
-
-def _number(values: Mapping[str, Any], key: str, where: str = "") -> float:
-    value: Any = values.get(key)
-    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
-        raise ConfigError(f"{where}{key} must be a number, not {_show(value)}")
-    return float(value)
-
-
-def _specaugment(values: Mapping[str, Any]) -> SpecAugment | None:
-    table = _table(values, "specaugment")
-    if not table:
-        return None
-    if table.get("time_warp_W") or table.get("time_wrap_W"):
-        raise ConfigError("specaugment: time warping is not supported, set time_warp_W to 0")
-    if table.get("mask_value") not in (None, 0, 0.0):
-        raise ConfigError(f"specaugment: mask_value must be 0, not {_show(table['mask_value'])}")
-    share = table.get("time_mask_p", 0.0)
-    if type(share) not in (int, float) or not abs(share) <= _LARGEST:  # false for NaN
-        raise ConfigError(f"specaugment.time_mask_p must be a number, not {_show(share)}")
-    masks = {name: _integer(table, entry, 0, "specaugment.") for entry, name in _MASKS.items() if name != "time_p"}
-    return SpecAugment(**masks, time_p=float(share))

@@ -22,7 +22,7 @@ from typing import Any, TypedDict, Unpack
 from nast_s2x.corpus.audio_ref import AnyPath
 from nast_s2x.corpus.columns import RowReader, audio_folders, cell_writers, find_audio
 from nast_s2x.corpus.utterance import Units, Utterance, parse_durations, parse_units, unit_string  # noqa: F401
-from nast_s2x.errors import AudioError, ManifestError
+from nast_s2x.errors import AudioError, ManifestError, shown
 from nast_s2x.files import open_atomic, read_json
 
 TARGET_AUDIO = "tgt_speech"
@@ -195,7 +195,7 @@ class TableReader:
             try:
                 row = self._reader.read(number, cells, name or "")
                 if self._unique_ids and first_line.setdefault(row.id, number) != number:
-                    raise ManifestError(f"id {row.id!r} is that of line {first_line[row.id]} too")
+                    raise ManifestError(f"id {shown(row.id)} is that of line {first_line[row.id]} too")
             except (ManifestError, AudioError) as error:
                 yield number, Problem(number, str(error), str(self.path))
                 continue
@@ -309,7 +309,9 @@ def write_manifest(
             cells = [writers[name](row) if name in writers else (row.extra or {}).get(name, "") for name in columns]
             broken = next((cell for cell in cells if any(mark in cell for mark in "\t\n\r")), None)
             if broken is not None:
-                raise ManifestError(f"{path}: id {row.id!r}: a cell cannot hold a tab or a line break: {broken[:80]!r}")
+                raise ManifestError(
+                    f"{path}: id {shown(row.id)}: a cell cannot hold a tab or a line break: {shown(broken)}"
+                )
             file.write("\t".join(cells) + "\n")
 
 

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.errors import NastError
+from nast_s2x.errors import NastError, shown
 from nast_s2x.evaluation.log import read_lines
+from nast_s2x.files import parse_json
 from nast_s2x.metrics.longform import real_time_elapsed
 from nast_s2x.metrics.text import Unit, join_units, units_of
 
@@ -75,7 +75,7 @@ def read_hypotheses(path: Path, unit: Unit, cumulative: bool = False) -> list[Hy
     stream: _SimulstreamLog | None = None
     for number, text in read_lines(path):
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             if not isinstance(line, dict):
                 raise NastError(f"a line is a JSON object, not {type(line).__name__}")
             if "prediction" in line:
@@ -86,9 +86,6 @@ def read_hypotheses(path: Path, unit: Unit, cumulative: bool = False) -> list[Hy
             else:
                 stream = stream or _SimulstreamLog(unit)
                 stream.add(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            raise NastError(f"{path}, line {number}: not JSON ({reason})") from None
         except NastError as error:
             raise NastError(f"{path}, line {number}: {error}") from None
     if stream is not None and found:
@@ -124,14 +121,14 @@ def _hypothesis(line: dict[str, Any], unit: Unit) -> Hypothesis:
 
 def _number(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-        raise NastError(f"`{key}` must hold times of 0 or more, not {value!r}")
+        raise NastError(f"`{key}` must hold times of 0 or more, not {shown(value)}")
     return float(value)
 
 
 def _numbers(line: dict[str, Any], key: str) -> list[float]:
     values = line.get(key) or []
     if not isinstance(values, list):
-        raise NastError(f"`{key}` must be a list of times, not {values!r}")
+        raise NastError(f"`{key}` must be a list of times, not {shown(values)}")
     return [_number(value, key) for value in values]
 
 
@@ -162,7 +159,7 @@ class _SimulstreamLog:
             self._names[identity] = Path(name).stem
             return
         if identity not in self._names:
-            raise NastError(f"no line before names the recording of id {identity!r}")
+            raise NastError(f"no line before names the recording of id {shown(identity)}")
         name = self._names[identity]
         output = self._outputs.setdefault(name, Hypothesis(name))
         tokens = self._tokens.setdefault(name, [])
@@ -174,7 +171,7 @@ class _SimulstreamLog:
         deleted, generated = _texts(line, "deleted_tokens"), _texts(line, "generated_tokens")
         if deleted:
             if tokens[-len(deleted) :] != deleted:
-                raise NastError(f"deleted_tokens {deleted!r} are not the last tokens of {name}")
+                raise NastError(f"deleted_tokens {shown(deleted)} are not the last tokens of {name}")
             del tokens[-len(deleted) :]
             self._update(output, tokens, delay, delay + computing)
         if generated:
@@ -208,5 +205,5 @@ class _SimulstreamLog:
 def _texts(line: dict[str, Any], key: str) -> list[str]:
     values = line.get(key)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise NastError(f"`{key}` must be a list of tokens, not {values!r}"[:200])
+        raise NastError(f"`{key}` must be a list of tokens, not {shown(values)}"[:200])
     return values

@@ -7,7 +7,6 @@ SimulEval writes ``index``, ``prediction`` (text, or path of a sound file), ``de
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.corpus import AudioRef
-from nast_s2x.errors import NastError
+from nast_s2x.errors import NastError, shown
+from nast_s2x.files import parse_json
 from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE
@@ -132,14 +132,11 @@ def read_log(folder: Path, unit: Unit = "word") -> list[LoggedUtterance]:
     is_speech: bool | None = None
     for number, line in read_lines(path):
         try:
-            utterance = _utterance(json.loads(line), path.parent, unit)
+            utterance = _utterance(parse_json(line), path.parent, unit)
             if utterance.index in utterances:
                 raise NastError(f"index {utterance.index} appears twice")
             if is_speech is not None and utterance.is_speech != is_speech:
                 raise NastError("text and speech outputs in one log")
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-            raise NastError(f"{path}, line {number}: not JSON ({reason})") from None
         except ValueError as error:
             raise NastError(f"{path}, line {number}: {error}") from None
         utterances[utterance.index], is_speech = utterance, utterance.is_speech
@@ -217,9 +214,9 @@ def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:
         raise NastError(f"an utterance is a JSON object, not {type(line).__name__}")
     for key in ("index", "prediction", "delays", "elapsed", "reference", "source_length"):
         if key not in line:
-            raise NastError(f"the key {key!r} is missing")
+            raise NastError(f"the key {shown(key)} is missing")
     if isinstance(line["index"], bool) or not isinstance(line["index"], int) or line["index"] < 0:
-        raise NastError(f"index must be a whole number from 0, not {line['index']!r}")
+        raise NastError(f"index must be a whole number from 0, not {shown(line['index'])}")
     delays, elapsed = _times(line, "delays"), _times(line, "elapsed")
     if any(later < earlier for earlier, later in zip(delays, delays[1:])):
         raise NastError("delays must not decrease")
@@ -249,20 +246,20 @@ def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:
 def _string(line: dict[str, Any], key: str, default: str | None = None) -> str:
     value = line.get(key, default)
     if not isinstance(value, str):
-        raise NastError(f"{key} must be a text, not {value!r}")
+        raise NastError(f"{key} must be a text, not {shown(value)}")
     return value
 
 
 def _time(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 0:
-        raise NastError(f"{key} must hold times of 0 ms or more, not {value!r}")
+        raise NastError(f"{key} must hold times of 0 ms or more, not {shown(value)}")
     return float(value)
 
 
 def _times(line: dict[str, Any], key: str) -> tuple[float, ...]:
     values = line.get(key) or ()
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise NastError(f"{key} must be a list of times in ms, not {values!r}")
+        raise NastError(f"{key} must be a list of times in ms, not {shown(values)}")
     return tuple(_time(value, key) for value in values)
 
 
@@ -289,12 +286,12 @@ def _units(units: Any) -> tuple[int, ...]:
     try:
         return tuple(int(unit) for unit in (units.split() if isinstance(units, str) else units))
     except (TypeError, ValueError):
-        raise NastError(f"units must be whole numbers, not {units!r}") from None
+        raise NastError(f"units must be whole numbers, not {shown(units)}") from None
 
 
 def _emissions(emissions: Any) -> tuple[LoggedEmission, ...]:
     if not isinstance(emissions, list):
-        raise NastError(f"emissions must be a list, not {emissions!r}")
+        raise NastError(f"emissions must be a list, not {shown(emissions)}")
     return tuple(map(_emission, emissions))
 
 
@@ -311,7 +308,7 @@ def _emission(emission: Any) -> LoggedEmission:
     except KeyError as error:
         raise NastError(f"an emission lacks the key {error}") from None
     except TypeError:
-        raise NastError(f"an emission must be an object of numbers and text, not {emission!r}") from None
+        raise NastError(f"an emission must be an object of numbers and text, not {shown(emission)}") from None
 
 
 def _source(source: Any) -> str:

@@ -22,7 +22,7 @@ from nast_s2x.evaluation.items import TestSet, recording
 from nast_s2x.evaluation.language import language_of, rules_for
 from nast_s2x.evaluation.log import LOG_NAME
 from nast_s2x.evaluation.score_files import SCORES, write_lines, write_scores
-from nast_s2x.evaluation.scoring import FORMAT, QUALITY_FIGURES, chunk_number, cost, log_places, mean_latency
+from nast_s2x.evaluation.scoring import QUALITY_FIGURES, chunk_number, cost, log_places, mean_latency
 from nast_s2x.evaluation.segmentation import (
     REFERENCES,
     SEGMENTS,
@@ -33,6 +33,7 @@ from nast_s2x.evaluation.segmentation import (
     write_segmentation,
 )
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
+from nast_s2x.evaluation.stored import FORMAT
 from nast_s2x.files import digest, locked
 from nast_s2x.metrics.longform import laal, resegment, resegment_by_edits, yaal
 from nast_s2x.metrics.quality import bleu, chrf, sentence_bleu

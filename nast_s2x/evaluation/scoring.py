@@ -27,6 +27,7 @@ from nast_s2x.evaluation.score_files import (
 )
 from nast_s2x.evaluation.segmentation import SEGMENTS
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
+from nast_s2x.evaluation.stored import FORMAT
 from nast_s2x.evaluation.transcripts import TranscriptStore
 from nast_s2x.files import locked
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
@@ -42,7 +43,6 @@ from nast_s2x.metrics.quality import (
 from nast_s2x.metrics.text import NORMALISATION, TextRules, Unit, rules_of, unit_count
 from nast_s2x.recognisers.base import Recogniser, Transcript, Waveform
 
-FORMAT = 1
 QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
 COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
 

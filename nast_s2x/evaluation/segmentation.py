@@ -14,14 +14,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nast_s2x.errors import ManifestError
-from nast_s2x.files import write_atomic
+from nast_s2x.errors import ManifestError, NastError, shown
+from nast_s2x.files import parse_json, parse_yaml, write_atomic
 
 SEGMENTS, REFERENCES = "segments.yaml", "references.txt"
 """Copies in the folder of an evaluation."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def read_segmentation(segments: Path, references: Path) -> list[SegmentedRecordi
         place = f"{segments}, entry {number}"
         name = entry.get("wav") if isinstance(entry, Mapping) else None
         if not isinstance(name, str) or not name:
-            raise ManifestError(f"{place}: an entry needs `wav`, the name of a recording, but is {_shown(entry)}")
+            raise ManifestError(f"{place}: an entry needs `wav`, the name of a recording, but is {shown(entry)}")
         if name != last and name in found:
             raise ManifestError(f"{place}: the entries of {name} must be one after the other")
         last = name
@@ -131,11 +128,11 @@ def match_names(names: Sequence[str], recordings: Sequence[SegmentedRecording], 
 def _entries(path: Path) -> list[Any]:
     text = _text(path)
     try:
-        entries = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)  # noqa: S506 (safe)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: not a list of segments: {' '.join(str(error).split())[:200]}") from None
+        entries = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except NastError as error:
+        raise ManifestError(f"{path}: not a list of segments: {error}") from None
     if not isinstance(entries, list) or not entries:
-        raise ManifestError(f"{path} must be a list of segments {{wav, offset, duration}}, but is {_shown(entries)}")
+        raise ManifestError(f"{path} must be a list of segments {{wav, offset, duration}}, but is {shown(entries)}")
     return entries
 
 
@@ -152,11 +149,7 @@ def _seconds(entry: Mapping[str, Any], key: str, place: str) -> float:
     value = entry.get(key)
     least = "0 or more" if key == "offset" else "more than 0"
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ManifestError(f"{place}: `{key}` must be a number of seconds, but is {_shown(value)}")
+        raise ManifestError(f"{place}: `{key}` must be a number of seconds, but is {shown(value)}")
     if value < 0 or (key == "duration" and not value):
         raise ManifestError(f"{place}: `{key}` must be {least} seconds, but is {value}")
     return float(value)
-
-
-def _shown(value: object) -> str:
-    return f"{value!r}"[:80]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
-from nast_s2x.files import file_digest, read_json, write_json
+from nast_s2x.evaluation.stored import FORMAT, read_settings_file
+from nast_s2x.files import file_digest, write_json
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
     from nast_s2x.inference.system import System
 
 SETTINGS = "settings.json"
-FORMAT = 1
 _FREE = {"path", "chunks", "simuleval"}
 """Entries of the record that may differ: paths of files, chunk sizes, and the version of SimulEval in old records."""
 
@@ -153,12 +153,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of an evaluation: {SETTINGS} is missing")
-    values = read_json(path)
-    if not isinstance(values.get("chunks"), list):
-        raise NastError(f"{path} must be the record of an evaluation: an object with a list 'chunks'")
-    if values.get("format") != FORMAT:
-        raise NastError(f"{path} has format {values.get('format')!r}, this program reads format {FORMAT}")
-    return values
+    return read_settings_file(path)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

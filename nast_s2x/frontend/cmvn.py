@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from nast_s2x.arrays import read_npz
 from nast_s2x.errors import NastError
 from nast_s2x.files import open_atomic
 from nast_s2x.frontend.noise_floor import bins_below
@@ -89,21 +90,27 @@ class GlobalCmvn:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such CMVN file")
         try:
-            data = np.load(path, allow_pickle=False)
-            if isinstance(data, np.ndarray):
-                raise NastError("it holds one array, not `mean` and `std`")
-            with data:
-                floor, band = (data[name] if name in data.files else None for name in ("floor", "band_hz"))
-                return cls(data["mean"], data["std"], floor, None if band is None else float(band))
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise NastError(f"{path}: not a CMVN file ({error})") from error
+            arrays = read_npz(path)
+            missing = [name for name in ("mean", "std") if name not in arrays]
+            if missing:
+                raise NastError(f"it holds no array called {missing[0]}")
+            band = arrays.get("band_hz")
+            if band is not None and band.size != 1:
+                raise NastError(f"`band_hz` must be one number, but has shape {band.shape}")
+            return cls(arrays["mean"], arrays["std"], arrays.get("floor"), None if band is None else float(band.item()))
+        except (NastError, OSError) as error:
+            raise NastError(f"{path}: not a CMVN file ({error})") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what :meth:`load` reads; after an error, what was at ``path`` is unchanged."""
-        optional = {"floor": self.floor, "band_hz": self.band_hz}
-        given = {name: np.asarray(value, dtype=np.float32) for name, value in optional.items() if value is not None}
-        with open_atomic(path, "wb") as file:
-            np.savez(file, mean=self.mean, std=self.std, **given)  # type: ignore[arg-type]  # numpy's types take no dict
+        """Write what :meth:`load` reads, the same bytes for the same statistics; after an error, what was at ``path``
+        is unchanged."""
+        arrays = {"mean": self.mean, "std": self.std, "floor": self.floor, "band_hz": self.band_hz}
+        with open_atomic(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, value in arrays.items():
+                if value is not None:
+                    content = io.BytesIO()
+                    np.save(content, np.asarray(value, dtype=np.float32), allow_pickle=False)
+                    archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())  # without the time of day
 
 
 class CmvnAccumulator:

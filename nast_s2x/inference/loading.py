@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from nast_s2x.checkpoints.published import load_published_state
+from nast_s2x.checkpoints.published import build_network
 from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
 from nast_s2x.corpus.data_folder import DataFolder
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.cmvn import GlobalCmvn
-from nast_s2x.inference.bundle import CONFIG, read_bundle
+from nast_s2x.inference.bundle import read_bundle
+from nast_s2x.inference.description import CONFIG
 from nast_s2x.inference.system import System, SystemInfo
 from nast_s2x.labels import TextLabels, UnitLabels
 from nast_s2x.network import NastModel
@@ -85,9 +86,7 @@ def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
 
 def build_model(trained: TrainedModel) -> NastModel:
     """The network of a checkpoint, with its weights."""
-    model = NastModel(trained.config)
-    load_published_state(model, trained.weights)
-    return model
+    return build_network(trained.config, trained.weights)
 
 
 def _check_units(trained: TrainedModel, num_units: int | None, config_file: Path) -> None:

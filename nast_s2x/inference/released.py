@@ -11,8 +11,9 @@ import yaml
 
 from nast_s2x.checkpoints.download import RELEASES, Release, fetch
 from nast_s2x.files import check_output_folder, locked
-from nast_s2x.inference.bundle import CONFIG, save_bundle
+from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.card import model_card
+from nast_s2x.inference.description import CONFIG
 from nast_s2x.inference.loading import system_from_checkpoints
 from nast_s2x.vocoder.checkpoint import load_vocoder, save_vocoder
 

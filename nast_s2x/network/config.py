@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nast_s2x.chunking import FRAMES_PER_SECOND, SlotRates
-from nast_s2x.errors import ConfigError, check_whole_number
+from nast_s2x.errors import ConfigError
 from nast_s2x.network.subsampling import STRIDE
+from nast_s2x.typed import check_fields, limited, read_fields
 
-
-def _size(default: int, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+_MOST_LAYERS = 256
 
 
 @dataclass(frozen=True)
@@ -25,29 +24,33 @@ class NastConfig:
         ConfigError: values of a wrong type, or that do not fit together.
     """
 
-    text_vocab: int = field(metadata={"help": "text labels, 4 specials and blank included"})
-    unit_vocab: int = _size(0, "unit labels, 4 specials and blank included; 0: no unit decoder (speech to text)")
-    input_dim: int = _size(80, "bins of a feature frame")
-    conv_channels: int = _size(64, "channels of the two subsampling convolutions")
-    encoder_dim: int = _size(512, "width of the encoder")
-    encoder_layers: int = _size(6, "layers of the encoder")
-    encoder_heads: int = _size(8, "attention heads of the encoder")
-    encoder_ffn_dim: int = _size(2048, "inner width of the encoder's feed-forward blocks")
-    decoder_dim: int = _size(512, "width of both decoders, equal to the encoder's")
-    decoder_layers: int = _size(6, "layers of the text decoder")
-    decoder_heads: int = _size(8, "attention heads of both decoders")
-    decoder_ffn_dim: int = _size(2048, "inner width of the decoders' feed-forward blocks")
-    unit_layers: int = _size(6, "layers of the unit decoder (nast_s2s architectures)")
-    max_relative_position: int = _size(32, "clip of the encoder's relative positions, in encoder frames of 40 ms")
-    dropout: float = field(
-        default=0.1, metadata={"help": "dropout after attention and feed-forward, and on the decoders' input"}
+    text_vocab: int = limited(help="text labels, 4 specials and blank included")
+    unit_vocab: int = limited(
+        0, "unit labels, 4 specials and blank included; 0: no unit decoder (speech to text)", least=0
     )
-    attention_dropout: float = field(default=0.1, metadata={"help": "dropout on attention weights"})
-    activation_dropout: float = field(default=0.1, metadata={"help": "dropout inside the feed-forward blocks"})
-    max_text_positions: int = _size(1024, "text slots for which the text decoder has learned positions")
-    max_unit_positions: int = _size(1200, "unit slots for which the unit decoder has learned positions")
-    max_position_shift: int = _size(
-        300, "in training, encoder positions of a sentence start at a random number below this one"
+    input_dim: int = limited(80, "bins of a feature frame")
+    conv_channels: int = limited(64, "channels of the two subsampling convolutions")
+    encoder_dim: int = limited(512, "width of the encoder")
+    encoder_layers: int = limited(6, "layers of the encoder", most=_MOST_LAYERS)
+    encoder_heads: int = limited(8, "attention heads of the encoder")
+    encoder_ffn_dim: int = limited(2048, "inner width of the encoder's feed-forward blocks")
+    decoder_dim: int = limited(512, "width of both decoders, equal to the encoder's")
+    decoder_layers: int = limited(6, "layers of the text decoder", most=_MOST_LAYERS)
+    decoder_heads: int = limited(8, "attention heads of both decoders")
+    decoder_ffn_dim: int = limited(2048, "inner width of the decoders' feed-forward blocks")
+    unit_layers: int = limited(6, "layers of the unit decoder (nast_s2s architectures)", least=0, most=_MOST_LAYERS)
+    max_relative_position: int = limited(
+        32, "clip of the encoder's relative positions, in encoder frames of 40 ms", least=0
+    )
+    dropout: float = limited(
+        0.1, "dropout after attention and feed-forward, and on the decoders' input", least=0, below=1
+    )
+    attention_dropout: float = limited(0.1, "dropout on attention weights", least=0, below=1)
+    activation_dropout: float = limited(0.1, "dropout inside the feed-forward blocks", least=0, below=1)
+    max_text_positions: int = limited(1024, "text slots for which the text decoder has learned positions")
+    max_unit_positions: int = limited(1200, "unit slots for which the unit decoder has learned positions")
+    max_position_shift: int = limited(
+        300, "in training, encoder positions of a sentence start at a random number below this one", least=0
     )
     unit_sinusoids: float = field(
         default=0.0,
@@ -67,8 +70,7 @@ class NastConfig:
     rates: SlotRates = field(default=SlotRates(), metadata={"help": "positions of each stage, see SlotRates"})
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            self._check_type(entry.name, entry.type)
+        check_fields(self)
         if self.text_vocab < 5:
             raise ConfigError(
                 f"`text_vocab` counts 4 specials, pieces and blank, so at least 5, but is {self.text_vocab}"
@@ -95,21 +97,6 @@ class NastConfig:
         if self.rates.subsampling != STRIDE:
             raise ConfigError(f"`subsampling` must be {STRIDE}, but is {self.rates.subsampling}")
 
-    def _check_type(self, name: str, kind: Any) -> None:
-        value = getattr(self, name)
-        if kind in ("int", int):
-            check_whole_number(name, value, 0 if name in _MAY_BE_ZERO else 1)
-        elif kind in ("float", float):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            below = 1 if "dropout" in name else float("inf")
-            if not number or not 0 <= value < below:
-                limit = " and less than 1" if below == 1 else ""
-                raise ConfigError(f"`{name}` must be a finite number of at least 0{limit}, but is {value!r}")
-        elif kind in ("bool", bool) and not isinstance(value, bool):
-            raise ConfigError(f"`{name}` must be true or false, but is {value!r}")
-        elif kind in ("SlotRates", SlotRates) and not isinstance(value, SlotRates):
-            raise ConfigError(f"`{name}` must be slot rates, but is {value!r}")
-
     def to_dict(self) -> dict[str, Any]:
         """All fields as a plain dictionary, for configuration files."""
         return asdict(self)
@@ -121,20 +108,7 @@ class NastConfig:
         Raises:
             ConfigError: an unknown name, or a value that cannot be used.
         """
-        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
-        if unknown:
-            raise ConfigError(f"a network configuration has no field {', '.join(unknown)}")
-        if "text_vocab" not in values:
-            raise ConfigError("a network configuration needs the field text_vocab")
-        given = dict(values)
-        if "rates" in given:
-            if not isinstance(given["rates"], Mapping):
-                raise ConfigError(f"`rates` must be a table of slot rates, but is {given['rates']!r}")
-            given["rates"] = SlotRates.from_dict(given["rates"])
-        return cls(**given)
-
-
-_MAY_BE_ZERO = {"unit_vocab", "unit_layers", "max_position_shift", "max_relative_position"}
+        return read_fields(cls, values, "a network configuration")
 
 
 _TINY = {

@@ -8,7 +8,8 @@ from pathlib import Path
 from nast_s2x.errors import CheckpointError
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.samples import SAMPLE_RATE
-from nast_s2x.inference.bundle import CMVN, CONFIG, SENTENCEPIECE, VOCABULARY, WEIGHTS
+from nast_s2x.inference.bundle import CMVN, SENTENCEPIECE, VOCABULARY, WEIGHTS
+from nast_s2x.inference.description import CONFIG
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.system import System

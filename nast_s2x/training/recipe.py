@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.errors import ConfigError, NastError, shown
 from nast_s2x.files import read_yaml
 from nast_s2x.resources import config_names, config_path
 
@@ -156,7 +156,7 @@ def _build(path: Path, table: Mapping[str, Any]) -> Recipe:
     variables |= _variables(table, path)
     processes = table.get("processes", processes)
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise ConfigError(f"{path}: processes must be a whole number of at least 1, but is {processes!r}")
+        raise ConfigError(f"{path}: processes must be a whole number of at least 1, but is {shown(processes)}")
     stages = tuple(
         Stage(name, common | _stage(name, flags, base_stages, path))
         for name, flags in _table(table, "stages", path).items()
@@ -169,7 +169,7 @@ def _build(path: Path, table: Mapping[str, Any]) -> Recipe:
 def _stage(name: Any, flags: Any, base: Mapping[str, Flags], path: Path) -> Flags:
     if not isinstance(name, str) or not _STAGE_NAME.fullmatch(name):
         raise ConfigError(
-            f"{path}: the name of a stage must be a text of letters, digits, '_', '.' and '-', but is {name!r}"
+            f"{path}: the name of a stage must be a text of letters, digits, '_', '.' and '-', but is {shown(name)}"
         )
     if flags is None:
         flags = {"like": name}
@@ -196,7 +196,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _table(values: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     table = values.get(key) or {}
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {key} must be a table, but is {table!r}")
+        raise ConfigError(f"{path}: {key} must be a table, but is {shown(table)}")
     return table
 
 
@@ -205,7 +205,9 @@ def _variables(table: Mapping[str, Any], path: Path) -> dict[str, str]:
     variables = {}
     for name, value in _table(table, "variables", path).items():
         if not isinstance(value, str | int | float | bool | None):
-            raise ConfigError(f"{path}: variables.{name} must be a text, a number, true or false, but is {value!r}")
+            raise ConfigError(
+                f"{path}: variables.{name} must be a text, a number, true or false, but is {shown(value)}"
+            )
         text = "" if value is None else str(value)
         variables[str(name)] = text.lower() if isinstance(value, bool) else text
     return variables
@@ -216,13 +218,13 @@ def _flags(values: Any, path: Path, entry: str) -> Flags:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {entry} must be a table of flags, but is {values!r}")
+        raise ConfigError(f"{path}: {entry} must be a table of flags, but is {shown(values)}")
     flags: Flags = {}
     for name, value in values.items():
         if not isinstance(name, str) or not _FLAG_NAME.fullmatch(name):
-            raise ConfigError(f"{path}: {entry}: {name!r} is not the name of a flag, such as max-update")
+            raise ConfigError(f"{path}: {entry}: {shown(name)} is not the name of a flag, such as max-update")
         if not isinstance(value, str | int | float | bool):
-            raise ConfigError(f"{path}: {entry}.{name} must be a text, a number, true or false, but is {value!r}")
+            raise ConfigError(f"{path}: {entry}.{name} must be a text, a number, true or false, but is {shown(value)}")
         flags[name] = value if isinstance(value, bool) else str(value)
     return flags
 
@@ -232,7 +234,7 @@ def _fill(text: str, values: Mapping[str, str], entry: str) -> str:
         if not values.get(match[1]):
             if match[1] in values and match[1] != "num_units":
                 return ""
-            raise ConfigError(f"{entry}: {text!r} needs a value for {match[1]}")
+            raise ConfigError(f"{entry}: {shown(text)} needs a value for {match[1]}")
         return values[match[1]]
 
     return _PLACEHOLDER.sub(value, text)

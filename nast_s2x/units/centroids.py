@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nast_s2x.arrays import read_npy, read_npz
 from nast_s2x.errors import CheckpointError, ConfigError
-from nast_s2x.files import write_atomic
+from nast_s2x.files import parse_json, write_atomic
 from nast_s2x.units.features import BackEnd, UnitFeatures, model_path
 
 _KEYS = ("centroids", "cluster_centers_", "centers")
@@ -160,7 +159,7 @@ def _from_safetensors(path: Path) -> Centroids:
     with safe_open(path, framework="numpy") as file:
         name = _pick(list(file.keys()))
         metadata = file.metadata() or {}
-        features = json.loads(metadata.get("features", "{}"))
+        features = parse_json(metadata.get("features", "{}"))
         if not isinstance(features, dict):
             raise CheckpointError(
                 f"the description of its features must be a JSON object, not {type(features).__name__}"
@@ -169,18 +168,13 @@ def _from_safetensors(path: Path) -> Centroids:
 
 
 def _from_npz(path: Path) -> Centroids:
-    archive = np.load(path, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        raise CheckpointError("is one array, not an archive of arrays")
-    with archive as file:
-        return Centroids(file[_pick(list(file.keys()))])
+    arrays = read_npz(path)
+    return Centroids(arrays[_pick(list(arrays))])
 
 
 def _from_npy(path: Path) -> Centroids:
-    table = np.load(path, allow_pickle=False)
-    if not isinstance(table, np.ndarray):
-        raise CheckpointError("is an archive of arrays, not one array")
-    return Centroids(table)
+    with open(path, "rb") as file:
+        return Centroids(read_npy(file))
 
 
 def _pick(names: list[str]) -> str:
@@ -190,11 +184,8 @@ def _pick(names: list[str]) -> str:
     raise CheckpointError(f"holds {', '.join(names) or 'nothing'}; centroids are called {' or '.join(_KEYS)}")
 
 
-# TypeError: a number type that numpy does not have, such as bfloat16. MemoryError: a damaged header.
-_READ_ERRORS = (
-    *(ValueError, TypeError, OSError, EOFError, RecursionError, MemoryError, NotImplementedError),
-    *(SafetensorError, zipfile.BadZipFile, zlib.error),
-)
+# TypeError: a number type that numpy does not have, such as bfloat16.
+_READ_ERRORS = (ValueError, TypeError, OSError, SafetensorError)
 _READERS = {".safetensors": _from_safetensors, ".npz": _from_npz, ".npy": _from_npy}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import safe_load
-from nast_s2x.checkpoints.weights import read_weights, write_weights
+from nast_s2x.checkpoints.weights import check_tensors, read_weights, write_weights
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.files import check_output_folder, read_json, replace_folder, write_atomic, write_json
 from nast_s2x.vocoder.config import VocoderConfig, check_unit_hash
@@ -192,8 +192,7 @@ def _read_released(path: Path) -> dict[str, Tensor]:
     generator = state.get("generator") if isinstance(state, Mapping) else None
     if not isinstance(generator, Mapping) or not generator:
         raise CheckpointError(f"{path} is not a vocoder checkpoint: it has no 'generator' entry with parameters")
-    if not all(isinstance(value, Tensor) for value in generator.values()):
-        raise CheckpointError(f"{path} is not a vocoder checkpoint: 'generator' holds something other than tensors")
+    check_tensors(path, generator, "a vocoder checkpoint")
     return dict(generator)
 
 

@@ -10,10 +10,15 @@ from typing import Any
 from nast_s2x.corpus.utterance import UNIT_SAMPLES
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.frontend.samples import SAMPLE_RATE
+from nast_s2x.typed import check_fields, limited, read_fields
 
 FIRST_KERNEL = 7
 """Unit frames that the first convolution sees."""
 
+_WIDEST = 1024
+"""Widest kernel and dilation. Weights do not show a dilation, and each widens what is computed for a sample."""
+_MOST_BLOCKS = 64
+_OPTIONAL = {"dur_predictor_params", "unit_hash", "lookahead_frames"}
 # Entries of released configurations that add inputs or layers which this network does not have.
 _UNSUPPORTED = {
     "multispkr": "several speakers",
@@ -21,24 +26,6 @@ _UNSUPPORTED = {
     "f0": "pitch input",
     "f0_quant_num_bin": "quantised pitch input",
 }
-
-
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise :class:`ConfigError` unless the value of setting ``name`` is a whole number, ``least`` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number from {least}, not {value!r}")
-
-
-def check_whole_list(name: str, values: Any, where: str = "") -> None:
-    """Raise :class:`ConfigError` unless the value of setting ``name`` is a tuple of whole numbers from 1.
-
-    Args:
-        where: beginning of the message, such as ``"training: "``.
-    """
-    if not isinstance(values, tuple):
-        raise ConfigError(f"{where}{name} must be a list of whole numbers, not {values!r}")
-    for value in values:
-        check_whole(f"{where}every entry of {name}", value)
 
 
 @dataclass(frozen=True)
@@ -55,16 +42,12 @@ class DurationConfig:
     encoder_embed_dim: int
     var_pred_hidden_dim: int
     var_pred_kernel_size: int = 3
-    var_pred_dropout: float = 0.5
+    var_pred_dropout: float = limited(0.5, least=0, below=1)
 
     def __post_init__(self) -> None:
-        for name in ("encoder_embed_dim", "var_pred_hidden_dim"):
-            check_whole(f"dur_predictor_params.{name}", getattr(self, name))
+        check_fields(self, "dur_predictor_params.")
         if self.var_pred_kernel_size != 3:
-            raise ConfigError(f"var_pred_kernel_size must be 3, not {self.var_pred_kernel_size}")
-        dropout = self.var_pred_dropout
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ConfigError(f"var_pred_dropout must be at least 0 and below 1, not {dropout!r}")
+            raise ConfigError(f"`dur_predictor_params.var_pred_kernel_size` must be 3, not {self.var_pred_kernel_size}")
 
 
 @dataclass(frozen=True)
@@ -87,33 +70,26 @@ class VocoderConfig:
     num_embeddings: int = 1000
     embedding_dim: int = 128
     upsample_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
-    upsample_kernel_sizes: tuple[int, ...] = (11, 8, 8, 4, 4)
+    upsample_kernel_sizes: tuple[int, ...] = limited((11, 8, 8, 4, 4), most=_WIDEST)
     upsample_initial_channel: int = 512
-    resblock_kernel_sizes: tuple[int, ...] = (3, 7, 11)
-    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    resblock_kernel_sizes: tuple[int, ...] = limited((3, 7, 11), most=_WIDEST)
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...] = limited(((1, 3, 5),) * 3, most=_WIDEST)
     dur_predictor_params: DurationConfig | None = DurationConfig(128, 128)
     unit_hash: str | None = None
-    lookahead_frames: int | None = None
+    lookahead_frames: int | None = limited(None, least=0)
 
     def __post_init__(self) -> None:
-        for name in ("num_embeddings", "embedding_dim", "upsample_initial_channel"):
-            check_whole(name, getattr(self, name))
-        for name in ("upsample_rates", "upsample_kernel_sizes", "resblock_kernel_sizes"):
-            check_whole_list(name, getattr(self, name))
-        if not isinstance(self.resblock_dilation_sizes, tuple):
-            raise ConfigError(f"resblock_dilation_sizes must be a list of lists, not {self.resblock_dilation_sizes!r}")
-        for dilations in self.resblock_dilation_sizes:
-            check_whole_list("resblock_dilation_sizes", dilations)
-        if not isinstance(self.unit_hash, str | None):
-            raise ConfigError(f"unit_hash must be a string or null, not {self.unit_hash!r}")
+        check_fields(self)
         self._check_upsampling()
-        if self.lookahead_frames is not None:
-            check_whole("lookahead_frames", self.lookahead_frames, 0)
-            if self.lookahead_frames >= FIRST_KERNEL:
-                raise ConfigError(
-                    f"lookahead_frames must be below {FIRST_KERNEL}, the kernel of the first convolution, not "
-                    f"{self.lookahead_frames}"
-                )
+        if self.lookahead_frames is not None and self.lookahead_frames >= FIRST_KERNEL:
+            raise ConfigError(
+                f"lookahead_frames must be below {FIRST_KERNEL}, the kernel of the first convolution, not "
+                f"{self.lookahead_frames}"
+            )
+        if len(self.resblock_kernel_sizes) > _MOST_BLOCKS or sum(map(len, self.resblock_dilation_sizes)) > _MOST_BLOCKS:
+            raise ConfigError(
+                f"resblock_kernel_sizes and the lists of dilations may have {_MOST_BLOCKS} entries in all"
+            )
         if len(self.resblock_dilation_sizes) != len(self.resblock_kernel_sizes):
             raise ConfigError("resblock_dilation_sizes needs one list for each of resblock_kernel_sizes")
         if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
@@ -160,21 +136,17 @@ class VocoderConfig:
         rate = values.get("sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise ConfigError(f"vocoder configuration: sampling_rate must be {SAMPLE_RATE}, not {rate}")
-        names = {field.name for field in fields(cls)} - {"dur_predictor_params", "unit_hash", "lookahead_frames"}
-        missing = sorted(names - values.keys())
+        required = {field.name for field in fields(cls)} - _OPTIONAL
+        missing = sorted(required - values.keys())
         if missing:
             raise ConfigError(f"vocoder configuration lacks {', '.join(missing)}")
         if values.get("model_in_dim", values["embedding_dim"]) != values["embedding_dim"]:
             raise ConfigError(
                 "vocoder configuration: model_in_dim differs from embedding_dim: it has other inputs than units"
             )
-        chosen = {name: tuples(values[name]) for name in names}
-        return cls(
-            **chosen,
-            dur_predictor_params=_duration(values),
-            unit_hash=values.get("unit_hash"),
-            lookahead_frames=values.get("lookahead_frames"),
-        )
+        # Released configurations have an empty table in place of no predictor.
+        given = {**values, "dur_predictor_params": values.get("dur_predictor_params") or None}
+        return read_fields(cls, given, "vocoder configuration", ignore_unknown=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of a ``config.json`` that :meth:`from_dict` reads.
@@ -216,21 +188,3 @@ def check_unit_hash(found: str | None, expected: str | None, what: str, other: s
             f"{what} are of centroids {found}, {other} of {expected}; unit codes of different centroids are not "
             "interchangeable"
         )
-
-
-def tuples(value: Any) -> Any:
-    """Convert nested lists, as JSON holds them, to tuples; anything else is returned unchanged."""
-    return tuple(tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
-
-
-def _duration(values: Mapping[str, Any]) -> DurationConfig | None:
-    params = values.get("dur_predictor_params")
-    if not params:
-        return None
-    if not isinstance(params, Mapping):
-        raise ConfigError(f"vocoder configuration: dur_predictor_params must be an object, not {params!r}")
-    names = {field.name for field in fields(DurationConfig)}
-    missing = sorted({"encoder_embed_dim", "var_pred_hidden_dim"} - params.keys())
-    if missing:
-        raise ConfigError(f"vocoder configuration: dur_predictor_params lacks {', '.join(missing)}")
-    return DurationConfig(**{name: params[name] for name in names & params.keys()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from nast_s2x.corpus.manifest import Manifest, Problem, read_manifest, unit_record
 from nast_s2x.corpus.utterance import Units, Utterance
 from nast_s2x.errors import ConfigError, ManifestError, NastError
-from nast_s2x.files import check_output_folder, digest, locked, write_atomic
+from nast_s2x.files import check_output_folder, digest, locked, parse_json, write_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.processes import ResultFile
 from nast_s2x.vocoder.config import check_unit_hash
@@ -143,10 +142,7 @@ def _check_id(name: str) -> None:
 
 
 def _from_json(line: str, num_units: int) -> Utterance:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"not valid JSON: {error}") from None
+    entry = parse_json(line)
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise ManifestError(f"each line must be a JSON object with an id, not {line[:40]!r}")
     if "error" in entry:

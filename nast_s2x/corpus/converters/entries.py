@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nast_s2x.corpus.converters.base import text_lines
 from nast_s2x.errors import ManifestError
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from nast_s2x.files import parse_json, parse_yaml
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -27,11 +24,11 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    values = json.loads(line)
+                    values = parse_json(line)
                     if not isinstance(values, dict):
-                        raise ValueError("not an object")
+                        raise ManifestError("not an object")
                     yield f"{path}:{number}", values
-        except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ManifestError(f"{path}: not JSON lines: {error}") from None
 
 
@@ -45,8 +42,8 @@ def yaml_items(path: Path) -> Iterator[dict[str, Any]]:
 
     def item() -> dict[str, Any]:
         try:
-            (value,) = yaml.load("\n".join(block), Loader=_Loader)  # noqa: S506 (a safe loader)
-        except (yaml.YAMLError, TypeError, ValueError) as error:
+            (value,) = parse_yaml("\n".join(block))
+        except (TypeError, ValueError) as error:
             raise ManifestError(f"{path}: not a list of entries: {error}") from None
         return value if isinstance(value, dict) else {}
 

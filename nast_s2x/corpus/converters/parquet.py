@@ -17,7 +17,7 @@ from nast_s2x.corpus.audio_ref import AudioRef
 from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, clean
 from nast_s2x.corpus.packing import file_stem
 from nast_s2x.corpus.utterance import Units, Utterance
-from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.errors import ConfigError, ManifestError, NastError
 from nast_s2x.files import write_atomic
 
 COLUMNS = {
@@ -37,22 +37,30 @@ _ENDINGS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
 
 def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
     """Rows of all files, in the order of their names."""
-    from pyarrow import parquet
-
     paths = [
         path for folder in folders for path in (sorted(folder.rglob("*.parquet")) if folder.is_dir() else [folder])
     ]
     if not paths:
         raise FileNotFoundError(f"{', '.join(map(str, folders))}: no parquet file")
     for path in paths:
+        for number, row in enumerate(_rows(path, options.columns), start=1):
+            yield _row(row, _split(path), f"{path}:{number}", path.stem, options.output)
+
+
+def _rows(path: Path, chosen: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Rows of a file, by field."""
+    from pyarrow import parquet
+
+    try:
         with parquet.ParquetFile(path) as file:
-            columns = _columns(path, file.schema_arrow.names, options.columns)
-            number = 0
+            columns = _columns(path, file.schema_arrow.names, chosen)
             for batch in file.iter_batches(_BATCH, columns=sorted(set(columns.values()))):
                 for values in batch.to_pylist():
-                    number += 1
-                    row = {field: values[column] for field, column in columns.items()}
-                    yield _row(row, _split(path), f"{path}:{number}", path.stem, options.output)
+                    yield {field: values[column] for field, column in columns.items()}
+    except NastError:
+        raise
+    except (ValueError, OSError) as error:  # the classes of pyarrow's errors, which do not name the file
+        raise ManifestError(f"{path}: not a readable parquet file ({error})") from None
 
 
 def _row(row: dict[str, Any], split: str, place: str, stem: str, output: Path) -> Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 from nast_s2x.corpus import read_manifest
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_lines, read_log
-from nast_s2x.files import read_json
+from nast_s2x.evaluation.stored import read_scores, utterance_line
 from nast_s2x.metrics.text import TextRules, rules_of
 
-FORMAT = 1
 DEFAULT_CHUNK = "320"
 
 
@@ -114,10 +112,9 @@ class Results:
         found = []
         for number, line in read_lines(path):
             try:
-                entry = json.loads(line)
-                entry["index"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise NastError(f"{path}, line {number}: scores of an utterance need an index: {error}") from None
+                entry = utterance_line(line, self.is_long_form)
+            except NastError as error:
+                raise NastError(f"{path}, line {number}: {error}") from None
             found.append(entry)
         return sorted(found, key=lambda entry: entry["index"])
 
@@ -134,18 +131,7 @@ def load_results(folder: Path) -> Results:
     path = Path(folder) / "scores.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
-    scores = read_json(path)
-    if scores.get("format") != FORMAT:
-        raise NastError(f"{path} must have format {FORMAT}, got {scores.get('format')!r}")
-    missing = [key for key in ("target_type", "rows") if not scores.get(key)]
-    if missing:
-        raise NastError(f"{path} lacks {', '.join(missing)}")
-    if scores["target_type"] not in ("text", "speech"):
-        raise NastError(f"{path}: target_type must be text or speech, got {scores['target_type']!r}")
-    for row in scores["rows"]:
-        lacking = [key for key in ("chunk", "utterances", "empty", "quality", "latency", "cost") if key not in row]
-        if lacking:
-            raise NastError(f"{path}: the row of chunk size {row.get('chunk')!r} lacks {', '.join(lacking)}")
+    scores = read_scores(path)
     return Results(Path(folder), scores)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.errors import ConfigError, NastError, shown
 from nast_s2x.files import read_json
-from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, check_whole, check_whole_list, tuples
+from nast_s2x.typed import check_fields, limited, read_fields
+from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig
 
 
 @dataclass(frozen=True)
@@ -19,49 +19,13 @@ class DiscriminatorSettings:
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     period_channels: tuple[int, ...] = (32, 128, 512, 1024)
-    scales: int = 3
+    scales: int = limited(3, least=0, most=64)
     scale_width: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("periods", "period_channels"):
-            check_whole_list(f"discriminators.{name}", getattr(self, name), "training: ")
+        check_fields(self, "training.discriminators.")
         if self.periods and not self.period_channels:
             raise ConfigError("training: discriminators.period_channels must have at least one entry")
-        check_whole("training: discriminators.scales", self.scales, 0)
-        check_whole("training: discriminators.scale_width", self.scale_width)
-
-
-# Rules for numbers: in words, and as a test of the value.
-_NOT_NEGATIVE = "at least 0", lambda value: value >= 0
-_POSITIVE = "positive", lambda value: value > 0
-_BELOW_ONE = "at least 0 and below 1", lambda value: 0 <= value < 1
-_FRACTION = "at least 0 and at most 1", lambda value: 0 <= value <= 1
-_NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "learning_rate": _POSITIVE,
-    "weight_decay": _NOT_NEGATIVE,
-    "decay": _POSITIVE,
-    "final_fraction": _FRACTION,
-    "clip_norm": _POSITIVE,
-    "init_std": _NOT_NEGATIVE,
-    "mel_weight": _NOT_NEGATIVE,
-    "stft_weight": _NOT_NEGATIVE,
-    "floor": _POSITIVE,
-    "duration_weight": _NOT_NEGATIVE,
-    "adversarial_weight": _NOT_NEGATIVE,
-    "feature_weight": _NOT_NEGATIVE,
-    "ema_decay": _BELOW_ONE,
-}
-_WHOLE_NUMBERS = {
-    **dict.fromkeys(("max_updates", "batch_size", "crop_frames", "decay_every"), 1),
-    **dict.fromkeys(("context_frames", "warmup_updates", "adversarial_from"), 0),
-}
-_OPTIONAL = {"final_fraction", "clip_norm", "init_std", "adversarial_from"}
-
-
-def _check_number(name: str, value: Any, rule: tuple[str, Callable[[float], bool]]) -> None:
-    words, test = rule
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not test(value):
-        raise ConfigError(f"training: {name} must be {words}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -92,41 +56,33 @@ class TrainingSettings:
         ConfigError: an impossible value; names the setting, the rule and the value.
     """
 
-    max_updates: int = 400000
+    max_updates: int = limited(400000, most=10**9)
     batch_size: int = 16
     crop_frames: int = 28
-    context_frames: int = 0
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.8, 0.99)
+    context_frames: int = limited(0, least=0)
+    learning_rate: float = limited(2e-4, above=0)
+    betas: tuple[float, float] = limited((0.8, 0.99), least=0, below=1)
     weight_decay: float = 0.01
-    warmup_updates: int = 0
-    decay: float = 0.999
+    warmup_updates: int = limited(0, least=0)
+    decay: float = limited(0.999, above=0)
     decay_every: int = 1000
-    final_fraction: float | None = None
-    clip_norm: float | None = None
+    final_fraction: float | None = limited(None, least=0, most=1)
+    clip_norm: float | None = limited(None, above=0)
     init_std: float | None = 0.01
     mel_weight: float = 45.0
     mel_resolutions: tuple[tuple[int, int, int], ...] = ((1024, 256, 80),)
     stft_weight: float = 0.0
     stft_resolutions: tuple[tuple[int, int], ...] = ()
-    floor: float = 1e-5
+    floor: float = limited(1e-5, above=0)
     duration_weight: float = 1.0
-    adversarial_from: int | None = 0
+    adversarial_from: int | None = limited(0, least=0, most=10**9)
     adversarial_weight: float = 1.0
     feature_weight: float = 2.0
-    ema_decay: float = 0.0
+    ema_decay: float = limited(0.0, least=0, below=1)
     discriminators: DiscriminatorSettings = DiscriminatorSettings()
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None or name not in _OPTIONAL}
-        for name in _WHOLE_NUMBERS.keys() & given.keys():
-            check_whole(f"training: {name}", given[name], _WHOLE_NUMBERS[name])
-        for name in _NUMBERS.keys() & given.keys():
-            _check_number(name, given[name], _NUMBERS[name])
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise ConfigError(f"training: betas must be a list of two numbers, not {self.betas!r}")
-        for beta in self.betas:
-            _check_number("every entry of betas", beta, _BELOW_ONE)
+        check_fields(self, "training.")
         self._check_losses()
 
     def _check_losses(self) -> None:
@@ -135,8 +91,7 @@ class TrainingSettings:
             if getattr(self, f"{kind}_weight") and not resolutions:
                 raise ConfigError(f"training: {kind}_weight needs {kind}_resolutions")
             for sizes in resolutions:
-                check_whole_list(f"{kind}_resolutions", sizes, "training: ")
-                if len(sizes) != len(form) or sizes[1] > sizes[0]:
+                if sizes[1] > sizes[0]:
                     raise ConfigError(
                         f"training: every entry of {kind}_resolutions must be ({', '.join(form)}) with hop at most "
                         f"n_fft, not {sizes}"
@@ -159,14 +114,7 @@ class TrainingSettings:
         Raises:
             ConfigError: an unknown name or an impossible value.
         """
-        values = dict(values)
-        _refuse_unknown("training", cls, values)
-        sizes = values.pop("discriminators", {})
-        _refuse_unknown("training: discriminators", DiscriminatorSettings, sizes)
-        return cls(
-            **{name: tuples(value) for name, value in values.items()},
-            discriminators=DiscriminatorSettings(**{name: tuples(value) for name, value in sizes.items()}),
-        )
+        return read_fields(cls, values, "training", "training.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads."""
@@ -190,17 +138,11 @@ def read_configuration(path: str | Path, **overrides: Any) -> tuple[VocoderConfi
         raise FileNotFoundError(f"{path}: no such configuration")
     values = read_json(path)
     given = {name: value for name, value in overrides.items() if value is not None}
+    sizes = {name: given.pop(name) for name in ("num_embeddings", "unit_hash") if name in given}
     try:
         training = values.pop("training", {})
-        sizes = {name: given.pop(name) for name in ("num_embeddings", "unit_hash") if name in given}
+        if not isinstance(training, dict):
+            raise ConfigError(f"`training` must be a table of named values, but is {shown(training)}")
         return VocoderConfig.from_dict(values | sizes), TrainingSettings.from_dict(training | given)
     except NastError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path}: an entry has the wrong type ({error})") from error
-
-
-def _refuse_unknown(what: str, kind: type, values: Mapping[str, Any]) -> None:
-    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
-    if unknown:
-        raise ConfigError(f"{what}: no setting is called {', '.join(unknown)}")
