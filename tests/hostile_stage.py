@@ -136,7 +136,7 @@ def _tables(folder: Path) -> None:
 
 def _units(folder: Path) -> None:
     folder.mkdir()
-    centers = np.random.default_rng(0).standard_normal((6, 39)).astype(np.float32)
+    centers = np.random.default_rng(0).standard_normal((6, 20)).astype(np.float32)
     save_file({"centroids": centers}, folder / "c.safetensors")
     np.savez(folder / "c.npz", centroids=centers)
     np.save(folder / "c.npy", centers)
@@ -153,7 +153,7 @@ def _corpora(folder: Path) -> None:
     recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": str(lhotse / "r.wav")}],
                  "sampling_rate": 16000, "num_samples": 9600, "duration": 0.6, "channel_ids": [0]}  # fmt: skip
     supervision = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 0.5, "channel": 0, "text": "a b",
-                   "language": "fr", "custom": {"translated_text": {"en": "c d"}}}  # fmt: skip
+                   "language": "fr", "custom": {"tgt_text": "c d"}}  # fmt: skip
     for name, value in (("recordings", recording), ("supervisions", supervision)):
         (lhotse / f"{name}.jsonl.gz").write_bytes(gzip.compress(json.dumps(value).encode() + b"\n"))
 

@@ -154,7 +154,7 @@ def test_unusable_files_of_centroids(tmp_path: Path) -> None:
         "cut.npz": "cut.npz: ",
         "bits.npz": "bits.npz: ",
         "complex.npy": "not a numpy array of numbers, but of type complex128",
-        "dates.npy": "must be real numbers, not of type datetime64",
+        "dates.npy": "not a numpy array of numbers, but of type datetime64",
         "huge.npy": "huge.npy: ",
         "bfloat16.safetensors": "bfloat16",
         "empty.npz": "empty.npz: ",

@@ -104,7 +104,7 @@ def convert(
             check_output_folder(output, "conversion", RECORD_NAME, overwrite)
         settings = {"corpus": corpus, "folders": list(map(str, folders)), "complete": False}
         write_json(output / RECORD_NAME, settings, indent=1)
-        run = _Conversion(ConvertReport(), limit, strict)
+        run = _Conversion(", ".join(map(str, folders)), ConvertReport(), limit, strict)
         reader = importlib.import_module(f"nast_s2x.corpus.converters.{module}")
         rows = reader.read(folders, replace(options, wanted=run.wants))
         with (
@@ -122,6 +122,7 @@ def convert(
 class _Conversion:
     """State of one run; see :func:`convert`."""
 
+    name: str
     report: ConvertReport
     limit: int | None
     strict: bool
@@ -154,7 +155,7 @@ class _Conversion:
         if not self.report.rows:
             reasons = ", ".join(f"{count} x {kind}" for kind, count in self.report.left_out.items())
             examples = [place for places in self.report.examples.values() for place in places]
-            raise ManifestError(f"no usable row ({reasons or 'the corpus has no row'})", examples)
+            raise ManifestError(f"{self.name}: no usable row ({reasons or 'the corpus has no row'})", examples)
 
     def _accept(self, checked: _Checked | LeftOut) -> Utterance | LeftOut:
         """Count a checked row in the report."""
