@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -599,3 +600,16 @@ def test_benchmark_of_an_update(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["speech_seconds_per_second"] == pytest.approx(1000 * result["crop_seconds"] / result["step_ms"])
     assert main([*command, "--dtype", "fp16"]) == 1
     assert "float16 needs a CUDA device" in capsys.readouterr().err
+
+
+def test_sizes_beyond_measure_take_no_memory(tmp_path: Path) -> None:
+    config, settings = read_configuration(write_config(tmp_path / "c.json"))
+    with pytest.raises(
+        ConfigError, match="vocoder: the sizes of the configuration make .* parameters, more than 300,000,000"
+    ):
+        VocoderTrainer(replace(config, upsample_initial_channel=2**17), settings)
+    wide = replace(
+        settings, adversarial_from=0, discriminators=replace(settings.discriminators, period_channels=(10**6, 10**6))
+    )
+    with pytest.raises(ConfigError, match="discriminators: the sizes"):
+        VocoderTrainer(config, wide)

@@ -57,9 +57,9 @@ class TrainingSettings:
     """
 
     max_updates: int = limited(400000, most=10**9)
-    batch_size: int = 16
-    crop_frames: int = 28
-    context_frames: int = limited(0, least=0)
+    batch_size: int = limited(16, most=4096)
+    crop_frames: int = limited(28, most=10_000)
+    context_frames: int = limited(0, least=0, most=10_000)
     learning_rate: float = limited(2e-4, above=0)
     betas: tuple[float, float] = limited((0.8, 0.99), least=0, below=1)
     weight_decay: float = 0.01

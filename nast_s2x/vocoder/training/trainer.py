@@ -33,6 +33,8 @@ from nast_s2x.vocoder.training.settings import TrainingSettings
 
 _CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 _SMALLEST_SCALE = 2.0**-10
+MOST_PARAMETERS = 300_000_000
+"""Largest network that is trained; HiFi-GAN's discriminators have 71 million parameters, its generator 13 million."""
 
 
 def world() -> tuple[int, int]:
@@ -57,6 +59,24 @@ def build_generator(config: VocoderConfig, init_std: float | None) -> UnitVocode
                 nn.init.normal_(module.weight, 0.0, init_std)
             weight_norm(module)
     return model
+
+
+def check_sizes(config: VocoderConfig, settings: TrainingSettings) -> None:
+    """Count the parameters before any memory is taken for them.
+
+    Raises:
+        ConfigError: a network with more than :data:`MOST_PARAMETERS` parameters; names it.
+    """
+    with torch.device("meta"):
+        networks: dict[str, nn.Module] = {"vocoder": UnitVocoder(config)}
+        if settings.adversarial_from is not None:
+            networks["discriminators"] = Discriminators(**vars(settings.discriminators))
+    for name, network in networks.items():
+        size = sum(parameter.numel() for parameter in network.parameters())
+        if size > MOST_PARAMETERS:
+            raise ConfigError(
+                f"{name}: the sizes of the configuration make {size:,} parameters, more than {MOST_PARAMETERS:,}"
+            )
 
 
 def learning_rate(settings: TrainingSettings, update: int) -> float:
@@ -136,6 +156,7 @@ class VocoderTrainer:
         self.device, self.update = torch.device(device), 0
         if amp == torch.float16 and self.device.type != "cuda":
             raise ConfigError(f"mixed precision in float16 needs a CUDA device, this training runs on {self.device}")
+        check_sizes(config, settings)
         torch.manual_seed(seed)
         self.generator = build_generator(config, settings.init_std)
         self.networks: dict[str, nn.Module] = {"generator": self.generator.to(self.device)}
