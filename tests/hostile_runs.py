@@ -107,7 +107,7 @@ def _wait(process: int, begin: float) -> tuple[int, int]:
 
 
 def _child(arguments: Sequence[str], folder: Path, may_start: bool) -> None:
-    os.setsid()
+    os.setpgid(0, 0)
     try:
         os.chdir(folder)
         for descriptor, name in ((1, "stdout"), (2, "stderr")):

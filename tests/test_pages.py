@@ -20,6 +20,7 @@ PAGES = sorted(
         "README.md",
         "*/README.md",
         "configs/own_recordings.md",
+        "nast_s2x/RELIABILITY.md",
         "nast_s2x/*/README.md",
         "examples/*/README.md",
         "examples/*/*/README.md",
@@ -107,6 +108,17 @@ def test_flags_exist(page: Path) -> None:
                 parser.parse_args(numbers)
             except SystemExit:
                 pytest.fail(f"{page_name(page)}: {command}")
+
+
+def test_promises_name_tests_that_exist() -> None:
+    """`test_x.py` and `test_x.py::test_y` of the page of promises, and of the table in the README."""
+    for page in ("nast_s2x/RELIABILITY.md", "README.md"):
+        named = re.findall(r"`(?:tests/)?(test_\w+\.py)(?:::(test_\w+))?`", (ROOT / page).read_text("utf-8"))
+        assert len(named) > 10
+        for file, name in named:
+            path = ROOT / "tests" / file
+            assert path.is_file(), f"{page}: {file}"
+            assert not name or re.search(rf"^def {name}\(", path.read_text("utf-8"), re.M), f"{page}: {file}::{name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
