@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nast_s2x.cli.main import main
-from nast_s2x.cli.system import printable
+from nast_s2x.texts import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "examples/espeak_fr_en/bundle"
@@ -99,6 +99,7 @@ def test_letters_and_spaces_of_every_language_are_printed() -> None:
     text = "l'été\xa0! \u3000 \u200d\t"
     assert printable(text) == text
     assert printable("a\x9b\u2028\ud800\n") == "a\\x9b\\u2028\\ud800\\n"
+    assert printable("\u200fgpj\u202e") == "\u200fgpj\\u202e"  # marks of direction stay, overrides do not
 
 
 def test_export_refuses_flags_that_do_not_fit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -111,12 +110,3 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
 def log_stderr(message: str) -> None:
     """Print a message to stderr."""
     print(message, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with control characters and line separators as visible escapes; tabs stay."""
-    hidden = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, line and paragraph separators
-    return "".join(
-        char.encode("unicode_escape").decode() if char != "\t" and unicodedata.category(char) in hidden else char
-        for char in text
-    )
