@@ -147,7 +147,7 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
         _style(axes, palette)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names of folders may hold "$"
-    labels = [printable(label) for label in entries]
+    labels = [_label(label, 100) for label in entries]
     legend = figure.legend([*entries.values()], labels, fontsize=8, frameon=False, loc="outside lower left")
     for text in legend.get_texts():
         text.set_color(palette.ink)
@@ -155,6 +155,12 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def _label(text: str, letters: int) -> str:
+    """Return at most so many letters of a text; names of folders may be longer than the picture is wide."""
+    text = printable(text)
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
@@ -174,7 +180,7 @@ def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
     for chunk, x, y in curve.points:
         place = (4, 5) if curve.kind == "published" else (6, -10)
         how = {"xytext": place, "textcoords": "offset points", "fontsize": 8, "color": colour, "zorder": 4}
-        axes.annotate(printable(chunk), (x, y), **how)
+        axes.annotate(_label(chunk, 20), (x, y), **how)
     return line
 
 
