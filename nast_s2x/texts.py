@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """:func:`printable` of each line of a message."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def encodable(text: str) -> str:
     r"""Return ``text`` with lone surrogates, as in file names that are not UTF-8, as escapes such as ``\udce9``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

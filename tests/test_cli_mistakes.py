@@ -93,6 +93,9 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pyte
     assert main(["prepare", str(manifest), "--output", str(tmp_path / "out"), "--quiet"]) == 1
     error = capsys.readouterr().err
     assert "\x1b" not in error and "none\\x1b[31m.wav" in error
+    assert main(["translate", "none\x1b[31m.wav", "--model", str(BUNDLE)]) == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and "none\\x1b[31m.wav" in error
 
 
 def test_letters_and_spaces_of_every_language_are_printed() -> None:

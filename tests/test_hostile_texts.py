@@ -21,9 +21,12 @@ from nast_s2x.evaluation.compare import write as write_comparison
 from nast_s2x.evaluation.log import read_log, read_output_pieces
 from nast_s2x.evaluation.report import curves, write
 from nast_s2x.evaluation.transcripts import audio_hash
+from nast_s2x.frontend.audio import write_wav
 from nast_s2x.texts import printable
 
 pytest.importorskip("jinja2")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -301,3 +304,70 @@ def test_comparisons(tmp_path: Path) -> None:
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out/compare.csv").read_text("utf-8"), newline="")))
     assert [line["system"] for line in lines] == ["'" + names[0], names[1].replace("\udce9", "\\udce9")]
     assert (tmp_path / "out/compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- The page of the server ---------------------------------------------------------------------------------------
+
+
+@needs_chromium
+def test_texts_of_a_server_are_shown_and_run_nothing(
+    browser: Browser, listener: Listener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from random_system import make_bundle, make_signal
+    from running_server import Running
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.websockets import WebSocket
+
+    from nast_s2x.serving.app import Server
+
+    text = {name: hostile(listener.address, name).replace("\ud800", "") for name in ("source", "target", "error")}
+    names = {name: markup(listener.address, name) for name in ("source_lang", "target_lang", "model", "example")}
+    chunks = [{"chunk_ms": f"<b>{TEMPLATES}", "lookahead_ms": PLAIN}]
+    sessions = []
+
+    async def health(self: Server, request: Request) -> Response:
+        return JSONResponse({**names, "voice": False, "transcript": True, "needs_token": False, "chunks": chunks})
+
+    async def realtime(self: Server, socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_text()
+        await socket.send_json({"type": "session.updated"})
+        sessions.append(socket)
+        if len(sessions) == 2:
+            await socket.close(4000, PLAIN[:120])
+            return
+        for kind, name in (("input", "source"), ("output", "target")):
+            await socket.send_json({"type": f"session.{kind}_transcript.delta", "delta": text[name], "source_ms": 1})
+        await socket.send_json({"type": "error", "error": {"message": text["error"]}})
+        await socket.close()
+
+    monkeypatch.setattr(Server, "health", health)
+    monkeypatch.setattr(Server, "realtime", realtime)
+    write_wav(tmp_path / "sound.wav", make_signal(1.0))
+    with Running(make_bundle(tmp_path / "bundle")) as server:
+        browser.open(f"http://127.0.0.1:{server.port}/")
+        idle = "document.body.dataset.state === 'idle' && document.querySelector('#error').textContent"
+        browser.wait("document.body.dataset.state === 'idle'")
+        elements = browser.run("document.querySelectorAll('*').length")
+        browser.click("[value=file]")
+        browser.choose_file("#file", tmp_path / "sound.wav")
+        problems = []
+        for _ in range(2):
+            browser.click("#start")
+            browser.wait(idle)
+            problems.append(browser.text("#error"))
+            if len(problems) == 1:
+                shown = {name: browser.text(f"#{name}") for name in ("source", "target", "languages", "example")}
+                added = browser.run("document.querySelectorAll('*').length") - elements
+        assert browser.run("document.title") == "Speech translation" and browser.run("window.ran ?? null") is None
+        assert browser.text("#chunk") == f"{chunks[0]['chunk_ms']} ms" and PLAIN in browser.text("#chunk-now")
+    assert problems[0] == f"The server says: {text['error']}." and f"(4000, {PLAIN[:120]})" in problems[1]
+    assert (shown["source"], shown["target"]) == (text["source"], text["target"])
+    assert added == 4  # a paragraph and its words for each kind of caption
+    assert (
+        shown["languages"] == f"{names['source_lang']} to {names['target_lang']}"
+        and names["example"] in shown["example"]
+    )
+    assert browser.faults == [] and listener.asked == []
+    assert all(address.startswith(f"http://127.0.0.1:{server.port}/") for address in browser.requests)

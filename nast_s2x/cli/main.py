@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
+from nast_s2x.texts import printable_lines
 
 #: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -100,7 +101,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -
 
 
 def _fail(name: str | None, message: str, status: int = 1) -> int:
-    print(f"nast-s2x{f' {name}' if name else ''}: error: {message}", file=sys.stderr)
+    print(f"nast-s2x{f' {name}' if name else ''}: error: {printable_lines(message)}", file=sys.stderr)
     return status
 
 

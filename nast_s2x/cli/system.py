@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
+from nast_s2x.texts import printable_lines
 
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkPolicy
@@ -108,5 +109,5 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
 
 
 def log_stderr(message: str) -> None:
-    """Print a message to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Print a message to stderr, control characters in it as visible escapes."""
+    print(printable_lines(message), file=sys.stderr, flush=True)
