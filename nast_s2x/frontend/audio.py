@@ -142,7 +142,10 @@ def read_header(source: AnySource, name: str | None = None) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", None) or error).strip().rstrip(".")
+    reason = str(getattr(error, "error_string", None) or error).strip().rstrip(".")
+    if reason == "Format not recognised":
+        reason += "; WAV, FLAC, Ogg and MP3 are: convert others first, for example with ffmpeg"
+    return reason
 
 
 def load_audio(
