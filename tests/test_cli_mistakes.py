@@ -30,6 +30,8 @@ GENERATE = ["generate", str(RECORDING), "--no-progress", "--model", str(BUNDLE)]
         ([*TRANSLATE, str(BUNDLE / "config.json")], "is a file of a bundle: give its folder"),
         ([*TRANSLATE, str(BUNDLE / "model.safetensors")], "is a file of a bundle: give its folder"),
         ([*TRANSLATE, str(BUNDLE), "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["serve", "--model", "none", "--port", "99999"], "--port must be from 0 to 65535, but is 99999"),
+        (["serve", "--model", "none", "--port", "-1"], "--port must be from 0 to 65535, but is -1"),
         (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "-3"], "--jobs must be at least 1, got -3"),
         (

@@ -52,7 +52,11 @@ def _supervisions(values: dict[str, Any], recordings: dict[str, Any]) -> Iterato
     """Supervisions of a line, the start (seconds) that theirs are relative to, and the recording or what is wrong."""
     kind, supervisions = values.get("type"), values.get("supervisions")
     if "recording_id" in values:
-        yield values, 0.0, recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']}")
+        yield (
+            values,
+            0.0,
+            recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']} in recordings*.jsonl"),
+        )
     elif kind != "MonoCut" or not isinstance(supervisions, list) or not supervisions:
         yield {}, 0.0, f"{kind or 'line'} {values.get('id')}: only MonoCut with a supervision is supported"
     else:
