@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +102,24 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pyte
     assert main(["translate", "none\x1b[31m.wav", "--model", str(BUNDLE)]) == 1
     error = capsys.readouterr().err
     assert "\x1b" not in error and "none\\x1b[31m.wav" in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize(
+    ("encoding", "flags", "shown"), [("utf-8", ["--json"], "d\\udce9jà"), ("ascii", [], "d\\udce9j\\xe0")]
+)
+def test_names_that_are_not_utf8_and_letters_that_a_terminal_lacks(
+    encoding: str, flags: list[str], shown: str, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"d\xe9j\xc3\xa0.flac")
+    shutil.copy(RECORDING, tmp_path / name)
+    command = [sys.executable, "-m", "nast_s2x.cli.main", "translate", name, "--model", BUNDLE, "--offline", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    lines = done.stdout.decode(encoding).splitlines()
+    assert shown in lines[0] and "eighteenth" in "".join(lines)
+    if flags:
+        assert {json.loads(line)["audio"] for line in lines} == {name}
 
 
 def test_letters_and_spaces_of_every_language_are_printed() -> None:

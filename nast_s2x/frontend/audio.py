@@ -108,6 +108,8 @@ def _open(source: AnySource, name: str) -> soundfile.SoundFile:
             raise AudioError(f"{name}: not a regular file")
         if status.st_size == 0:
             raise AudioError(f"{name}: the file is empty")
+        if os.name == "posix":
+            return soundfile.SoundFile(os.fsencode(source))  # it cannot encode names that are not UTF-8
     return soundfile.SoundFile(source)
 
 
