@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV=${VENV:-.venv}
+# Threads that wait without computing: on a busy machine the others take six times the CPU time.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 example=examples/espeak_fr_en
 model=$example/bundle
 speech_model=$example/speech_bundle
