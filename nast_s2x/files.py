@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.texts import encodable
 
 AnyPath = str | os.PathLike[str]
 
@@ -53,8 +54,13 @@ def write_atomic(path: AnyPath, content: str | bytes) -> None:
 
 
 def write_json(path: AnyPath, values: Any, indent: int | None = None) -> None:
-    """:func:`write_atomic` of ``values`` as JSON with a newline at the end."""
-    write_atomic(path, json.dumps(values, ensure_ascii=False, indent=indent) + "\n")
+    """:func:`write_atomic` of :func:`json_text` with a newline at the end."""
+    write_atomic(path, json_text(values, indent) + "\n")
+
+
+def json_text(values: Any, indent: int | None = None, allow_nan: bool = True) -> str:
+    """``values`` as JSON for a UTF-8 file: letters as they are, lone surrogates (as in names of files) as escapes."""
+    return encodable(json.dumps(values, ensure_ascii=False, indent=indent, allow_nan=allow_nan))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import AnyPath
+from nast_s2x.files import AnyPath, json_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -91,7 +91,7 @@ class ResultFile:
 
     def add(self, key: str, result: Any) -> None:
         """Store a result (anything that JSON holds) and write it to the file at once."""
-        line = json.dumps({"key": key, "result": result}, ensure_ascii=False).encode() + b"\n"
+        line = json_text({"key": key, "result": result}).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._size)

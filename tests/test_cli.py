@@ -133,6 +133,26 @@ def fake(states: dict[str, str]) -> Callable[[str], doctor.Finding]:
     return check_module
 
 
+def test_doctor_names_the_system_library_that_a_package_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installing the extra again would not help."""
+    load = importlib.import_module
+
+    def import_module(name: str) -> object:
+        if name == "sounddevice":
+            raise OSError("PortAudio library not found")
+        return load(name)
+
+    monkeypatch.setattr(doctor, "_version", lambda distribution: "1.0")
+    monkeypatch.setattr(doctor.importlib, "import_module", import_module)
+    assert "apt-get install libportaudio2" in doctor.check_module("sounddevice").note
+    for state, advised in ((doctor.BROKEN, False), (doctor.MISSING, True)):
+        monkeypatch.setattr(doctor, "check_module", fake({"sounddevice": state}))
+        assert main(["doctor", "--for", "live"]) == 1
+        assert ("bash scripts/install.sh live" in capsys.readouterr().out) == advised
+
+
 @pytest.mark.parametrize(
     ("broken", "works"),
     [

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from nast_s2x.cli.main import main
-from nast_s2x.cli.system import printable
+from nast_s2x.texts import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "examples/espeak_fr_en/bundle"
@@ -30,6 +34,8 @@ GENERATE = ["generate", str(RECORDING), "--no-progress", "--model", str(BUNDLE)]
         ([*TRANSLATE, str(BUNDLE / "config.json")], "is a file of a bundle: give its folder"),
         ([*TRANSLATE, str(BUNDLE / "model.safetensors")], "is a file of a bundle: give its folder"),
         ([*TRANSLATE, str(BUNDLE), "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["serve", "--model", "none", "--port", "99999"], "--port must be from 0 to 65535, but is 99999"),
+        (["serve", "--model", "none", "--port", "-1"], "--port must be from 0 to 65535, but is -1"),
         (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["prepare", str(MANIFEST), "--output", "OUT", "--jobs", "-3"], "--jobs must be at least 1, got -3"),
         (
@@ -93,12 +99,34 @@ def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path, capsys: pyte
     assert main(["prepare", str(manifest), "--output", str(tmp_path / "out"), "--quiet"]) == 1
     error = capsys.readouterr().err
     assert "\x1b" not in error and "none\\x1b[31m.wav" in error
+    assert main(["translate", "none\x1b[31m.wav", "--model", str(BUNDLE)]) == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and "none\\x1b[31m.wav" in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize(
+    ("encoding", "flags", "shown"), [("utf-8", ["--json"], "d\\udce9jà"), ("ascii", [], "d\\udce9j\\xe0")]
+)
+def test_names_that_are_not_utf8_and_letters_that_a_terminal_lacks(
+    encoding: str, flags: list[str], shown: str, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"d\xe9j\xc3\xa0.flac")
+    shutil.copy(RECORDING, tmp_path / name)
+    command = [sys.executable, "-m", "nast_s2x.cli.main", "translate", name, "--model", BUNDLE, "--offline", *flags]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    lines = done.stdout.decode(encoding).splitlines()
+    assert shown in lines[0] and "eighteenth" in "".join(lines)
+    if flags:
+        assert {json.loads(line)["audio"] for line in lines} == {name}
 
 
 def test_letters_and_spaces_of_every_language_are_printed() -> None:
     text = "l'été\xa0! \u3000 \u200d\t"
     assert printable(text) == text
     assert printable("a\x9b\u2028\ud800\n") == "a\\x9b\\u2028\\ud800\\n"
+    assert printable("\u200fgpj\u202e") == "\u200fgpj\\u202e"  # marks of direction stay, overrides do not
 
 
 def test_export_refuses_flags_that_do_not_fit(

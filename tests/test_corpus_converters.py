@@ -206,6 +206,19 @@ def test_lhotse_supervisions_with_recordings(tmp_path: Path) -> None:
     assert "type file is supported, not command" in reasons and "transforms" in reasons and "no recording x" in reasons
 
 
+def test_lhotse_files_without_a_split(tmp_path: Path) -> None:
+    """Rows whose file does not name a split are for training; a split of their own comes first."""
+    source = {"type": "file", "channels": [0], "source": str(sound(tmp_path / "a.wav"))}
+    write(tmp_path / "in" / "recordings.jsonl", json.dumps({"id": "r", "sources": [source]}) + "\n")
+    row = {"recording_id": "r", "start": 0, "duration": 0.5, "text": "oui"}
+    customs = {"a": {"tgt_text": "yes"}, "b": {"tgt_text": "yes", "split": "test"}}
+    lines = [json.dumps({"id": name, **row, "custom": custom}) + "\n" for name, custom in customs.items()]
+    write(tmp_path / "in" / "supervisions.jsonl", "".join(lines))
+    report, rows = run("lhotse", [tmp_path / "in"], tmp_path / "out")
+    assert (rows["a"].split, rows["b"].split) == ("train", "test")
+    assert report.notes == ["neither supervisions.jsonl (as in NAME_dev.jsonl) nor its rows name a split: it is train"]
+
+
 def test_lhotse_mixed_cuts_are_named(tmp_path: Path) -> None:
     write(tmp_path / "cuts.jsonl", json.dumps({"id": "m", "type": "MixedCut", "tracks": []}) + "\n")
     with pytest.raises(ManifestError, match="no usable row") as error:

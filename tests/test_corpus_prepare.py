@@ -278,7 +278,7 @@ def test_units_pass_through(tmp_path: Path) -> None:
 def test_more_test_data_with_an_old_vocabulary(tmp_path: Path) -> None:
     prepare(write_manifest(tmp_path / "a"), tmp_path / "old", SMALL, jobs=1)
     manifest = write_manifest(tmp_path / "b", rows=2)  # no training rows
-    with pytest.raises(ManifestError, match="no usable row in a split named train"):
+    with pytest.raises(ManifestError, match=r"in a split named train \(column `split`; there: dev\)"):
         prepare(manifest, tmp_path / "new", SMALL, jobs=1)
     prepare(manifest, tmp_path / "new", PrepareOptions(vocabulary_from=tmp_path / "old"), jobs=1)
     for name in ("spm.model", "spm.txt", "gcmvn.npz"):

@@ -7,8 +7,6 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from browser import CHROMIUM, Browser
 from evaluation_folder import REFERENCES, SOURCE_MS, make_evaluation, tone
 
 from nast_s2x.errors import NastError
@@ -401,13 +400,8 @@ def test_scores_of_other_utterances_than_the_log(tmp_path: Path) -> None:
 
 # In a browser.
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --allow-file-access-from-files"
-)
-# Reports width, visible panels and overflowing elements of the page to the page that frames it.
-MEASURE = """<script>addEventListener("load", () => {
+# Width, visible panels, elements beyond the window, and lines that move with a sound.
+MEASURE = """(() => {
   const width = document.documentElement.clientWidth, out = [];
   for (const element of document.querySelectorAll("body *")) {
     const inside = element.closest(".scroll"), right = element.getBoundingClientRect().right;
@@ -416,46 +410,29 @@ MEASURE = """<script>addEventListener("load", () => {
   const all = [...document.querySelectorAll(".panel")];
   const panels = all.filter((panel) => panel.offsetParent).map((panel) => panel.className);
   const marks = [...document.querySelectorAll(".playhead")].filter((line) => line.getClientRects().length);
-  parent.postMessage({ width, scroll: document.documentElement.scrollWidth, out, panels, marks: marks.length }, "*");
-});</script>"""
-FRAMES = """<!DOCTYPE html><body><iframe src="page.html" style="width:390px;height:800px;border:0"></iframe>
-<iframe src="page.html" style="width:1280px;height:800px;border:0"></iframe>
-<script>const found = []; addEventListener("message", (event) => {
-  found.push(event.data); document.body.dataset.found = JSON.stringify(found); });</script>"""
-
-
-def browse(tmp_path: Path, *arguments: str) -> str:
-    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path / 'profile'}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-
-
+  return { width, scroll: document.documentElement.scrollWidth, out, panels, marks: marks.length };
+})()"""
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 @needs_chromium
 def test_layout_on_a_phone_and_a_desk(speech: Path, tmp_path: Path) -> None:
-    html = (speech / "report.html").read_text("utf-8")
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"{MEASURE}</body>"), "utf-8")
-    (tmp_path / "frames.html").write_text(FRAMES, "utf-8")
-    address = (tmp_path / "frames.html").as_uri()
-    dom = browse(tmp_path, "--window-size=1400,1000", "--virtual-time-budget=5000", "--dump-dom", address)
-    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', dom).group(1)))
-    assert sorted(frame["width"] for frame in found) == [390, 1280]
-    for frame in found:
-        assert frame["scroll"] == frame["width"] and frame["out"] == []
-        assert frame["panels"] == ["panel panel-0"] * 2  # the chosen chunk size of both utterances, no other
-        assert frame["marks"] == 0  # nothing plays
-
-
-@needs_chromium
-@pytest.mark.parametrize("width", [390, 1280])
-def test_screenshot(speech: Path, tmp_path: Path, width: int) -> None:
+    pytest.importorskip("websockets")
     from PIL import Image
 
-    shot = tmp_path / "shot.png"
-    browse(tmp_path, f"--window-size={width},1400", f"--screenshot={shot}", (speech / "report.html").as_uri())
-    with Image.open(shot) as image:
-        assert image.size == (width, 1400)
-        grey = np.asarray(image.convert("L"), float)
-    # Ink in every quarter of the page: text, tiles, curves.
-    assert all(quarter.std() > 5 for quarter in np.array_split(grey, 4))
+    browser = Browser(tmp_path / "profile", "--hide-scrollbars")
+    try:
+        for width in (390, 1280):
+            browser.resize(width, 1400)
+            browser.open((speech / "report.html").as_uri())
+            found = browser.run(MEASURE)
+            assert found["width"] == found["scroll"] == width and found["out"] == []
+            assert found["panels"] == ["panel panel-0"] * 2  # the chosen chunk size of both utterances, no other
+            assert found["marks"] == 0  # nothing plays
+            with Image.open(io.BytesIO(browser.screenshot())) as image:
+                assert image.size == (width, 1400)
+                grey = np.asarray(image.convert("L"), float)
+            # Ink in every quarter of the page: text, tiles, curves.
+            assert all(quarter.std() > 5 for quarter in np.array_split(grey, 4))
+    finally:
+        browser.close()

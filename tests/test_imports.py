@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
 
 BASE = {"torch", "numpy"}
 #: Rooms that every room may import.
-GROUND = {"errors", "files", "typed", "arrays", "processes", "progress", "device"}
+GROUND = {"errors", "files", "typed", "arrays", "processes", "progress", "texts", "device"}
 _MODEL = {"batches", "chunking", "ctc", "labels", "network"}
 _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 #: room -> (rooms of this package, libraries); the standard library, numpy, GROUND and the room itself always count.
@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "arrays": (set(), set()),
     "processes": (set(), set()),
     "progress": (set(), {"tqdm"}),
+    "texts": (set(), set()),
     "device": (set(), {"torch"}),
     "resources": (set(), set()),
     "batches": (set(), {"torch"}),

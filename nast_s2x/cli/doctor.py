@@ -55,6 +55,9 @@ DEPENDENCIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Import name -> (distributions that provide it, parts that do not work without it)."""
 
+ADVICE = {"sounddevice": "Debian, Ubuntu: apt-get install libportaudio2"}
+"""Import name -> what to install where the package is there and its import fails."""
+
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 
 
@@ -106,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_table(findings, set(parts))
         print(f"\n{args.part}: {'works' if not failed else 'cannot work: ' + ', '.join(item.name for item in failed)}")
-        if failed:
+        if any(item.name not in ADVICE or item.state == MISSING for item in failed):
             extra = "" if args.part == "inference" else f" {args.part}"
             print(f"To install what is missing: bash scripts/install.sh{extra}")
     return 1 if failed else 0
@@ -138,7 +141,8 @@ def check_module(name: str) -> Finding:
     # A broken compiled module can raise anything (OSError, RuntimeError, AttributeError).
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-        return Finding(name, version, BROKEN, parts, f"import failed{optional}: {reason}")
+        advice = f" ({ADVICE[name]})" if name in ADVICE else ""
+        return Finding(name, version, BROKEN, parts, f"import failed{optional}: {reason}{advice}")
     # Where several distributions provide a package, the note names the one that is installed.
     return Finding(name, version, OK, parts, next(iter(installed)) if len(distributions) > 1 else "")
 

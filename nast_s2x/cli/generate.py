@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import sys
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, with_speech
-from nast_s2x.cli.system import add_system_flags, log_stderr, open_system, printable
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
-from nast_s2x.files import open_atomic
+from nast_s2x.files import json_text, open_atomic
 from nast_s2x.progress import progress_bar
+from nast_s2x.texts import printable
 
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkPolicy
@@ -194,7 +194,7 @@ def _write(
             lines.write(fairseq_lines(result, pieces, with_units))
         sound = folder.add(result) if folder is not None and result.translation is not None else {}
         if json_file is not None:
-            json_file.write(json.dumps(as_json(result, system, with_units) | sound, ensure_ascii=False) + "\n")
+            json_file.write(json_text(as_json(result, system, with_units) | sound) + "\n")
         yield without_waveform(result)
 
 

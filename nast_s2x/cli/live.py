@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.cli.serve import read_tokens
-from nast_s2x.cli.system import add_system_flags, log_stderr, open_system, printable
+from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
+from nast_s2x.texts import printable
 
 if TYPE_CHECKING:
     from nast_s2x.frontend.microphone import Loudspeaker, Microphone

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
+from nast_s2x.texts import printable
 
 #: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -67,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _first_word(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be UTF-8, and a terminal need not know every letter.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         parser = build_parser(name if name in SUBCOMMANDS else None)
         args = _parse(parser, argv, name)
@@ -102,7 +107,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -
 
 def _fail(name: str | None, message: str, status: int = 1) -> int:
     # Messages of libraries may have several lines, and quote a whole file.
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     if len(line) > _LONGEST_MESSAGE:
         line = f"{line[: _LONGEST_MESSAGE - 500]} ... {line[-400:]}"
     print(f"nast-s2x{f' {name}' if name else ''}: error: {line}", file=sys.stderr)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nast_s2x.cli.system import log_stderr, printable
+from nast_s2x.cli.system import log_stderr
 from nast_s2x.errors import ConfigError, ManifestError
+from nast_s2x.texts import printable
 
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns

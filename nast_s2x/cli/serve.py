@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.slots < 1:
         raise ConfigError(f"--slots must be at least 1, but is {args.slots}")
+    if not 0 <= args.port <= 65535:
+        raise ConfigError(f"--port must be from 0 to 65535, but is {args.port}")
     tokens = read_tokens(Path(args.token_file)) if args.token_file else []
     system, policy = open_system(args, prefer_offline=False)
     limits = Limits(idle_seconds=args.idle_seconds, most_seconds=args.max_seconds, closing_seconds=args.closing_seconds)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import unicodedata
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nast_s2x.device import DTYPES
 from nast_s2x.errors import ConfigError
+from nast_s2x.texts import printable_lines
 
 if TYPE_CHECKING:
     from nast_s2x.chunking import ChunkPolicy
@@ -109,14 +109,5 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
 
 
 def log_stderr(message: str) -> None:
-    """Print a message to stderr."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with control characters and line separators as visible escapes; tabs stay."""
-    hidden = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, line and paragraph separators
-    return "".join(
-        char.encode("unicode_escape").decode() if char != "\t" and unicodedata.category(char) in hidden else char
-        for char in text
-    )
+    """Print a message to stderr, control characters in it as visible escapes."""
+    print(printable_lines(message), file=sys.stderr, flush=True)

@@ -53,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit status."""
-    from nast_s2x.cli.system import printable
+    from nast_s2x.texts import printable
     from nast_s2x.training import find_recipe, read_recipe, run_recipe
     from nast_s2x.training.launch import Run
 

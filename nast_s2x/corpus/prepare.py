@@ -104,7 +104,9 @@ class _Preparation:
         if strict:
             _refuse(table.problems, "nothing was written")
         if self.shared is None and not table.is_train.any():
-            raise ManifestError(f"{self.manifest}: no usable row in a split named train", map(str, table.problems))
+            names = ", ".join(table.splits)
+            lacking = "no usable row in a split named train" + (f" (column `split`; there: {names})" if names else "")
+            raise ManifestError(f"{self.manifest}: {lacking}", map(str, table.problems))
         self._unit_hash()
         settings, splits = self._settings(), sorted(table.splits)
         record = self._open_folder(settings, splits, overwrite)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from nast_s2x.texts import encodable
+
 Value = TypeVar("Value")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -15,4 +17,6 @@ def csv_cell(value: Value) -> Value | str:
         >>> csv_cell("=1+1"), csv_cell(-1.5), csv_cell("320")
         ("'=1+1", -1.5, '320')
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    return encodable(f"'{value}" if value.startswith(FORMULA) else value)

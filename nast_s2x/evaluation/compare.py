@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe, shown
 from nast_s2x.evaluation.report.results import Results, load_results
-from nast_s2x.files import write_atomic
+from nast_s2x.files import json_text, write_atomic
 from nast_s2x.metrics.quality import metric
 from nast_s2x.metrics.text import normalise
+from nast_s2x.texts import printable
 
 FORMAT = 1
 SAMPLES = 1000
@@ -291,7 +291,7 @@ def write(comparison: dict[str, Any], folder: Path) -> list[Path]:
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     contents = {
-        "compare.json": (json.dumps(comparison, indent=2, ensure_ascii=False) + "\n").encode(),
+        "compare.json": (json_text(comparison, indent=2) + "\n").encode(),
         "compare.csv": stream.getvalue().encode(),
         "compare.png": drawn,
     }
@@ -311,7 +311,7 @@ def format_table(comparison: dict[str, Any]) -> str:
     )
     lines = []
     for row in table(comparison):
-        cells = {"chunk": str(row["chunk"]), "system": str(row["system"])}
+        cells = {"chunk": printable(str(row["chunk"])), "system": printable(str(row["system"]))}
         for name in ("BLEU", "chrF", "ASR_BLEU"):
             if row.get(name) is not None:
                 cells[name] = shown(name, row[name]) + _tested(row, name, row["system"] == comparison["baseline"])
@@ -323,9 +323,9 @@ def format_table(comparison: dict[str, Any]) -> str:
     shown_lines += ["  ".join(f"{cells.get(name, ''):<{widths[name]}}" for name in names) for cells in lines]
     rule = (
         f"±: half of the 95 % interval; p: paired bootstrap with {comparison['samples']} resamples "
-        f"against {comparison['baseline']}; =: equal outputs"
+        f"against {printable(comparison['baseline'])}; =: equal outputs"
     )
-    return "\n".join([*(line.rstrip() for line in shown_lines), rule, *comparison["notes"]])
+    return "\n".join([*(line.rstrip() for line in shown_lines), rule, *map(printable, comparison["notes"])])
 
 
 def _tested(row: dict[str, Any], name: str, is_baseline: bool) -> str:

@@ -18,7 +18,7 @@ from nast_s2x.evaluation.items import CheckedAudio, recording
 from nast_s2x.evaluation.log import LOG_NAME, WAVS
 from nast_s2x.evaluation.session import SpeechSession, TextSession, run_session
 from nast_s2x.evaluation.settings import RunSettings
-from nast_s2x.files import write_atomic
+from nast_s2x.files import json_text, write_atomic
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SynthesisWindow, TranslationStream
@@ -211,7 +211,7 @@ def evaluate(
 
 
 def _write_log(home: Path, results: ResultFile, count: int) -> None:
-    lines = [json.dumps(results[str(index)], ensure_ascii=False) + "\n" for index in range(count)]
+    lines = [json_text(results[str(index)]) + "\n" for index in range(count)]
     write_atomic(home / LOG_NAME, "".join(lines))
     results.path.unlink(missing_ok=True)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.evaluation.cells import csv_cell
-from nast_s2x.files import write_atomic
+from nast_s2x.files import json_text, write_atomic
+from nast_s2x.texts import printable
 
 SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
 
@@ -20,12 +20,12 @@ def write_scores(folder: Path, scores: dict[str, Any], lines: Mapping[Path, Sequ
     for place, entries in lines.items():
         write_lines(place / UTTERANCES, entries)
     write_atomic(folder / SCORES_TABLE, _csv(scores["rows"]))
-    write_atomic(folder / SCORES, json.dumps(scores, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / SCORES, json_text(scores, indent=2, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     """Write one JSON object a line."""
-    write_atomic(path, "".join(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in entries))
+    write_atomic(path, "".join(json_text(entry, allow_nan=False) + "\n" for entry in entries))
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -58,13 +58,13 @@ def table(scores: dict[str, Any]) -> str:
     for row in scores["rows"]:
         timed = row["cost"]
         lines.append([
-            *(str(row[name]) for name in ("chunk", "utterances", "empty")),
+            *(printable(str(row[name])) for name in ("chunk", "utterances", "empty")),
             *(_format(row["quality"][name], 2) for name in quality),
             *(_format(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
             *(_format(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
             _format(timed["real_time_factor"], 3),
         ])  # fmt: skip
-    return "\n".join([*_aligned(lines), *(f"note: {note}" for note in scores["notes"])])
+    return "\n".join([*_aligned(lines), *(f"note: {printable(note)}" for note in scores["notes"])])
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

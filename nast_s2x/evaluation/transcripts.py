@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import NastError
+from nast_s2x.files import json_text
 from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
@@ -97,7 +98,7 @@ def _write_line(audio: str, recogniser: str, transcript: Transcript) -> str:
     words = transcript.words
     listed = None if words is None else [[w.text, round(w.start_s, 4), round(w.end_s, 4)] for w in words]
     values = {"audio": audio, "recogniser": recogniser, "text": transcript.text, "words": listed}
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    return json_text(values) + "\n"
 
 
 def _read_line(line: bytes, place: str) -> tuple[tuple[str, str], Transcript]:

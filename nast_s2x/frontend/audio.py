@@ -108,6 +108,8 @@ def _open(source: AnySource, name: str) -> soundfile.SoundFile:
             raise AudioError(f"{name}: not a regular file")
         if status.st_size == 0:
             raise AudioError(f"{name}: the file is empty")
+        if os.name == "posix":
+            return soundfile.SoundFile(os.fsencode(source))  # it cannot encode names that are not UTF-8
     return soundfile.SoundFile(source)
 
 
@@ -142,7 +144,10 @@ def read_header(source: AnySource, name: str | None = None) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "error_string", None) or error).strip().rstrip(".")
+    reason = str(getattr(error, "error_string", None) or error).strip().rstrip(".")
+    if reason == "Format not recognised":
+        reason += "; WAV, FLAC, Ogg and MP3 are: convert others first, for example with ffmpeg"
+    return reason
 
 
 def load_audio(

@@ -3,7 +3,7 @@
 Files: ``cuts*.jsonl``, or ``supervisions*.jsonl`` with ``recordings*.jsonl`` (names may have a prefix and a suffix,
 such as ``fr_supervisions_dev.jsonl.gz``; ``.gz`` is read). lhotse has no field for a translation: it is read from
 ``custom.tgt_text`` of the supervision, or ``--column tgt_text=custom.NAME``. The split is ``custom.split``, else the
-end of the file's name.
+end of the file's name, else ``train``, with a note.
 
 Only recordings of type "file" are read: "command" runs a program. Cuts made of several recordings and transformed
 recordings (speed, resampling) are refused by name. Relative paths start in the working directory, as in lhotse.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nast_s2x.corpus.audio_ref import AudioRef
-from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, clean, file_header
+from nast_s2x.corpus.converters.base import ConvertOptions, Found, LeftOut, Note, clean, file_header
 from nast_s2x.corpus.converters.entries import json_lines
 from nast_s2x.corpus.utterance import Units, Utterance
 from nast_s2x.errors import AudioError, ConfigError, ManifestError
@@ -40,17 +40,23 @@ def read(folders: list[Path], options: ConvertOptions) -> Iterator[Found]:
     if not tables:
         raise FileNotFoundError(f"{', '.join(map(str, folders))}: no cuts*.jsonl or supervisions*.jsonl")
     for path in tables:
-        split = path.name.split(".jsonl")[0].rpartition("_")[2]
+        before, _, split = path.name.split(".jsonl")[0].rpartition("_")
         for place, values in json_lines(path):
             for supervision, cut_start, recording in _supervisions(values, recordings):
-                yield _row(supervision, cut_start, recording, fields, split, place)
+                if not before and not _field(supervision, fields["split"]):
+                    yield Note(f"neither {path.name} (as in NAME_dev.jsonl) nor its rows name a split: it is train")
+                yield _row(supervision, cut_start, recording, fields, split if before else "train", place)
 
 
 def _supervisions(values: dict[str, Any], recordings: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     """Supervisions of a line, the start (seconds) that theirs are relative to, and the recording or what is wrong."""
     kind, supervisions = values.get("type"), values.get("supervisions")
     if "recording_id" in values:
-        yield values, 0.0, recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']}")
+        yield (
+            values,
+            0.0,
+            recordings.get(str(values["recording_id"]), f"no recording {values['recording_id']} in recordings*.jsonl"),
+        )
     elif kind != "MonoCut" or not isinstance(supervisions, list) or not supervisions:
         yield {}, 0.0, f"{kind or 'line'} {values.get('id')}: only MonoCut with a supervision is supported"
     else:

@@ -13,6 +13,7 @@ from nast_s2x.evaluation import published
 from nast_s2x.evaluation.cells import csv_cell
 from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe
 from nast_s2x.files import open_atomic
+from nast_s2x.texts import printable
 
 LATENCIES = {
     "text": ("AL", "LAAL", "StartOffset", "LongYAAL", "LongLAAL"),
@@ -146,13 +147,20 @@ def panels(parts: Sequence[tuple[str, Sequence[Curve]]], quality_label: str, pal
         _style(axes, palette)
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # names of folders may hold "$"
-    legend = figure.legend([*entries.values()], [*entries], fontsize=8, frameon=False, loc="outside lower left")
+    labels = [_label(label, 100) for label in entries]
+    legend = figure.legend([*entries.values()], labels, fontsize=8, frameon=False, loc="outside lower left")
     for text in legend.get_texts():
         text.set_color(palette.ink)
         text.set_parse_math(False)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def _label(text: str, letters: int) -> str:
+    """Return at most so many letters of a text; names of folders may be longer than the picture is wide."""
+    text = printable(text)
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
@@ -171,7 +179,8 @@ def _draw(axes: Any, curve: Curve, palette: Palette) -> Any:
         return line  # the chunk sizes are written beside the measured points
     for chunk, x, y in curve.points:
         place = (4, 5) if curve.kind == "published" else (6, -10)
-        axes.annotate(chunk, (x, y), xytext=place, textcoords="offset points", fontsize=8, color=colour, zorder=4)
+        how = {"xytext": place, "textcoords": "offset points", "fontsize": 8, "color": colour, "zorder": 4}
+        axes.annotate(_label(chunk, 20), (x, y), **how)
     return line
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nast_s2x import __version__
 from nast_s2x.evaluation import published
 from nast_s2x.evaluation.report import curves
 from nast_s2x.evaluation.report.glossary import describe
-from nast_s2x.evaluation.report.html import data_uri
+from nast_s2x.evaluation.report.html import data_uri, policy
 from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name, figures, settings, tiles
 from nast_s2x.evaluation.report.talks import talks
 from nast_s2x.evaluation.report.utterances import Shown, article
+from nast_s2x.texts import printable
 
 _SECTIONS = (
     ("curves", "Quality and latency"),
@@ -26,7 +28,7 @@ _LANGUAGES = (("from", "source_lang"), ("to", "target_lang"))
 
 
 def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[Sequence[Shown]]) -> str:
-    """Fill the template ``report.html.j2``; every text is escaped.
+    """Fill the template ``report.html.j2``; every text is escaped, and a policy lets nothing else run.
 
     Args:
         results: the evaluation.
@@ -39,19 +41,26 @@ def page(results: Results, pictures: Mapping[str, bytes], utterances: Sequence[S
     from markupsafe import Markup
 
     loader = PackageLoader("nast_s2x.evaluation", "report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+
+    def text(value: Any) -> Any:
+        """Show control characters; markup is made here."""
+        return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=text)
 
     def own(name: str) -> str:
-        """Return the text of a file of this package."""
-        return loader.get_source(environment, name)[0]
+        """Return the text of a file of this package, with the line ends that browsers hash."""
+        return loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
+    style, script = own("page.css") + _choice_style(results.chunks), own("page.js")
     texts = results.source_texts() if utterances else {}
     return environment.get_template("report.html.j2").render(
         title=f"Evaluation of {Path(str((results.settings.get('model') or {}).get('path', 'a model'))).name}",
         subtitle=_subtitle(results),
         # Style and script hold no text of the evaluation, so they need no escaping.
-        style=Markup(own("page.css") + _choice_style(results.chunks)),
-        script=Markup(own("page.js")),
+        policy=policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
         sections=_LONG_SECTIONS if results.is_long_form else _SECTIONS,
         talks=talks(results),
         tiles=tiles(results),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.evaluation.report.glossary import CA_SUFFIX, describe, shown
+from nast_s2x.evaluation.report.html import escaped
 from nast_s2x.evaluation.report.results import Results
 from nast_s2x.evaluation.report.tables import chunk_name
 
@@ -91,7 +91,7 @@ def _svg(name: str, title: str, segments: Sequence[dict[str, Any]], source_ms: f
     total = max([source_ms, *(entry["offset_ms"] + entry["source_ms"] for entry in segments)])
     scale = _Scale(total, min(values), max(max(values), min(values) + 1.0))
     size = f'viewBox="0 0 {WIDTH} {_BOTTOM + 34}" role="img" aria-labelledby="{name}-title"'
-    words = f"{escape(title)}: {len(segments)} segments in {total / 1000:.0f} s"
+    words = f"{escaped(title)}: {len(segments)} segments in {total / 1000:.0f} s"
     parts = [f'<svg class="timeline" id="{name}" {size}><title id="{name}-title">{words}</title>']
     parts += [*_band(segments, scale), *_axes(scale)]
     for suffix, points in series.items():
@@ -107,7 +107,7 @@ def _band(segments: Sequence[dict[str, Any]], scale: _Scale) -> list[str]:
     parts = []
     for place, entry in enumerate(segments):
         left, right = scale.x(entry["offset_ms"]), scale.x(entry["offset_ms"] + entry["source_ms"])
-        about = escape(f"{entry['offset_ms'] / 1000:.1f} s: {entry['text'] or 'no output'}")
+        about = escaped(f"{entry['offset_ms'] / 1000:.1f} s: {entry['text'] or 'no output'}")
         area = f'x="{left:.1f}" y="4" width="{max(1.0, right - left):.1f}" height="{BAND}"'
         parts.append(f'<rect class="chunk{" odd" * (place % 2)}" {area}><title>{about}</title></rect>')
     return parts

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nast_s2x.evaluation.report.html import escaped
 
 WIDTH = 960
 MARGIN = 12
@@ -166,14 +167,14 @@ def svg(timeline: Timeline) -> str:
         f'<svg class="timeline" viewBox="0 0 {WIDTH} {bottom:.0f}" role="img" '
         f'aria-labelledby="{timeline.name}-title {timeline.name}-desc" '
         f'data-total-ms="{timeline.total_ms:.0f}" data-margin="{MARGIN}">'
-        f'<title id="{timeline.name}-title">{escape(timeline.title)}</title>'
-        f'<desc id="{timeline.name}-desc">{escape(timeline.description)}</desc>'
+        f'<title id="{timeline.name}-title">{escaped(timeline.title)}</title>'
+        f'<desc id="{timeline.name}-desc">{escaped(timeline.description)}</desc>'
         f"{''.join(parts)}{playhead}</svg>"
     )
 
 
 def _text(x: float, y: float, text: str, css: str, anchor: str = "start") -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _rect(x: float, y: float, width: float, height: float, css: str) -> str:

@@ -33,8 +33,8 @@ def _headers(request: Request) -> dict[str, str]:
     # 'self' does not cover ws: and wss: in every browser.
     own = f"ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     policy = (
-        f"default-src 'self'; connect-src 'self' {own}; object-src 'none'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' {own}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return {
         "Content-Security-Policy": policy,
