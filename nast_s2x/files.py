@@ -260,7 +260,7 @@ def file_stamp(path: AnyPath) -> str:
     """Size and modification time of a file as text, to notice changes; ``"missing"`` where there is no file."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a ValueError for names that no file can have
         return "missing"
     return f"{status.st_size} {status.st_mtime_ns}"
 

@@ -6,6 +6,7 @@ Each dataclass names the entries that this program uses, with their types; entri
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from nast_s2x.typed import limited, read_fields
 FORMAT = 1
 _Kind = TypeVar("_Kind")
 _ANY = {"least": -math.inf}
+_NO_NAME = [mark for mark in (os.sep, os.altsep, "\0") if mark]  # in no name of a file
 _Figures = Mapping[str, float | None]
 
 
@@ -86,7 +88,7 @@ class ScoresRow:
     recordings: tuple[Talk, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk in ("", "..") or any(mark in self.chunk for mark in "/\\\0"):
+        if self.chunk in ("", "..") or any(mark in self.chunk for mark in _NO_NAME):
             raise ConfigError(f"`chunk` names a folder, so it must be a plain name, but is {shown(self.chunk)}")
 
 

@@ -10,13 +10,12 @@ import torch
 from nast_s2x.checkpoints.published import build_network
 from nast_s2x.checkpoints.trained import TrainedModel, read_trained_model
 from nast_s2x.corpus.data_folder import DataFolder
-from nast_s2x.errors import CheckpointError
+from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.frontend.cmvn import GlobalCmvn
 from nast_s2x.inference.bundle import read_bundle
 from nast_s2x.inference.description import CONFIG
 from nast_s2x.inference.system import System, SystemInfo
 from nast_s2x.labels import TextLabels, UnitLabels
-from nast_s2x.network import NastModel
 
 _BUNDLE_SUFFIXES = {".json", ".safetensors", ".yaml", ".txt", ".npz", ".model", ".md"}
 
@@ -68,10 +67,17 @@ def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
         )
     settings = DataFolder.load(config_file)
     _check_units(trained, settings.num_units, config_file)
+    try:
+        return _assembled(trained, settings)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoints[0]} and {config_file}: {error}") from None
+
+
+def _assembled(trained: TrainedModel, settings: DataFolder) -> System:
     cmvn_file = settings.cmvn_path if "global_cmvn" in settings.transforms(is_train=False) else None
     units = UnitLabels.of_size(trained.config.unit_vocab, settings.unit_hash) if trained.config.unit_vocab else None
     return System(
-        model=build_model(trained),
+        model=build_network(trained.config, trained.weights),
         text=TextLabels.load(settings.vocab_path, settings.spm_path),
         units=units,
         cmvn=None if cmvn_file is None else GlobalCmvn.load(cmvn_file),
@@ -82,11 +88,6 @@ def system_from_checkpoints(checkpoints: Sequence[str | Path], data: str | Path 
             origin=trained.origin,
         ),
     )
-
-
-def build_model(trained: TrainedModel) -> NastModel:
-    """The network of a checkpoint, with its weights."""
-    return build_network(trained.config, trained.weights)
 
 
 def _check_units(trained: TrainedModel, num_units: int | None, config_file: Path) -> None:
