@@ -115,7 +115,7 @@ def edit_scores(folder: Path, text: Texts) -> dict[str, Any]:
     scores: dict[str, Any] = json.loads(path.read_text())
     languages = {"source_lang": text("source-language"), "target_lang": text("target-language")}
     settings = scores["settings"]
-    settings |= {name: text(name) for name in ("device", "dtype", "segment_ms", "lookahead_ms", "left_ms", "pause_ms")}
+    settings |= {name: text(name) for name in ("device", "dtype", "left_ms")}
     settings["model"] = {"path": text("model-path"), "sha256": "<b>" * 9, **languages, "example": "yes"}
     settings["versions"] = {text("package"): text("version")}
     settings |= {name: {"path": text(f"{name}-path")} for name in ("target", "units")}
