@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
+_LONGEST_LINE = 2000  # of a message, which may quote a whole cell of a table
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories: controls, surrogates, line and paragraph separators."""
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -28,8 +29,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """:func:`printable` of each line of a message."""
-    return "\n".join(map(printable, text.split("\n")))
+    """:func:`printable` of each line of a message; the middle of lines of more than 2000 characters is left out."""
+    return "\n".join(printable(_shortened(line)) for line in text.split("\n"))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 500]} ... {line[-400:]}"
 
 
 def encodable(text: str) -> str:

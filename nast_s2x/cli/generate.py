@@ -188,7 +188,7 @@ def _write(
     """Write each result as it comes; yields it without its waveform, which is in a file by then."""
     for result in results:
         if result.error is not None:
-            log_stderr(printable(f"left out: {result.row.utterance.id}: {result.error}"))
+            log_stderr(f"left out: {result.row.utterance.id}: {result.error}")
         if lines is not None and result.translation is not None:
             pieces = system.text.pieces(result.translation.tokens)
             lines.write(fairseq_lines(result, pieces, with_units))

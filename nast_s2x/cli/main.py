@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
-from nast_s2x.texts import printable
+from nast_s2x.texts import printable_lines
 
 #: subcommand -> (module with ``add_parser(subparsers)``, one line of help)
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -41,7 +41,6 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "benchmark": ("nast_s2x.cli.benchmark", "measure speed and memory"),
 }
 
-_LONGEST_MESSAGE = 2000
 #: Environment variable; with any value, errors that are shown in one line otherwise are shown with their traceback.
 TRACEBACK_VARIABLE = "NAST_S2X_TRACEBACK"
 
@@ -106,10 +105,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str], name: str | None) -
 
 
 def _fail(name: str | None, message: str, status: int = 1) -> int:
-    # Messages of libraries may have several lines, and quote a whole file.
-    line = printable(" ".join(message.split()))
-    if len(line) > _LONGEST_MESSAGE:
-        line = f"{line[: _LONGEST_MESSAGE - 500]} ... {line[-400:]}"
+    line = printable_lines(" ".join(message.split()))  # messages of libraries may have several lines
     print(f"nast-s2x{f' {name}' if name else ''}: error: {line}", file=sys.stderr)
     return status
 

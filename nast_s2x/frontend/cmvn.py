@@ -40,9 +40,9 @@ class GlobalCmvn:
     def __init__(
         self, mean: ArrayLike, std: ArrayLike, floor: ArrayLike | None = None, band_hz: float | None = None
     ) -> None:
-        self.mean = np.asarray(mean, dtype=np.float32)
-        self.std = np.asarray(std, dtype=np.float32)
-        self.floor = None if floor is None else np.asarray(floor, dtype=np.float32)
+        self.mean = np.array(mean, dtype=np.float32)
+        self.std = np.array(std, dtype=np.float32)
+        self.floor = None if floor is None else np.array(floor, dtype=np.float32)
         self.band_hz = band_hz
         vectors = [self.mean, self.std, *([] if self.floor is None else [self.floor])]
         if self.mean.ndim != 1 or any(vector.shape != self.mean.shape for vector in vectors):
