@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nast_s2x.cli.system import log_problems, log_stderr
 from nast_s2x.errors import ConfigError, ManifestError
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
             limit=args.limit, strict=args.strict, overwrite=args.overwrite, jobs=args.jobs, progress=not args.quiet,
         )  # fmt: skip
     except ManifestError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        log_problems(error.problems)
         raise
     if args.json:
         print(json.dumps(asdict(report), ensure_ascii=False))
@@ -85,9 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_report(report: ConvertReport, output: Path) -> None:
     for kind, count in report.left_out.items():
-        print(f"left out, {kind}: {count}", file=sys.stderr)
-        for example in report.examples[kind]:
-            print(f"  {example}", file=sys.stderr)
+        log_stderr(f"left out, {kind}: {count}")
+        log_problems(f"  {example}" for example in report.examples[kind])
     for note in report.notes:
         print(f"note: {note}")
     for split, rows in report.rows.items():

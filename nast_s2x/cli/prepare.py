@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nast_s2x.cli.system import log_stderr
+from nast_s2x.cli.system import log_problems
 from nast_s2x.errors import ConfigError, ManifestError
-from nast_s2x.texts import printable
 
 DESCRIPTION = """\
 Make a data folder for training and generation from MANIFEST, a tab-separated table with a header and the columns
@@ -96,9 +95,9 @@ def run(args: argparse.Namespace) -> int:
             jobs=args.jobs, strict=args.strict, overwrite=args.overwrite, progress=not args.quiet,
         )  # fmt: skip
     except ManifestError as error:
-        _list_problems(error.problems)
+        log_problems(error.problems)
         raise
-    _list_problems(report.problems)
+    log_problems(report.problems)
     for note in report.notes:
         print(f"note: {note}")
     for split, rows in report.rows.items():
@@ -113,11 +112,6 @@ def run(args: argparse.Namespace) -> int:
     state = "already complete" if report.already_complete else "done"
     print(f"{args.output}: {report.labels} labels{units}{left_out}, {state}")
     return 0
-
-
-def _list_problems(problems: list[str]) -> None:
-    for problem in problems:
-        log_stderr(printable(problem))
 
 
 def _level(text: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -111,3 +112,9 @@ def open_system(args: argparse.Namespace, prefer_offline: bool) -> tuple[System,
 def log_stderr(message: str) -> None:
     """Print a message to stderr, control characters in it as visible escapes."""
     print(printable_lines(message), file=sys.stderr, flush=True)
+
+
+def log_problems(problems: Iterable[object]) -> None:
+    """Print bad rows to stderr, a line each."""
+    for problem in problems:
+        log_stderr(" ".join(str(problem).split("\n")))

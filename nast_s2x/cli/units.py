@@ -127,7 +127,8 @@ def _add_convert(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_fit(args: argparse.Namespace) -> int:
     """Fit centroids, list bad rows on stderr and print a summary."""
-    from nast_s2x.errors import ManifestError
+    from nast_s2x.cli.system import log_problems
+from nast_s2x.errors import ManifestError
     from nast_s2x.units.features import BackEnd
     from nast_s2x.units.fit import fit
 
@@ -139,9 +140,9 @@ def run_fit(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )  # fmt: skip
     except ManifestError as error:
-        _list(error.problems)
+        log_problems(error.problems)
         raise
-    _list(report.problems)
+    log_problems(report.problems)
     left_out = f", {len(report.problems)} rows left out" if report.problems else ""
     centroids = report.centroids
     print(f"{args.output}: {centroids.num_units} units of {report.frames} frames{left_out}, hash {centroids.hash}")
@@ -166,9 +167,9 @@ def run_extract(args: argparse.Namespace) -> int:
             progress=not args.quiet,
         )  # fmt: skip
     except ManifestError as error:
-        _list(error.problems)
+        log_problems(error.problems)
         raise
-    _list(report.problems)
+    log_problems(report.problems)
     hours = report.frames / 180_000
     left_out = f", {len(report.problems)} rows left out" if report.problems else ""
     state = "already complete" if report.already_complete else "done"
@@ -211,8 +212,3 @@ def _jobs(args: argparse.Namespace) -> int:
 
     # Several processes on one GPU only compete for it.
     return process_count(1 if args.jobs is None and args.device != "cpu" else args.jobs)
-
-
-def _list(problems: list[str]) -> None:
-    for problem in problems:
-        print(problem, file=sys.stderr)

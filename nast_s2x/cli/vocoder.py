@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from nast_s2x.cli import vocoder_train
-from nast_s2x.cli.system import log_stderr
+from nast_s2x.cli.system import log_problems, log_stderr
 from nast_s2x.errors import ConfigError
 
 _SYNTHESIZE = """\
@@ -80,8 +80,7 @@ def synthesize(args: argparse.Namespace) -> int:
     vocoder = load_vocoder(args.vocoder, find_device(args.device))
     config = vocoder.config
     found = read_utterances(args.units, config.num_embeddings, config.unit_hash, args.durations, args.split)
-    for problem in found.problems:
-        log_stderr(str(problem))
+    log_problems(found.problems)
     began = time.monotonic()
     with progress_bar(len(found.rows), "synthesizing", show=not args.no_progress) as bar:
         report = synthesize_files(vocoder, found.rows, args.output, args.batch_size, args.overwrite, bar.update)
