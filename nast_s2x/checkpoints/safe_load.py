@@ -71,7 +71,9 @@ def safe_load(path: str | Path, also: Sequence[Any] = (), device: str | torch.de
     except pickle.UnpicklingError as error:
         reason = (str(error).strip().splitlines() or ["unreadable"])[0]
         raise UnsafeCheckpointError(path, _unsafe_names(path, also), reason) from None
-    except (RuntimeError, EOFError, KeyError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise anything, a MemoryError too
         raise CheckpointError(f"{path} is not a readable checkpoint ({type(error).__name__}: {error})") from None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nast_s2x.cli.system import log_problems
 
 if TYPE_CHECKING:
     from nast_s2x.units.features import Windows
@@ -127,8 +128,7 @@ def _add_convert(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_fit(args: argparse.Namespace) -> int:
     """Fit centroids, list bad rows on stderr and print a summary."""
-    from nast_s2x.cli.system import log_problems
-from nast_s2x.errors import ManifestError
+    from nast_s2x.errors import ManifestError
     from nast_s2x.units.features import BackEnd
     from nast_s2x.units.fit import fit
 
