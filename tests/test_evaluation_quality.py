@@ -18,7 +18,8 @@ from nast_s2x.metrics.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.metrics.text import lacks_spaces, normalise, rules_of, units_of
+from nast_s2x.metrics.text import normalise, rules_of, units_of
+from nast_s2x.writing import lacks_spaces
 
 pytest.importorskip("sacrebleu")
 

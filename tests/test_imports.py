@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "progress": (set(), {"tqdm"}),
     "device": (set(), {"torch"}),
     "resources": (set(), set()),
+    "writing": (set(), set()),
     "batches": (set(), {"torch"}),
     "chunking": ({"batches"}, {"torch"}),
     "ctc": ({"batches"}, {"torch", "triton"}),
@@ -45,7 +46,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"safetensors", "tqdm", "sklearn", "threadpoolctl", "transformers", "fairseq", "omegaconf"},
     ),
     "vocoder": ({"checkpoints", "frontend", "corpus"}, BASE | {"safetensors", "soundfile", "tensorboard"}),
-    "inference": (_SYSTEM, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
+    "inference": (_SYSTEM | {"writing"}, BASE | {"sentencepiece", "safetensors", "yaml", "tqdm"}),
     "metrics": (set(), {"sacrebleu"}),
     "training": ({"resources"}, {"fairseq", "fairseq_cli"}),
     "agents": ({"inference"}, BASE | {"simuleval", "simulstream"}),
@@ -55,7 +56,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"safetensors", "tqdm", "faster_whisper", "transformers"},
     ),
     "evaluation": (
-        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking", "vocoder"},
+        {"inference", "metrics", "recognisers", "corpus", "frontend", "chunking", "vocoder", "writing"},
         BASE | {"sacrebleu", "jinja2", "markupsafe", "matplotlib", "yaml", "tqdm"},
     ),
     "benchmarks": (

@@ -226,7 +226,7 @@ def test_segments_and_the_end(tmp_path: Path) -> None:
     assert {emission.segment for emission in wanted} >= {0, 1}
     (first, *_) = (emission.tokens for emission in wanted if emission.segment == 1 and emission.tokens)
     assert not system.text.starts_word(first[0])
-    text = " ".join(emission.text for emission in wanted if emission.text)
+    text = "".join(emission.delta for emission in wanted)
     host = MessageProcessor(1, processor)
     parts = [host.process_speech(samples[begin : begin + 3000].tobytes()) for begin in range(0, len(samples), 3000)]
     parts.append(host.end_of_stream())
