@@ -154,7 +154,7 @@ def make_bundle(
     voice: bool = False,
     seconds: int = 32,
     relative: bool = False,
-    language: str = "en",
+    language: str | None = "en",
     **vocabulary: Any,
 ) -> System:
     """A random system in memory, with its vocabulary in ``folder``.

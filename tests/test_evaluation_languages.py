@@ -40,6 +40,37 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_generate_translate_and_live_print_the_same_text(
+    corpus: Path, characters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{index}\t{corpus}/{index}.wav\t\t{text}\n" for index, text in enumerate(REFERENCES)]
+    (corpus / "rows.tsv").write_text("id\taudio\tsrc_text\ttgt_text\n" + "".join(rows), encoding="utf-8")
+    texts = [line["text"] for line in read(characters / "320")]
+    model = ["--model", str(corpus / "bundle"), "--chunk-ms", "320"]
+    capsys.readouterr()
+    assert main(["generate", "--manifest", str(corpus / "rows.tsv"), *model]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[2] for line in out.splitlines() if line.startswith("D-")] == texts and "|tok:zh|" in err
+    for index, text in enumerate(texts):
+        assert main(["translate", str(corpus / f"{index}.wav"), *model]) == 0
+        assert f"= {text}" in capsys.readouterr().out.splitlines()
+    for command in (["translate", str(corpus / "0.wav")], ["live", "--input", str(corpus / "0.wav")]):
+        assert main([*command, *model, "--json"]) == 0
+        entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert "".join(entry.get("delta", "") for entry in entries) == texts[0]
+        assert sum(bool(entry.get("text")) for entry in entries) >= 4
+
+
+def test_generate_gives_no_bleu_by_words_where_there_are_no_spaces(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nameless = make_bundle(tmp_path / "system", units=False, language=None, sentences=CHINESE, size=100)
+    save_bundle(nameless, tmp_path / "bundle")
+    (tmp_path / "rows.tsv").write_text(f"id\taudio\ttgt_text\na\t{corpus}/0.wav\t今天天气很好\n", encoding="utf-8")
+    assert main(["generate", "--manifest", str(tmp_path / "rows.tsv"), "--model", str(tmp_path / "bundle")]) == 0
+    assert "BLEU is not computed: the references have no spaces between words" in capsys.readouterr().err
+
+
 def read(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "instances.log").read_text("utf-8").splitlines()]
 

@@ -44,7 +44,7 @@ def rules_of(language: str | None) -> TextRules:
     if code in _JAPANESE:
         if all(importlib.util.find_spec(name) for name in ("MeCab", "ipadic")):
             return TextRules("char", "ja-mecab")
-        note = "BLEU counts characters (tokenizer char): ja-mecab needs the packages of `pip install 'sacrebleu[ja]'`"
+        note = "BLEU counts characters (tokenizer char): install ja-mecab with `pip install 'sacrebleu[ja]'`"
         return TextRules("char", "char", note)
     return TextRules("char", "char") if code in _OTHERS_WITHOUT_SPACES else TextRules()
 
