@@ -103,7 +103,8 @@ class TextLabels:
         """Labels of a text, without ``<s>`` and ``</s>``; unknown pieces become ``UNK``."""
         if self._processor is None:
             raise ConfigError("these labels have no SentencePiece model: text cannot be encoded")
-        return [self.label(piece) for piece in self._processor.EncodeAsPieces(text)]
+        # One space between words, whatever kind of space was written: not every model normalises them.
+        return [self.label(piece) for piece in self._processor.EncodeAsPieces(" ".join(text.split()))]
 
     def target(self, text: str) -> list[int]:
         """Training target of a text: ``<s> ... </s>`` as labels."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+CHINESE, JAPANESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak"}, {"ja", "jpn"}
+SOUTH_EAST_ASIAN = {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo"}
+"""Codes of the other languages without spaces between words: Thai, Lao, Khmer, Burmese, Tibetan, Dzongkha."""
 _EAST_ASIAN = re.compile(
     "[\u2e80-\u2fff\u3001-\u312f\u3190-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\ufe10-\ufe1f\ufe30-\ufe6f"
     "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003fffd]"
@@ -18,6 +21,11 @@ _FOLLOWERS = "\u0e33\u0eb3\u200d"
 """Thai and Lao AM, which belong to the letter before as combining marks do, and the zero-width joiner."""
 _LEADERS = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2\u200d"
 """Characters that belong to the next one: Thai and Lao vowels before their consonant, signs that stack consonants."""
+
+
+def primary_language(language: str | None) -> str:
+    """Code of a language without its region: ``zh`` of ``zh-TW``; "" where it is not known."""
+    return re.split(r"[-_]", (language or "").strip().lower())[0]
 
 
 def is_east_asian(char: str) -> bool:

@@ -8,13 +8,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from nast_s2x.writing import CHINESE, JAPANESE, SOUTH_EAST_ASIAN, primary_language
+
 Unit = Literal["word", "char"]
 """Unit of latency: words between spaces, or characters."""
 NORMALISATION = "NFKC, lower case, no punctuation"
 """Description of :func:`normalise`, stored with the scores."""
-
-_CHINESE, _JAPANESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak"}, {"ja", "jpn"}
-_OTHERS_WITHOUT_SPACES = {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo"}
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ def rules_of(language: str | None) -> TextRules:
     Chinese and Japanese, Thai, Lao, Khmer, Burmese and Tibetan count characters. Their BLEU takes sacreBLEU's ``zh``,
     ``ja-mecab`` (``char`` where its packages are missing) and ``char``; all others ``13a``.
     """
-    code = re.split(r"[-_]", (language or "").strip().lower())[0]
-    if code in _CHINESE:
+    code = primary_language(language)
+    if code in CHINESE:
         return TextRules("char", "zh")
-    if code in _JAPANESE:
+    if code in JAPANESE:
         if all(importlib.util.find_spec(name) for name in ("MeCab", "ipadic")):
             return TextRules("char", "ja-mecab")
         note = "BLEU counts characters (tokenizer char): install ja-mecab with `pip install 'sacrebleu[ja]'`"
         return TextRules("char", "char", note)
-    return TextRules("char", "char") if code in _OTHERS_WITHOUT_SPACES else TextRules()
+    return TextRules("char", "char") if code in SOUTH_EAST_ASIAN else TextRules()
 
 
 def units_of(text: str, unit: Unit) -> list[str]:
