@@ -248,7 +248,7 @@ def _text(line: dict[str, Any], words: tuple[str, ...], unit: Unit) -> str:
     """The output with its spaces: those between characters are not in ``prediction``."""
     text = _string(line, "text", join_units(words, unit))
     if tuple(units_of(text, unit)) != words:
-        raise NastError(f"text must be that of prediction, but is {text!r}")
+        raise NastError(f"text must be that of prediction, but is {shown(text)}")
     return text
 
 
