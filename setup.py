@@ -23,6 +23,8 @@ EXTRAS = {
     "simuleval": ["simuleval>=1.1.4"],
     # `nast-s2x evaluate`, `score` and `compare`.
     "evaluate": ["sacrebleu>=2.3", "matplotlib>=3.8", "jinja2>=3.1"],
+    # sacreBLEU's tokenizer of Japanese: MeCab with the dictionary IPADIC.
+    "japanese": ["sacrebleu[ja]>=2.3"],
     # Whisper as the recogniser of ASR-BLEU. Its models come from a folder or from the Hugging Face hub.
     "whisper": ["faster-whisper>=1.0"],
     # Units of target speech: scikit-learn for `nast-s2x units fit`, transformers for (m)HuBERT models.
@@ -54,9 +56,9 @@ EXTRAS = {
         "openai>=3.57",
     ],
 }
-# faster-whisper brings its own inference engine, simulstream brings librosa, clients are for a few tests: all three are
-# installed only on request.
-ON_REQUEST = ("whisper", "simulstream", "clients")
+# faster-whisper brings its own inference engine, simulstream librosa, japanese a dictionary, and clients are for a few
+# tests: these are installed only on request.
+ON_REQUEST = ("whisper", "japanese", "simulstream", "clients")
 EXTRAS["all"] = sorted(
     {requirement for name, extra in EXTRAS.items() if name not in ON_REQUEST for requirement in extra}
 )

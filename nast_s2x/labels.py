@@ -6,7 +6,9 @@ Unit labels: the same four specials, unit code c as label c + 4, blank last.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ WORD_START = "\u2581"
 """SentencePiece's mark for a space; a piece that starts with it starts a word."""
 UNKNOWN = "\u2047"
 """Text of an unknown piece."""
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+"""SentencePiece's piece of one byte."""
 
 
 class TextLabels:
@@ -99,7 +103,8 @@ class TextLabels:
         """Labels of a text, without ``<s>`` and ``</s>``; unknown pieces become ``UNK``."""
         if self._processor is None:
             raise ConfigError("these labels have no SentencePiece model: text cannot be encoded")
-        return [self.label(piece) for piece in self._processor.EncodeAsPieces(text)]
+        # One space between words, whatever kind of space was written: not every model normalises them.
+        return [self.label(piece) for piece in self._processor.EncodeAsPieces(" ".join(text.split()))]
 
     def target(self, text: str) -> list[int]:
         """Training target of a text: ``<s> ... </s>`` as labels."""
@@ -114,7 +119,9 @@ class TextLabels:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of tokens; the text of a prefix that ends at a word's end is a prefix of the text of the whole."""
-        return " ".join("".join(self.pieces(tokens)).replace(WORD_START, " ").split())
+        decoder = TextDecoder(self)
+        texts = [*decoder.push(tokens), *decoder.finish()]
+        return " ".join("".join(texts).replace(WORD_START, " ").split())
 
     def starts_word(self, token: int) -> bool:
         """True if the token begins a new word (an unknown piece does not show it)."""
@@ -123,6 +130,35 @@ class TextLabels:
     def collapser(self) -> CtcCollapser:
         """Collapse of a stream of text labels. Unknown pieces are kept, because each is a piece of the output."""
         return CtcCollapser(self.blank, drop=(BOS, PAD, EOS))
+
+
+class TextDecoder:
+    """Pieces of a stream of tokens, where pieces of bytes become characters once these are complete.
+
+    Models with byte fallback write a character without a piece of its own as the bytes of its UTF-8 form, such as
+    ``<0xE4> <0xBD> <0xA0>``. Bytes that form no character become U+FFFD. Texts of all calls, joined, do not depend on
+    the cut of the tokens into calls.
+    """
+
+    def __init__(self, labels: TextLabels) -> None:
+        self._labels = labels
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, tokens: Iterable[int]) -> list[str]:
+        """Return the texts of ``tokens``, not empty; a character that is not complete is held back."""
+        texts = []
+        for piece in self._labels.pieces(tokens):
+            byte = _BYTE.fullmatch(piece)
+            if byte is None:
+                texts += [*self.finish(), piece]
+            elif char := self._bytes.decode(bytes.fromhex(byte[1])):
+                texts.append(char)
+        return texts
+
+    def finish(self) -> list[str]:
+        """Return what was held back: U+FFFD for a character without its last bytes."""
+        rest = self._bytes.decode(b"", final=True)
+        return [rest] if rest else []
 
 
 def _read_pieces(path: Path) -> list[str]:

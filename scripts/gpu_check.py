@@ -101,13 +101,13 @@ def engine(scope: Scope) -> dict[str, Any]:
     found: dict[Any, list[tuple[str, list[int]]]] = {opened: [] for opened in streams}
     while len(together):
         for opened, emission in together.step():
-            found[opened].append((emission.text, emission.units))
+            found[opened].append((emission.delta, emission.units))
 
     def joined(emissions: Sequence[tuple[str, list[int]]]) -> tuple[str, list[int]]:
-        return " ".join(text for text, _ in emissions if text), [unit for _, units in emissions for unit in units]
+        return "".join(delta for delta, _ in emissions), [unit for _, units in emissions for unit in units]
 
     different = sum(
-        joined(found[opened]) != joined([(emission.text, emission.units) for emission in emissions])
+        joined(found[opened]) != joined([(emission.delta, emission.units) for emission in emissions])
         for opened, emissions in zip(streams, alone)
     )
     return {"passed": different == 0 and bool(sources), "streams": len(sources), "different": different}

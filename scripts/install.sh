@@ -9,9 +9,10 @@
 #   bash scripts/install.sh data            + pyarrow and huggingface_hub, for parquet corpora and released models
 #   bash scripts/install.sh serve           + starlette, uvicorn and websockets, for nast-s2x serve
 #   bash scripts/install.sh live            + sounddevice and websockets, for nast-s2x live
+#   bash scripts/install.sh japanese        + MeCab with a dictionary, sacreBLEU's tokenizer of Japanese
 #   bash scripts/install.sh whisper         + faster-whisper, a recogniser for nast-s2x evaluate
 #   bash scripts/install.sh dev             + the tools of scripts/test.sh
-#   bash scripts/install.sh all             all of these but whisper
+#   bash scripts/install.sh all             all of these but japanese and whisper
 #   bash scripts/install.sh simulstream     + simulstream, for the speech processor
 #   bash scripts/install.sh clients         + simulstream and OmniSTEval, which tests compare with
 #
@@ -37,10 +38,10 @@ fail() { printf '[install] error: %s\n' "$*" >&2; exit 1; }
 extras=""
 for extra in $(printf '%s ' "$@" | tr ',' ' '); do
     case $extra in
-        train | evaluate | simuleval | units | data | serve | live | simulstream | clients | whisper | dev) extras="$extras $extra" ;;
+        train | evaluate | simuleval | units | data | serve | live | simulstream | clients | japanese | whisper | dev) extras="$extras $extra" ;;
         all) extras="$extras train simuleval evaluate units data serve live dev" ;;
         -h | --help) sed -n '2,/^set -euo/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-        *) fail "unknown extra '$extra': choose from train, evaluate, simuleval, units, data, serve, live, simulstream, clients, whisper, dev, all" ;;
+        *) fail "unknown extra '$extra': choose from train, evaluate, simuleval, units, data, serve, live, simulstream, clients, japanese, whisper, dev, all" ;;
     esac
 done
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -26,6 +28,13 @@ where is the blue bird of the old man
 she walked home and he slept
 birds sing under the open window
 """.splitlines()
+CHINESE = """他说：今天天气很好，我们去河边走走吧。
+那只大狗在老房子旁边睡着了。
+小猫慢慢地走到河边去喝水。
+我们用GPT翻译，他用BERT。
+你喜欢喝茶还是咖啡？
+昨天下了一场大雨，路上没有人。
+""".splitlines()
 NUM_UNITS = 20
 UNIT_HASH = "0123456789abcdef"
 
@@ -42,17 +51,20 @@ def make_signal(seconds: float, seed: int = 0, rate: int = 16000) -> NDArray[np.
     return np.concatenate([*pieces, np.zeros(0)])[:total].astype(np.float32)
 
 
-def make_vocabulary(folder: Path) -> tuple[Path, Path]:
-    """Train a SentencePiece model on a few sentences; (model, dictionary)."""
+def make_vocabulary(
+    folder: Path, sentences: Sequence[str] = SENTENCES, size: int = 45, **options: Any
+) -> tuple[Path, Path]:
+    """Train a SentencePiece model on a few sentences, with its own ``options``; (model, dictionary)."""
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / "spm"
     sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(SENTENCES * 5),
+        sentence_iterator=iter([*sentences] * 5),
         model_prefix=str(prefix),
-        vocab_size=45,
+        vocab_size=size,
         model_type="unigram",
         hard_vocab_limit=False,
         minloglevel=2,
+        **options,
     )
     processor = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
     pieces = [processor.IdToPiece(i) for i in range(3, processor.GetPieceSize())]
@@ -142,15 +154,17 @@ def make_bundle(
     voice: bool = False,
     seconds: int = 32,
     relative: bool = False,
+    language: str | None = "en",
+    **vocabulary: Any,
 ) -> System:
     """A random system in memory, with its vocabulary in ``folder``.
 
     Its outputs are centred over a fixed recording, so that labels vary. With ``voice`` it has a tiny random vocoder,
     and units and vocoder name the same centroids. ``seconds``: of source that the model has positions for;
-    ``relative``: it has relative positions, without end.
+    ``relative``: it has relative positions, without end. ``vocabulary``: arguments of :func:`make_vocabulary`.
     """
-    spm, vocabulary = make_vocabulary(folder)
-    labels = TextLabels.load(vocabulary, spm)
+    spm, dictionary = make_vocabulary(folder, **vocabulary)
+    labels = TextLabels.load(dictionary, spm)
     features = fbank(make_signal(6.0, seed=99))
     cmvn = CmvnAccumulator().add(features).result()
     model = make_model(labels.size, units, seed, seconds, relative)
@@ -162,7 +176,7 @@ def make_bundle(
         cmvn=cmvn,
         trained=ChunkPolicy.parse("160,320,640,offline"),
         vocoder=make_voice() if voice else None,
-        info=SystemInfo(source_lang="fr", target_lang="en", example=example),
+        info=SystemInfo(source_lang="fr", target_lang=language, example=example),
     )
     return bundle.to(dtype=dtype)
 

@@ -92,6 +92,43 @@ def test_words_are_written_as_they_come() -> None:
     assert agent.pop().finished
 
 
+class Deltas:
+    """A stream that returns one text for each push, given with the space before it."""
+
+    def __init__(self, *deltas: str) -> None:
+        self.deltas = iter(deltas)
+
+    def push(self, samples: np.ndarray, sample_rate: int | None = None, final: bool = False) -> list[Emission]:
+        return [Emission(0, 0.0, "", [], [], final).with_deltas(delta) for delta in [next(self.deltas, "")]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "written"),
+    [
+        ({}, ["", "我们用GPT", "", "。 ok"]),
+        ({"eval_latency_unit": "word"}, ["", "我们用GPT", "", "。 ok"]),
+        ({"eval_latency_unit": "char"}, ["我", "们用GPT", " 。", " ok"]),
+        ({"latency_unit": "char"}, ["我", "们用GPT", " 。", " ok"]),  # simulstream's wrapper
+    ],
+)
+def test_text_without_spaces(flags: dict[str, str], written: list[str]) -> None:
+    """It is written with its chunk where the host counts characters; other hosts put a space between two texts."""
+    agent = NastSpeechToTextAgent(Namespace(**flags), make_stream=lambda: Deltas("我", "们用GPT", " 。", " ok"))
+    answers = [agent.pushpop(speech(160)) for _ in range(3)] + [agent.pushpop(EmptySegment(finished=True))]
+    assert [answer.content or "" for answer in answers] == written and answers[-1].finished
+
+
+def test_the_unit_is_read_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake(NastSpeechToTextAgent):
+        def __init__(self, args: Namespace) -> None:
+            super().__init__(args, make_stream=Deltas)
+
+    for words, unit in (([], "word"), (["--eval-latency-unit", "char"], "char"), (["--eval-latency=char"], "char")):
+        monkeypatch.setattr(sys, "argv", ["simuleval", "--system-dir", "x", *words])
+        assert Fake.from_args(Namespace(model="x")).latency_unit == unit
+    assert Fake.from_args(Namespace(model="x", eval_latency_unit="word")).latency_unit == "word"
+
+
 def test_a_reset_begins_the_next_sentence() -> None:
     agent, fake = make_agent([["one"]], ["end"])
     agent.push(speech(10))

@@ -180,6 +180,18 @@ def test_vocabulary_of_a_small_corpus(tmp_path: Path) -> None:
         assert tokenizer.encode(text) == tokenizer._processor.EncodeAsIds(text)
 
 
+def test_text_as_it_is_written(tmp_path: Path) -> None:
+    """NFKC would replace the punctuation of full width; spaces of all kinds are one space either way."""
+    texts = ["你好，世界！（真的？）", "il dit\u00a0: oui", "“走吧”——他说", "ﾃｽﾄ１２"] * 3
+    for as_written, kept in ((True, "你好，世界！（真的？）"), (False, "你好,世界!(真的?)")):
+        vocabulary = train_vocabulary(texts, 200, as_written=as_written)
+        (tmp_path / "s.model").write_bytes(vocabulary.model)
+        labels = TextLabels(vocabulary.dictionary._pieces[4:-1], tmp_path / "s.model")
+        assert labels.decode(labels.encode(texts[0])) == kept
+        assert labels.decode(labels.encode(texts[1])) == "il dit : oui"
+        assert not any("\u00a0" in labels.piece(label) for label in range(labels.size))
+
+
 def test_words_in_one_piece_are_counted() -> None:
     texts = ["le chat noir dort", "the black cat sleeps"] * 3
     vocabulary = train_vocabulary(texts, 60)

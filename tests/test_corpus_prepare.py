@@ -82,6 +82,18 @@ def test_folder_loads(tmp_path: Path, features: str) -> None:
     assert (tmp_path / "out/fbank80.zip").exists() == (features == "zip")
 
 
+@pytest.mark.parametrize(("language", "kept"), [("zh-TW", True), ("ja", True), ("en", False), ("", False)])
+def test_punctuation_of_full_width_is_kept_for_chinese_and_japanese(tmp_path: Path, language: str, kept: bool) -> None:
+    manifest = write_manifest(tmp_path / "corpus")
+    text = "他说：“好，走吧！”"
+    table = manifest.read_text("utf-8").replace(TEXTS[0][1], text)
+    manifest.write_text(table, encoding="utf-8")
+    prepare(manifest, tmp_path / "out", PrepareOptions(vocab_size=80, features="audio", target_lang=language), jobs=1)
+    config = DataFolder.load(tmp_path / "out")
+    labels = TextLabels.load(config.vocab_path, config.spm_path)
+    assert (labels.decode(labels.encode(text)) == text) == kept
+
+
 def test_zip_is_uncompressed_and_small_in_half_precision(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "corpus")
     options = PrepareOptions(vocab_size=60, float16=True)

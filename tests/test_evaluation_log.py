@@ -66,11 +66,27 @@ def test_a_line_of_text(tmp_path: Path) -> None:
     )
     assert utterance.delays == (640, 960) and utterance.elapsed == (650, 985) and utterance.source_ms == 1000
     assert utterance.emissions == (
-        LoggedEmission(1, 655.0, 640.0, "two", (7, 12)),
-        LoggedEmission(2, 975.0, 960.0, "words", ()),
+        LoggedEmission(1, 655.0, 640.0, "two", (7, 12), delta=" two"),
+        LoggedEmission(2, 975.0, 960.0, "words", (), delta=" words"),
     )
     assert utterance.units == (7, 12) and utterance.push_ms == (5, 5, 15) and utterance.chunk_ms == (10, 15)
     assert utterance.durations is None and utterance.wav is None and not utterance.is_speech and not utterance.empty
+
+
+def test_spaces_between_characters(tmp_path: Path) -> None:
+    line = text_line(prediction="我ok", delays=[640.0, 640.0, 960.0], elapsed=[], text="我 ok")
+    line["emissions"] = [
+        line["emissions"][0] | {"text": "我 o", "delta": "我 o"},
+        line["emissions"][1] | {"delta": "k"},
+    ]
+    utterance = read_log(write(tmp_path, line), "char")[0]
+    assert utterance.words == ("我", "o", "k") and utterance.text == "我 ok"
+    assert [emission.delta for emission in utterance.emissions] == ["我 o", "k"]
+    assert read_log(write(tmp_path, line | {"text": "我ok "}), "char")[0].text == "我ok "
+    with pytest.raises(NastError, match="text must be that of prediction, but is '我 on'"):
+        read_log(write(tmp_path, line | {"text": "我 on"}), "char")
+    (spoken,) = read_log(write(tmp_path, speech_line(emissions=line["emissions"])))
+    assert spoken.text == "我 ok"
 
 
 def test_a_line_of_speech(tmp_path: Path) -> None:

@@ -321,8 +321,8 @@ def test_names_match_by_file_name_then_without_ending() -> None:
         match_names(["x/a.wav", "y/a.flac", "b"], talks, "logs")
 
 
-def emission(text: str) -> Emission:
-    return Emission(0, 0.0, text, [], [])
+def emission(text: str, final: bool = False) -> Emission:
+    return Emission(0, 0.0, text, [], [], final)
 
 
 def test_elapsed_times_in_real_time() -> None:
@@ -330,7 +330,9 @@ def test_elapsed_times_in_real_time() -> None:
     session, plain = TextSession("char", real_time=True), TextSession()
     for delay, push, text in ((100, 150, "我 是"), (200, 10, "猫"), (900, 20, "。")):
         session.add([emission(text)], delay, push)
-        plain.add([emission(text)], delay, push)
+        plain.add([emission(text, final=text == "。")], delay, push)
     assert session.line(1000)["prediction"] == "我是猫。" and session.delays == [100, 100, 200, 900]
     assert session.elapsed == [250, 250, 260, 920]
-    assert plain.line(1000)["prediction"] == "我 是 猫 。" and plain.elapsed == [250, 250, 360, 1080]
+    assert session.line(1000)["text"] == "我 是 猫 。"
+    assert plain.line(1000)["prediction"] == "我 是 猫 。" and plain.elapsed == [250, 360, 1080, 1080]
+    assert plain.delays == [100, 200, 900, 900]  # "是" may go on until the space behind it is known

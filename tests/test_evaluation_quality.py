@@ -18,7 +18,8 @@ from nast_s2x.metrics.quality import (
     unit_bleu,
     word_error_rate,
 )
-from nast_s2x.metrics.text import lacks_spaces, normalise, rules_of, units_of
+from nast_s2x.metrics.text import normalise, rules_of, units_of
+from nast_s2x.writing import lacks_spaces
 
 pytest.importorskip("sacrebleu")
 
@@ -114,14 +115,17 @@ def test_the_language_decides_between_words_and_characters(language: str | None,
 def test_japanese_without_its_packages_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_module.importlib.util, "find_spec", lambda name: None)
     rules = rules_of("ja-JP")
-    assert (rules.unit, rules.tokenizer) == ("char", "char") and "ja-mecab needs" in rules.note
+    assert (rules.unit, rules.tokenizer) == (
+        "char",
+        "char",
+    ) and "install ja-mecab with `pip install 'sacrebleu[ja]'`" in rules.note
     monkeypatch.setattr(text_module.importlib.util, "find_spec", lambda name: object())
     assert rules_of("jpn").tokenizer == "ja-mecab" and not rules_of("jpn").note
 
 
 def test_japanese_with_its_packages() -> None:
-    pytest.importorskip("MeCab", reason="pip install 'sacrebleu[ja]'")
-    pytest.importorskip("ipadic", reason="pip install 'sacrebleu[ja]'")
+    pytest.importorskip("MeCab", reason="needs the extra japanese")
+    pytest.importorskip("ipadic", reason="needs the extra japanese")
     score = bleu(["私は猫です。"], ["私は犬です。"], rules_of("ja").tokenizer)
     assert "tok:ja-mecab" in score.signature and 0 < score.value < 100
 

@@ -219,6 +219,7 @@ def test_translate_json(folder: Path, bundle: System, capsys: pytest.CaptureFixt
     emissions = translator.push(samples, rate) + translator.push([], final=True)
     for row, emission in zip(rows, emissions, strict=True):
         assert (row["text"], row["tokens"], row["units"]) == (emission.text, emission.tokens, emission.units)
+        assert row["delta"] == emission.delta
         assert row["chunk"] == emission.chunk and row["final"] == emission.final
         assert abs(row["source_ms"] - emission.source_ms) <= 10.001
     assert [row["compute_ms"] for row in rows] == sorted(row["compute_ms"] for row in rows)

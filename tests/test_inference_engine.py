@@ -41,7 +41,7 @@ def contents(emissions: list[Emission]) -> tuple[list, list, str, list]:
     return (
         [token for emission in emissions for token in emission.tokens],
         [unit for emission in emissions for unit in emission.units],
-        " ".join(emission.text for emission in emissions if emission.text),
+        "".join(emission.delta for emission in emissions),
         [(emission.chunk, emission.source_ms) for emission in emissions if emission.tokens or emission.units],
     )
 

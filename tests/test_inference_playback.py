@@ -93,7 +93,7 @@ def test_wrong_samples_and_rates() -> None:
 
 
 def test_captions_grow_along_a_line() -> None:
-    text = captions([(640, "the small"), (960, ""), (1280, "house"), (3723004.4, "is red")])
+    text = captions([(640, "the small"), (960, ""), (1280, " house"), (3723004.4, " is red")])
     assert text == (
         "1\n00:00:00,640 --> 00:00:01,280\nthe small\n\n"
         "2\n00:00:01,280 --> 00:00:04,280\nthe small house\n\n"
@@ -105,13 +105,19 @@ def test_captions_grow_along_a_line() -> None:
 def test_captions_begin_a_new_line_when_one_is_full() -> None:
     words = ["word" + str(number) for number in range(10, 40)]
     lines = [block.split("\n", 2)[2].strip() for block in captions(
-        (100.0 * place, word) for place, word in enumerate(words)
+        (100.0 * place, f" {word}") for place, word in enumerate(words)
     ).split("\n\n")]  # fmt: skip
     assert len(lines) == 30 and max(map(len, lines)) <= 80
     full = [line for line, following in zip(lines, [*lines[1:], ""]) if not following.startswith(line)]
     assert " ".join(full) == " ".join(words) and all(len(line) > 70 for line in full[:-1])
 
 
+def test_captions_without_spaces_grow_by_characters_which_count_twice() -> None:
+    text = captions([(640, "我们"), (960, "用GPT。"), (960.2, "他"), (1280, " ok"), (1600, "好" * 33)])
+    lines = [block.split("\n", 2)[2].strip() for block in text.split("\n\n")]
+    assert lines == ["我们", "我们用GPT。他", "我们用GPT。他 ok", "好" * 33]
+
+
 def test_words_of_one_moment_share_a_caption() -> None:
-    assert captions([(640, "the"), (640.2, "house"), (641, "is")]).count("-->") == 2
-    assert "\nthe house\n" in captions([(640, "the"), (640.2, "house")])
+    assert captions([(640, "the"), (640.2, " house"), (641, " is")]).count("-->") == 2
+    assert "\nthe house\n" in captions([(640, "the"), (640.2, " house")])

@@ -18,7 +18,7 @@ from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.inference import load_system, save_bundle
-from nast_s2x.inference.detokenizer import join_words
+from nast_s2x.inference.detokenizer import join_sentences
 from nast_s2x.inference.engine import BatchedEngine
 from nast_s2x.inference.offline import translate_batch, translate_samples
 from nast_s2x.inference.streaming import Emission, TranslationStream
@@ -59,7 +59,7 @@ def stream(system: System, policy: ChunkPolicy, samples: np.ndarray, cuts: list[
 
 
 def heard(emissions: list[Emission]) -> str:
-    return join_words(emission.source_text for emission in emissions)
+    return "".join(emission.source_delta for emission in emissions)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -76,7 +76,7 @@ def test_any_cut_gives_the_offline_transcript(exact: System, policy: ChunkPolicy
         assert heard(emissions) == offline.source_text
         words = [(emission.chunk, emission.source_text) for emission in emissions if emission.source_text]
         assert words == [(emission.chunk, emission.source_text) for emission in whole if emission.source_text]
-        assert join_words(emission.text for emission in emissions) == offline.text
+        assert "".join(emission.delta for emission in emissions) == offline.text
 
 
 def test_words_come_with_the_chunk_and_not_at_the_end(exact: System) -> None:
@@ -104,7 +104,7 @@ def test_segments_of_a_long_source(tmp_path: Path) -> None:
     parts = [features[start:stop] for start, stop in zip(edges, edges[1:])]
     assert len(parts) > 1
     texts = [translate_batch(short, [part], ChunkPolicy(320), with_transcript=True)[0].source_text for part in parts]
-    assert heard(emissions) == join_words(texts)
+    assert heard(emissions) == join_sentences(texts)
 
 
 class SharedEngine(BatchedEngine):

@@ -405,6 +405,12 @@ def test_captions_grow_and_are_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     captions.end()
     assert out.getvalue() == "the small\nhouse is\nred\\x1b[2J\n日本 語\n"
     assert all(sum(2 if ord(char) > 0x2000 else 1 for char in line) <= 12 for line in out.getvalue().splitlines())
+    out = Terminal()
+    captions = Captions(out)
+    for text in ("今天天气", "很好，我", "们用GPT-4", "翻译。", " 走吧"):
+        captions.add(text)
+    captions.end()
+    assert out.getvalue() == "今天天气很好\n，我们用\nGPT-4翻译。\n走吧\n"
     lines = io.StringIO()
     captions = Captions(lines)
     for text in ("the small", "", " house\nis"):

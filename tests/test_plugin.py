@@ -22,7 +22,7 @@ from nast_s2x.batches import TargetBatch  # noqa: E402
 from nast_s2x.checkpoints.fairseq import load_checkpoint  # noqa: E402
 from nast_s2x.chunking import ChunkPolicy, SlotRates  # noqa: E402
 from nast_s2x.errors import ConfigError  # noqa: E402
-from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts  # noqa: E402
+from nast_s2x.metrics.quality import bleu, bleu_counts, bleu_of_counts  # noqa: E402
 from nast_s2x.tasks.dataset import LabelArrays, build_specaugment  # noqa: E402
 from nast_s2x.tasks.joining import JoinedRows, join_labels  # noqa: E402
 from nast_s2x.tasks.policies import draw_policy, extremes  # noqa: E402
@@ -286,6 +286,18 @@ def test_bleu_of_summed_counts_is_corpus_bleu() -> None:
     expected = BLEU().corpus_score(hypotheses, [references]).score
     assert bleu_of_counts("x", sums) == pytest.approx(expected, abs=1e-6) and expected > 10
     assert bleu_of_counts("x", {}) == 0.0
+
+
+def test_validation_takes_the_tokenizer_of_the_target_language(data: Path, tmp_path: Path) -> None:
+    folder = make_data_folder(tmp_path / "data", train=2)
+    assert build_task(folder, "--arch", "nast_s2t_tiny")[0].text_rules.tokenizer == "13a"
+    with (folder / "config.yaml").open("a", encoding="utf-8") as config:
+        config.write("target_lang: zh\n")
+    task, _, _ = build_task(folder, "--arch", "nast_s2t_tiny")
+    texts, references = ["今天天气很好", "我用GPT"], ["今天天气很好。", "我用GPT"]
+    counts = task._bleu_counts("320", {"references": references}, texts, None)
+    assert counts == bleu_counts("_bleu_320", texts, references, "zh")
+    assert bleu_of_counts("_bleu_320", counts) > 80 > bleu(texts, references).value
 
 
 # --- flags and checkpoints ------------------------------------------------------------------------------------------

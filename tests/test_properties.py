@@ -72,7 +72,7 @@ def told(emissions: list[Emission]) -> tuple[list[int], list[int], str]:
     return (
         [token for emission in emissions for token in emission.tokens],
         [unit for emission in emissions for unit in emission.units],
-        " ".join(emission.text for emission in emissions if emission.text),
+        "".join(emission.delta for emission in emissions),
     )
 
 

@@ -46,7 +46,7 @@ def translated(system: System, samples: np.ndarray, rate: int, chunk_ms: int | N
     stream = system.stream(chunk_ms=chunk_ms, with_speech=True)
     emissions = [*stream.push(samples, rate), *stream.push([], final=True)]
     seconds = sum(len(emission.waveform) for emission in emissions if emission.waveform is not None) / 16000
-    return " ".join(emission.text for emission in emissions if emission.text), seconds
+    return "".join(emission.delta for emission in emissions), seconds
 
 
 # --- OpenAI's client ----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_nothing_is_lost_under_load(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_words_that_are_lost_are_counted() -> None:
-    talk = Talk(np.zeros(16000, np.int16), 16000, [(500.0, "a b"), (1000.0, "c d")])
+    talk = Talk(np.zeros(16000, np.int16), 16000, [(500.0, "a b"), (1000.0, " c d")])
     assert talk.text == "a b c d" and talk.seconds == 1
     assert word_changes(Outcome(talk, "a b c d")) == (0, 0) and Outcome(talk, "a b c d").is_equal
     assert word_changes(Outcome(talk, "a c x d e")) == (1, 2) and not Outcome(talk, "a c d").is_equal

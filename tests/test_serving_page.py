@@ -26,7 +26,6 @@ from running_server import Running  # noqa: E402
 
 from nast_s2x.frontend.audio import load_audio  # noqa: E402
 from nast_s2x.inference import System, load_system  # noqa: E402
-from nast_s2x.inference.detokenizer import join_words  # noqa: E402
 from nast_s2x.metrics.quality import word_error_rate  # noqa: E402
 from nast_s2x.serving.app import Admission  # noqa: E402
 from nast_s2x.serving.worker import Worker  # noqa: E402
@@ -188,8 +187,8 @@ def check(
     emissions = stream.push(np.concatenate(received), 24000, final=True)
     assert float(browser.text("#heard").split()[0]) == pytest.approx(sum(map(len, received)) / 24000, abs=0.06)
     heard, said = (" ".join(browser.text(selector).split()) for selector in ("#source", "#target"))
-    assert heard == join_words(emission.source_text for emission in emissions)
-    assert said == join_words(emission.text for emission in emissions)
+    assert heard == "".join(emission.source_delta for emission in emissions)
+    assert said == "".join(emission.delta for emission in emissions)
     seconds = sum(len(emission.waveform) for emission in emissions) / RATE
     assert float(browser.text("#spoken").split()[0]) == pytest.approx(seconds, abs=0.11) and seconds > 1
     wanted = system.translate(spoken, chunk_ms=chunk_ms, with_transcript=True)
@@ -271,6 +270,21 @@ def test_paragraphs_end_with_the_word_that_was_held_back(browser: Browser, serve
     )
     paragraphs = browser.run("[...document.querySelectorAll('#target p')].map((p) => p.textContent)")
     assert paragraphs == ["the red cat sleeps", "now we go on"]
+
+
+@needs_chromium
+def test_only_what_was_held_back_ends_a_paragraph_without_spaces(browser: Browser, server: Running) -> None:
+    visit(browser, server)
+    browser.run(
+        """import("/page/captions.js").then(({ Captions }) => {
+          const captions = new Captions(document.querySelector("#target"));
+          for (const [text, ms] of [["我们用", 500], ["GPT。他", 9000], ["好", 9400], ["吗", 20000],
+              ["ที่", 20100], ["นี้ไป", 30000]])
+            captions.add(text, ms);
+        })"""
+    )
+    paragraphs = browser.run("[...document.querySelectorAll('#target p')].map((p) => p.textContent)")
+    assert paragraphs == ["我们用GPT。", "他好", "吗ที่นี้", "ไป"]
 
 
 @needs_chromium

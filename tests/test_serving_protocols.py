@@ -16,9 +16,9 @@ from nast_s2x.serving.protocols.realtime import RealtimeTranslation
 from nast_s2x.serving.protocols.simulstream import SimulstreamProtocol
 
 
-def emission(text: str, source_ms: float = 655.0, samples: int | None = None, final: bool = False) -> Emission:
+def emission(delta: str, source_ms: float = 655.0, samples: int | None = None, final: bool = False) -> Emission:
     waveform = None if samples is None else np.full(samples, 0.5, np.float32)
-    return Emission(0, source_ms, text, [], [], final=final, waveform=waveform)
+    return Emission(0, source_ms, "", [], [], final=final, waveform=waveform).with_deltas(delta)
 
 
 def events(messages: list) -> list[dict[str, Any]]:
@@ -45,10 +45,9 @@ def test_simulstream_samples_and_settings() -> None:
 
 def test_simulstream_texts_bring_their_spaces() -> None:
     protocol = SimulstreamProtocol()
-    messages = [m for text in ("the", "", "big house") for m in protocol.emitted(emission(text, samples=320))]
-    assert events(messages) == [{"new": "the", "deleted": ""}, {"new": " big house", "deleted": ""}]
-    protocol.finished()
-    assert events(protocol.emitted(emission("next"))) == [{"new": "next", "deleted": ""}]
+    messages = [m for text in ("the", "", " big house", "屋") for m in protocol.emitted(emission(text, samples=320))]
+    assert [event["new"] for event in events(messages)] == ["the", " big house", "屋"]
+    assert {event["deleted"] for event in events(messages)} == {""}
 
 
 def test_simulstream_voice_and_chunk_size_are_asked_for() -> None:
@@ -106,9 +105,9 @@ def test_audio_is_16_bit_at_24_khz() -> None:
 
 def test_deltas_append_and_bring_their_spaces() -> None:
     protocol = session()
-    messages = [m for text in ("the", "cat sleeps") for m in protocol.emitted(emission(text, 975.0))]
+    messages = [m for text in ("the", " cat sleeps", "。") for m in protocol.emitted(emission(text, 975.0))]
     deltas = events(messages)
-    assert [delta["delta"] for delta in deltas] == ["the", " cat sleeps"]
+    assert [delta["delta"] for delta in deltas] == ["the", " cat sleeps", "。"]
     assert {delta["type"] for delta in deltas} == {"session.output_transcript.delta"}
     assert {delta["elapsed_ms"] for delta in deltas} == {800}
 
@@ -153,11 +152,11 @@ def test_settings_that_cannot_be_had_are_answered(values: dict[str, Any], words:
 
 
 def test_the_transcript_comes_first_and_only_where_asked_for() -> None:
-    heard = replace(emission("the cat", 975.04), source_text="le chat")
+    heard = emission("the cat", 975.04).with_deltas("the cat", "le chat")
     plain, asked = session(), session()
     assert [event["type"] for event in events(plain.emitted(heard))] == ["session.output_transcript.delta"]
     update(asked, audio={"input": {"transcription": {"model": "x"}}})
-    first, second = (events(asked.emitted(heard)) for _ in range(2))
+    first, second = (events(asked.emitted(item)) for item in (heard, replace(heard, source_space=True)))
     assert [(event["type"], event["delta"]) for event in first] == [
         ("session.input_transcript.delta", "le chat"),
         ("session.output_transcript.delta", "the cat"),

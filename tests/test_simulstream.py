@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from random_system import make_bundle, make_signal
+from random_system import CHINESE, make_bundle, make_signal
 
 for _name in ("simulstream", "librosa", "websockets"):
     pytest.importorskip(_name, reason="needs simulstream: bash scripts/install.sh simulstream")
@@ -226,11 +226,25 @@ def test_segments_and_the_end(tmp_path: Path) -> None:
     assert {emission.segment for emission in wanted} >= {0, 1}
     (first, *_) = (emission.tokens for emission in wanted if emission.segment == 1 and emission.tokens)
     assert not system.text.starts_word(first[0])
-    text = " ".join(emission.text for emission in wanted if emission.text)
+    text = "".join(emission.delta for emission in wanted)
     host = MessageProcessor(1, processor)
     parts = [host.process_speech(samples[begin : begin + 3000].tobytes()) for begin in range(0, len(samples), 3000)]
     parts.append(host.end_of_stream())
     assert "".join(part.new_string for part in parts if part is not None) == f" {text}" and len(text) > 50
+
+
+def test_chinese_and_characters_spelled_in_bytes(tmp_path: Path) -> None:
+    options = {"sentences": CHINESE, "size": 360, "byte_fallback": True, "units": False, "seconds": 7}
+    save_bundle(make_bundle(tmp_path / "system", language="zh", **options), tmp_path / "bundle")
+    processor = build_speech_processor(settings_of(model=str(tmp_path / "bundle"), chunk_ms=320))
+    samples = make_signal(10.0, seed=4)
+    outputs = [processor.process_chunk(samples[begin : begin + 3000]) for begin in range(0, len(samples), 3000)]
+    outputs.append(processor.end_of_stream())
+    tokens = [token for output in outputs for token in output.new_tokens]
+    text = processor.system.translate(samples, chunk_ms=320).text
+    assert "".join(output.new_string for output in outputs) == processor.tokens_to_string(tokens) == f" {text}"
+    assert sum(bool(output.new_string) for output in outputs) >= 10 and "<0x" not in text
+    assert sum("\u4e00" <= char <= "\u9fff" for char in text) >= 3
 
 
 # --- configurations -----------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from random_system import NUM_UNITS, make_bundle, make_signal
 from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.frontend.fbank import fbank
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.offline import translate_batch
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System
@@ -92,7 +91,7 @@ def check_contents(bundle: System, samples: np.ndarray, policy: ChunkPolicy, emi
     offline = translate_batch(bundle, [fbank(samples)], policy)[0]
     assert [token for emission in emissions for token in emission.tokens] == offline.tokens
     assert [unit for emission in emissions for unit in emission.units] == offline.units
-    assert join_words(emission.text for emission in emissions) == offline.text
+    assert "".join(emission.delta for emission in emissions) == offline.text
     assert all(0 <= unit < NUM_UNITS for unit in offline.units)
     geometry = bundle.model.geometry(policy)
     slots = geometry.length("text", offline.num_frames)

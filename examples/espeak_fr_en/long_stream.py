@@ -56,7 +56,7 @@ def one_by_one(system: System, rows: list[Utterance], chunk_ms: str, left_ms: in
     policy, texts = system.policy(chunk_ms, left_ms=left_ms), []
     for row in rows:
         emissions = system.stream(policy, with_units=False).push(row.audio.samples(), RATE, final=True)
-        texts.append(" ".join(emission.text for emission in emissions if emission.text))
+        texts.append("".join(emission.delta for emission in emissions))
     return bleu(texts, [row.target_text for row in rows]).value
 
 
@@ -65,7 +65,7 @@ def measure(
 ) -> dict[str, float | int | str]:
     """Figures of one stream, see the head of this file."""
     stream = system.stream(system.policy(chunk_ms, left_ms=left_ms), with_units=False)
-    words: list[str] = []
+    deltas: list[str] = []
     heard: list[Utterance] = []
     seconds, sizes, samples_heard = [], [], 0
     for samples, row in recordings(rows, minutes):
@@ -77,8 +77,9 @@ def measure(
             if emissions:
                 seconds.append((samples_heard / RATE, (time.perf_counter() - begun) / len(emissions)))
                 sizes.append((samples_heard / RATE, memory()))
-            words += " ".join(emission.text for emission in emissions).split()
-    words += " ".join(emission.text for emission in stream.push([], final=True)).split()
+            deltas += [emission.delta for emission in emissions]
+    deltas += [emission.delta for emission in stream.push([], final=True)]
+    words = "".join(deltas).split()
     end = samples_heard / RATE
 
     def median(values: list[tuple[float, float]], start: float) -> float:

@@ -118,6 +118,8 @@ def shared_system(settings: Settings) -> System:
 class NastSpeechProcessor(SpeechProcessor):
     """Translates one source at a time; each piece of a word is returned as soon as its chunk is complete.
 
+    A character that the model spells in bytes is one piece.
+
     Nothing is ever deleted. The pieces that were returned from a source, joined, are the text of
     ``nast-s2x translate`` with a space before it.
 
@@ -180,11 +182,11 @@ class NastSpeechProcessor(SpeechProcessor):
         """
         if self._refused is not None:
             raise self._refused
-        return self._output(self._stream.push(waveform, SAMPLE_RATE))
+        return self._output(self._tokens(self._stream.push(waveform, SAMPLE_RATE)))
 
     def end_of_stream(self) -> IncrementalOutput:
         """End the source; return the pieces that are left."""
-        output = self._output(self._stream.push(np.zeros(0, np.float32), final=True))
+        tokens = self._tokens(self._stream.push(np.zeros(0, np.float32), final=True)) + self._pieces.finish()
         hard = sum(not cut.pause for cut in self._stream.cuts)
         if hard:
             LOGGER.warning(
@@ -192,17 +194,20 @@ class NastSpeechProcessor(SpeechProcessor):
                 "at each cut",
                 hard,
             )
-        return output
+        return self._output(tokens)
 
     def tokens_to_string(self, tokens: list[str]) -> str:
         """Text of pieces, with the space before the first word: simulstream appends it to the text before."""
         return text_of_pieces(tokens)
 
-    def _output(self, emissions: list[Emission]) -> IncrementalOutput:
+    def _tokens(self, emissions: list[Emission]) -> list[str]:
         tokens: list[str] = []
         for emission in emissions:
             if emission.segment != self._segment:
                 self._segment = emission.segment
-                self._pieces.finish()
+                tokens += self._pieces.finish()
             tokens += self._pieces.push(emission.tokens)
+        return tokens
+
+    def _output(self, tokens: list[str]) -> IncrementalOutput:
         return IncrementalOutput(tokens, self.tokens_to_string(tokens), [], "")

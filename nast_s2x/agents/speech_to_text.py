@@ -1,4 +1,4 @@
-"""SimulEval agent for speech-to-text: pieces of speech in, whole words out."""
+"""SimulEval agent for speech-to-text: pieces of speech in, whole words or characters out."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from simuleval.agents import SpeechToTextAgent
 from simuleval.agents.actions import Action, ReadAction, WriteAction
 
 from nast_s2x.agents.streams import StreamingAgent, StreamStates
-from nast_s2x.inference.detokenizer import join_words
 
 
 class NastSpeechToTextAgent(StreamingAgent, SpeechToTextAgent):
-    """Writes the whole words of each complete chunk; at the end of the source, everything that is left.
+    """Writes the text of each complete chunk; at the end of the source, everything that is left.
+
+    SimulEval puts a space between any two texts, so these end where a word ends: text without spaces between words is
+    written at the next space. Where it counts characters (``--eval-latency-unit char``) it puts nothing between them,
+    and each text is written with its chunk.
 
     Arguments and flags as for :class:`~nast_s2x.agents.streams.StreamingAgent`.
     """
 
     def policy(self, states: StreamStates | None = None) -> Action:
-        """Write the words that have become final, or read if there are none; finish at the end of the source."""
+        """Write the text that has become final, or read if there is none; finish at the end of the source."""
         states = self.states if states is None else states
-        words = join_words(emission.text for emission in states.take())
+        text = "".join(emission.delta for emission in states.take())
+        if self.latency_unit != "char":
+            text = states.words.push(text, final=states.source_finished)
         if states.source_finished:
-            return WriteAction(words, finished=True)
-        return WriteAction(words, finished=False) if words else ReadAction()
+            return WriteAction(text, finished=True)
+        return WriteAction(text, finished=False) if text else ReadAction()

@@ -17,6 +17,7 @@ from simuleval.agents import AgentStates, GenericAgent
 from simuleval.data.segments import Segment
 
 from nast_s2x.agents.segments import use_first_segment
+from nast_s2x.inference.detokenizer import WholeWords
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.streaming import ChunkPolicy, Emission, Stream
 from nast_s2x.inference.system import System
@@ -29,6 +30,9 @@ class StreamStates(AgentStates):
 
     Args:
         make_stream: makes the stream of a sentence.
+
+    Attributes:
+        words: holds back text that goes on without a space.
     """
 
     def __init__(self, make_stream: Callable[[], Stream]) -> None:
@@ -41,6 +45,7 @@ class StreamStates(AgentStates):
         self._stream = self._make_stream()
         self._emissions: list[Emission] = []
         self._is_flushed = False
+        self.words = WholeWords()
 
     def update_source(self, segment: Segment) -> None:
         """Push a segment: samples (n,), or (n, channels) for stereo files."""
@@ -72,10 +77,15 @@ class StreamingAgent(GenericAgent):
     Args:
         args: the flags of :meth:`add_args`; only ``model`` is required.
         make_stream: makes the stream of a sentence; ``None`` loads the system that ``args`` name.
+
+    Attributes:
+        latency_unit: what the host counts, ``word``, ``char`` or ``spm``.
     """
 
     def __init__(self, args: Namespace, make_stream: Callable[[], Stream] | None = None) -> None:
         self.system: System | None = None
+        named = [getattr(args, key, None) for key in ("eval_latency_unit", "latency_unit")]  # SimulEval, simulstream
+        self.latency_unit = next((unit for unit in named if unit), "word")
         if make_stream is None:
             self.system = self.load(args)
             make_stream = self.stream_maker(self.system, args)
@@ -126,7 +136,8 @@ class StreamingAgent(GenericAgent):
     def from_args(cls, args: Namespace) -> StreamingAgent:
         """Make the agent for SimulEval's command line."""
         use_first_segment(getattr(args, "first_segment_ms", None))
-        return cls(args)
+        unit = getattr(args, "eval_latency_unit", None) or _unit_of_command_line()
+        return cls(Namespace(**{**vars(args), "eval_latency_unit": unit}))
 
     def build_states(self) -> StreamStates:
         """Make the state of a sentence; several may be in use at once."""
@@ -138,6 +149,13 @@ class StreamingAgent(GenericAgent):
         if self.system is not None:
             self.system.to(device, torch.float16 if fp16 else None)
             self.reset()
+
+
+def _unit_of_command_line() -> str:
+    """SimulEval's ``--eval-latency-unit``, which agents are not told with ``--system-dir``."""
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--eval-latency-unit", default="word")
+    return str(parser.parse_known_args()[0].eval_latency_unit)
 
 
 def policy_of(system: System, args: Namespace) -> ChunkPolicy:

@@ -125,7 +125,7 @@ def _make_talk(
     samples = np.clip(np.rint(resampled * 32768), -32768, 32767).astype("<i2")
     stream = system.stream(chunk_ms=chunk_ms, with_units=False)
     emissions = [*stream.push(samples, rate), *stream.push([], final=True)]
-    return Talk(samples, rate, [(emission.source_ms, emission.text) for emission in emissions if emission.text])
+    return Talk(samples, rate, [(emission.source_ms, emission.delta) for emission in emissions if emission.text])
 
 
 # --- the server ---------------------------------------------------------------------------------------------------

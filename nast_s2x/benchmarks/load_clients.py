@@ -33,7 +33,7 @@ class Talk:
 
     Attributes:
         samples: (n,) int16 at ``rate`` Hz.
-        emissions: (ms of the source that it required, text) of each emission with text, as `translate` gives them.
+        emissions: (ms of the source that it required, delta) of each emission with text, as `translate` gives them.
     """
 
     samples: NDArray[np.int16]
@@ -48,7 +48,7 @@ class Talk:
     @property
     def text(self) -> str:
         """The whole translation."""
-        return " ".join(text for _, text in self.emissions)
+        return "".join(delta for _, delta in self.emissions)
 
 
 @dataclass

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         lines = _open(stack, args.output) if args.output or args.json != "-" else None
         results = _generated(args, system, policy, rows, synthesis)
         done = list(_write(results, system, with_units, lines, json_file, folder))
-    _report(args, done, time.monotonic() - started)
+    _report(args, done, time.monotonic() - started, system.info.target_lang)
     if args.as_manifest:
         _write_manifest(args, done, system, with_units)
     if folder is not None:
@@ -234,9 +234,11 @@ def as_json(result: GeneratedRow, system: System, with_units: bool) -> dict[str,
     return entry | {"score": round(translation.score, 4), "seconds": round(seconds, 2)}
 
 
-def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) -> None:
+def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float, language: str | None) -> None:
     from nast_s2x.chunking import FRAME_MS
     from nast_s2x.metrics.quality import bleu
+    from nast_s2x.metrics.text import rules_of
+    from nast_s2x.writing import lacks_spaces
 
     translated = [(row.row.utterance, row.translation) for row in done if row.translation is not None]
     speech = sum(translation.num_frames for _, translation in translated) * FRAME_MS / 1000
@@ -247,8 +249,15 @@ def _report(args: argparse.Namespace, done: list[GeneratedRow], seconds: float) 
     scored = [(translation.text, row.target_text) for row, translation in translated if row.target_text]
     if not scored:
         return
+    texts, references = [text for text, _ in scored], [reference for _, reference in scored]
+    if language is None and lacks_spaces(" ".join(references)):
+        log_stderr("BLEU is not computed: the references have no spaces between words, and the model names no language")
+        return
+    rules = rules_of(language)
+    if rules.note:
+        log_stderr(rules.note)
     try:
-        score = bleu([text for text, _ in scored], [reference for _, reference in scored])
+        score = bleu(texts, references, rules.tokenizer)
     except ModuleNotFoundError:
         log_stderr("BLEU is not computed: it needs the package sacrebleu (pip install sacrebleu)")
         return

@@ -9,7 +9,6 @@ import shutil
 import signal
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -22,6 +21,7 @@ from nast_s2x.cli.serve import read_tokens
 from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
 from nast_s2x.texts import printable
+from nast_s2x.writing import split_runs, width
 
 if TYPE_CHECKING:
     from nast_s2x.frontend.microphone import Loudspeaker, Microphone
@@ -180,8 +180,6 @@ class _Here:
     """Translates in this process."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from nast_s2x.inference.detokenizer import JoinedWords
-
         system, policy = open_system(args, prefer_offline=False)
         speech = bool(args.voice or args.output)
         if args.vocoder is not None:
@@ -189,7 +187,6 @@ class _Here:
         if speech:
             system.require_vocoder()
         self._stream: TranslationStream = system.stream(policy, with_units=speech, with_speech=speech)
-        self._words = JoinedWords()
 
     def push(self, samples: NDArray[np.float32], rate: int) -> list[Answer]:
         """Translate the next piece."""
@@ -204,7 +201,7 @@ class _Here:
 
         answers = []
         for emission in self._stream.push(samples, rate, final):
-            answers.append(Answer(self._words.push(emission.text), emission.waveform, emission.final))
+            answers.append(Answer(emission.delta, emission.waveform, emission.final))
         return answers
 
 
@@ -247,6 +244,7 @@ class _Show:
             elif answer.text or count or answer.final:
                 entry = {
                     "text": answer.text.strip(),
+                    "delta": answer.text,
                     "source_ms": round(self.source_ms, 3),
                     "elapsed_ms": round(1000 * (self.clock.now() - self.begun), 3),
                     "samples": count,
@@ -294,23 +292,20 @@ class Captions:
         self._column = 0
 
     def add(self, text: str) -> None:
-        """Print words that are final; a space before them separates them from the words before."""
+        """Print text that is final, with the space before it; a line is broken where the text may be cut."""
         if not self._is_terminal:
             if text.strip():
                 print(printable(text.strip()), file=self._out, flush=True)
             return
-        glued = not text.startswith(" ")
+        glued, columns = not text.startswith(" "), shutil.get_terminal_size().columns
         for word in printable(text).split():
-            size = sum(_cells(char) for char in word)
-            width = shutil.get_terminal_size().columns
-            if self._column and not glued and self._column + 1 + size > width:
-                self._out.write("\n")
-                self._column = 0
-            elif self._column and not glued:
-                self._out.write(" ")
-                self._column += 1
-            self._out.write(word)
-            self._column += size
+            for run in split_runs(word):
+                space = "" if glued or not self._column else " "
+                if self._column and self._column + width(space + run) > columns:
+                    space, self._column = "\n", 0
+                self._out.write(space + run)
+                self._column += width(space + run)
+                glued = True
             glued = False
         self._out.flush()
 
@@ -318,10 +313,3 @@ class Captions:
         """End the line."""
         if self._column:
             print(file=self._out, flush=True)
-
-
-def _cells(char: str) -> int:
-    """Cells of a terminal that a character takes."""
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -125,7 +125,7 @@ def _translate_file(stream: TranslationStream, path: Path, name: str, args: argp
             emissions = stream.push([], final=True)
         show.emissions(emissions)
         if not args.json:
-            print(f"= {show.line(' '.join(show.source_words), ' '.join(show.words))}", flush=True)
+            print(f"= {show.line(show.source_text, show.text)}", flush=True)
         _note_cuts(stream, path)
     except NastError:
         # What was translated before the recording became unreadable is kept.
@@ -187,13 +187,12 @@ class _Clock:
 
 
 class _Show:
-    """Prints the emissions of one recording, and collects its words and, with ``--speech``, its waveform."""
+    """Prints the emissions of one recording, and collects its text and, with ``--speech``, its waveform."""
 
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
         self.path, self.args = path, args
         self.clock = _Clock(args.real_time)
-        self.words: list[str] = []
-        self.source_words: list[str] = []
+        self.text = self.source_text = ""
         self.recorder: PlaybackRecorder | None = None
         if args.speech:
             from nast_s2x.inference.recorder import PlaybackRecorder
@@ -203,10 +202,8 @@ class _Show:
     def emissions(self, emissions: list[Emission]) -> None:
         """Print emissions, with units and speech according to the flags."""
         for emission in emissions:
-            if emission.text:
-                self.words.append(emission.text)
-            if emission.source_text:
-                self.source_words.append(emission.source_text)
+            self.text += emission.delta
+            self.source_text += emission.source_delta
             sound: dict[str, Any] = {}
             if self.recorder is not None:
                 available = self.clock.ready_ms if self.args.computation_aware else emission.source_ms
@@ -238,13 +235,14 @@ class _Show:
             "chunk": emission.chunk,
             "source_ms": round(emission.source_ms, 3),
             "text": emission.text,
+            "delta": emission.delta,
             "tokens": emission.tokens,
             "final": emission.final,
             "compute_ms": round(self.clock.compute_ms, 3),
             "elapsed_ms": round(self.clock.elapsed_ms, 3),
         }
         if self.args.transcript:
-            entry["source_text"] = emission.source_text
+            entry |= {"source_text": emission.source_text, "source_delta": emission.source_delta}
         return entry | {"units": emission.units} if self.args.units else entry
 
 

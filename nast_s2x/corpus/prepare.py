@@ -29,6 +29,7 @@ from nast_s2x.frontend.specaugment import SpecAugment
 from nast_s2x.labels import TextLabels
 from nast_s2x.processes import process_count
 from nast_s2x.progress import progress_bar
+from nast_s2x.writing import CHINESE, JAPANESE, primary_language
 
 NARROWBAND_HZ = 4000.0
 """Highest frequency of telephone speech, for the option ``narrowband``."""
@@ -257,7 +258,8 @@ class _Preparation:
             for name in ("source_text", "target_text")
             for row in self.table.rows(train, texts_only=True)
         )
-        vocabulary = train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage)
+        as_written = primary_language(self.options.target_lang) in CHINESE | JAPANESE
+        vocabulary = train_vocabulary(texts, self.options.vocab_size, self.options.character_coverage, as_written)
         return measured.cmvn.result(self._band(measured.rates[train])), vocabulary
 
     def _band(self, rates: NDArray[np.int32]) -> float | None:

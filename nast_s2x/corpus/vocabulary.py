@@ -30,13 +30,17 @@ class Vocabulary:
     whole_words: float | None = None
 
 
-def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0) -> Vocabulary:
+def train_vocabulary(
+    texts: Iterable[str], vocab_size: int, character_coverage: float = 1.0, as_written: bool = False
+) -> Vocabulary:
     """Train a unigram model (Kudo, 2018) whose ids equal our labels; the same texts give the same bytes.
 
     Args:
         texts: sentences of both languages; read once.
         vocab_size: pieces, the four specials included. A small corpus may yield fewer; ``note`` says so.
         character_coverage: share of the characters that the pieces must cover; the rest becomes ``<unk>``.
+        as_written: keep the characters as they are. By default SentencePiece resolves compatibility forms (NFKC), which
+            turns the comma, the question mark and other punctuation of Chinese and Japanese into those of Latin text.
 
     Raises:
         ValueError: no text, or a size too small to hold each character; names the smallest size that works.
@@ -59,6 +63,7 @@ def train_vocabulary(texts: Iterable[str], vocab_size: int, character_coverage: 
             model_type="unigram",
             vocab_size=vocab_size,
             character_coverage=character_coverage,
+            normalization_rule_name="identity" if as_written else "nmt_nfkc",
             hard_vocab_limit=False,
             bos_id=0,
             pad_id=1,
@@ -99,7 +104,7 @@ class _Examples:
         try:
             for sentence in self._sentences:
                 self.words.update(sentence.split())
-                yield sentence
+                yield " ".join(sentence.split())
         except (ValueError, OSError) as error:
             self.error = error
         yield from self.words

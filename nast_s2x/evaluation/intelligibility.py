@@ -129,7 +129,7 @@ def translate_all(system: System, rows: Sequence[Utterance], chunk: str, progres
             emissions = system.stream(policy, with_speech=True).push(_present(row.audio).samples(), final=True)
             pieces = [emission.waveform for emission in emissions if emission.waveform is not None]
             waveforms.append(np.concatenate([np.zeros(0, np.float32), *pieces]))
-            texts.append(" ".join(emission.text for emission in emissions if emission.text))
+            texts.append("".join(emission.delta for emission in emissions))
             units.append([unit for emission in emissions for unit in emission.units])
             bar.update()
     return Speech(name, waveforms, texts, units)

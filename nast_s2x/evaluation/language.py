@@ -9,7 +9,8 @@ from typing import Any
 
 from nast_s2x.errors import ConfigError
 from nast_s2x.evaluation.score_files import SCORES
-from nast_s2x.metrics.text import TextRules, lacks_spaces, rules_of
+from nast_s2x.metrics.text import TextRules, rules_of
+from nast_s2x.writing import lacks_spaces
 
 
 def language_of(folder: Path, settings: Mapping[str, Any] | None, given: str | None) -> str | None:

@@ -2,7 +2,8 @@
 
 SimulEval writes ``index``, ``prediction`` (text, or path of a sound file), ``delays``, ``elapsed``, ``reference``,
 ``source``, ``source_length``, and ``durations`` for speech. ``nast-s2x evaluate`` adds ``id``, ``audio``, ``units``,
-``emissions``, ``push_ms``, ``chunk_ms``, and for speech the values of ``elapsed``, which SimulEval leaves empty.
+``emissions``, ``push_ms``, ``chunk_ms``, for characters ``text``, and for speech the values of ``elapsed``, which
+SimulEval leaves empty.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ class LoggedEmission:
         chunk: index of the chunk, from 0.
         source_ms: length of the source that the chunk requires, in ms.
         written_ms: length of the source read when the output was written, in ms.
-        text: words; may be empty.
+        text: text; may be empty.
         units: speech units; may be empty.
         samples: number of samples of speech, 16 kHz.
+        delta: ``text`` with the space before it, as :attr:`nast_s2x.inference.emission.Emission.delta`.
     """
 
     chunk: int
@@ -49,6 +51,7 @@ class LoggedEmission:
     text: str
     units: tuple[int, ...]
     samples: int = 0
+    delta: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class LoggedUtterance:
         chunk_ms: computing time of each chunk in ms: of the push that completed it and the pushes since the previous
             one.
         unit: what ``words`` holds.
+        text: the output; for speech that of the emissions, "" if the log has none.
     """
 
     index: int
@@ -89,6 +93,7 @@ class LoggedUtterance:
     push_ms: tuple[float, ...]
     chunk_ms: tuple[float, ...]
     unit: Unit = "word"
+    text: str = ""
 
     @property
     def is_speech(self) -> bool:
@@ -99,13 +104,6 @@ class LoggedUtterance:
     def empty(self) -> bool:
         """True when the output has neither a word nor a sample."""
         return not self.delays
-
-    @property
-    def text(self) -> str:
-        """The words of the output; for speech those of the emissions, "" if the log has none."""
-        if self.is_speech:
-            return " ".join(emission.text for emission in self.emissions if emission.text)
-        return join_units(self.words, self.unit)
 
     @property
     def units(self) -> tuple[int, ...]:
@@ -223,6 +221,8 @@ def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:
     if elapsed and len(elapsed) != len(delays):
         raise NastError(f"{len(elapsed)} elapsed times do not match {len(delays)} delays")
     is_speech = "durations" in line
+    emissions = _emissions(line.get("emissions") or [])
+    words = () if is_speech else _words(_string(line, "prediction"), delays, unit)
     audio = AudioRef.parse(_string(line, "audio", _source(line.get("source", ""))))
     return LoggedUtterance(
         index=line["index"],
@@ -235,12 +235,21 @@ def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:
         elapsed=elapsed,
         durations=_durations(line, delays) if is_speech else None,
         wav=_wav(_string(line, "prediction"), folder) if is_speech and delays else None,
-        words=() if is_speech else _words(_string(line, "prediction"), delays, unit),
-        emissions=_emissions(line.get("emissions") or []),
+        words=words,
+        emissions=emissions,
         push_ms=_times(line, "push_ms"),
         chunk_ms=_times(line, "chunk_ms"),
         unit=unit,
+        text="".join(item.delta for item in emissions).strip() if is_speech else _text(line, words, unit),
     )
+
+
+def _text(line: dict[str, Any], words: tuple[str, ...], unit: Unit) -> str:
+    """The output with its spaces: those between characters are not in ``prediction``."""
+    text = _string(line, "text", join_units(words, unit))
+    if tuple(units_of(text, unit)) != words:
+        raise NastError(f"text must be that of prediction, but is {shown(text)}")
+    return text
 
 
 def _string(line: dict[str, Any], key: str, default: str | None = None) -> str:
@@ -304,6 +313,8 @@ def _emission(emission: Any) -> LoggedEmission:
             text=str(emission["text"]),
             units=_units(emission["units"]),
             samples=int(emission.get("samples", 0)),
+            # Logs of older versions have whole words only, with spaces between them.
+            delta=str(emission.get("delta", f" {emission['text']}" if emission["text"] else "")),
         )
     except KeyError as error:
         raise NastError(f"an emission lacks the key {error}") from None

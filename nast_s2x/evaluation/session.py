@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nast_s2x.frontend.audio import write_wav
-from nast_s2x.inference.detokenizer import join_words
+from nast_s2x.inference.detokenizer import WholeWords
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SPEECH_RATE, Emission, Stream
 from nast_s2x.metrics.latency import playback_intervals
@@ -83,6 +83,7 @@ def _entry(emission: Emission, delay_ms: float) -> dict[str, Any] | None:
         "source_ms": emission.source_ms,
         "written_ms": delay_ms,
         "text": emission.text,
+        "delta": emission.delta,
         "units": list(emission.units),
         "samples": samples,
     }
@@ -91,24 +92,33 @@ def _entry(emission: Emission, delay_ms: float) -> dict[str, Any] | None:
 class TextSession(Session):
     """Output as words, or as characters.
 
+    A character has the delay of its emission. A word has that of its last part, once it is known to be the last one.
+
     Attributes:
         words: the words or characters, in order.
+        text: the whole output.
     """
 
     def __init__(self, unit: Unit = "word", real_time: bool = False) -> None:
         super().__init__(real_time)
         self.unit: Unit = unit
         self.words: list[str] = []
+        self.text = ""
+        self._whole = WholeWords()
 
     def _outputs(self, emissions: Sequence[Emission], delay_ms: float) -> int:
-        words = units_of(join_words(emission.text for emission in emissions), self.unit)
+        text = "".join(emission.delta for emission in emissions)
+        self.text += text
+        if self.unit == "word":
+            text = self._whole.push(text, final=any(emission.final for emission in emissions))
+        words = units_of(text, self.unit)
         self.words += words
         return len(words)
 
     def line(self, source_ms: float) -> dict[str, Any]:
-        """As :meth:`Session.line`."""
+        """As :meth:`Session.line`. SimulEval leaves the spaces between characters out; ``text`` has them."""
         words = {"prediction": join_units(self.words, self.unit), "prediction_length": len(self.words)}
-        return super().line(source_ms) | words
+        return super().line(source_ms) | words | ({"text": self.text.strip()} if self.unit == "char" else {})
 
 
 class SpeechSession(Session):

@@ -18,7 +18,7 @@ from nast_s2x.chunking import ChunkPolicy
 from nast_s2x.errors import AudioError
 from nast_s2x.frontend.audio import read_samples
 from nast_s2x.frontend.fbank import fbank
-from nast_s2x.inference.detokenizer import detokenize, join_words
+from nast_s2x.inference.detokenizer import detokenize, join_sentences
 from nast_s2x.inference.segmenter import levels_of
 from nast_s2x.network import NastOutput
 from nast_s2x.vocoder.network import UnitVocoder
@@ -37,7 +37,7 @@ class Translation:
     """Translation of one utterance.
 
     Attributes:
-        text: the words.
+        text: the translation.
         tokens: text tokens (labels after collapse, without blank and specials).
         units: unit codes, runs collapsed; empty without a unit decoder.
         score: mean log-probability (natural) of the best label of each text slot; 0 without slots.
@@ -152,7 +152,7 @@ def _joined(parts: Sequence[Translation]) -> Translation:
     for index, part in enumerate(parts):
         chunks += [[], *part.unit_chunks] if index and has_units else part.unit_chunks
     return Translation(
-        text=join_words([part.text for part in parts]),
+        text=join_sentences(part.text for part in parts),
         tokens=[token for part in parts for token in part.tokens],
         units=[unit for part in parts for unit in part.units],
         score=sum(part.score * len(part.labels) for part in parts) / max(1, slots),
@@ -160,7 +160,7 @@ def _joined(parts: Sequence[Translation]) -> Translation:
         labels=[label for part in parts for label in part.labels],
         unit_labels=[label for part in parts for label in part.unit_labels],
         unit_chunks=chunks,
-        source_text=join_words([part.source_text for part in parts]),
+        source_text=join_sentences(part.source_text for part in parts),
     )
 
 

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono
+from nast_s2x.writing import width
 
 CAPTION_LETTERS = 80
-"""Longest line of a caption, in characters; the next words begin a new line."""
+"""Longest line of a caption, in characters, wide ones counted twice; the next text begins a new line."""
 CAPTION_HOLD_MS = 3000.0
 """Longest time that a caption is shown after its last words."""
 
@@ -156,20 +157,20 @@ def stereo(source: ArrayLike, playback: Playback) -> NDArray[np.float32]:
 
 
 def captions(texts: Iterable[tuple[float, str]]) -> str:
-    """Captions in SubRip format (.srt). Each emission with words gives a caption: the words of its line so far.
+    """Captions in SubRip format (.srt). Each emission with text gives a caption: the text of its line so far.
 
-    A line ends when the next words would make it longer than :data:`CAPTION_LETTERS`, or after :data:`CAPTION_HOLD_MS`
-    without words. A caption is shown until the next one, at most for :data:`CAPTION_HOLD_MS`.
+    A line ends when the next text would make it longer than :data:`CAPTION_LETTERS`, or after :data:`CAPTION_HOLD_MS`
+    without text. A caption is shown until the next one, at most for :data:`CAPTION_HOLD_MS`.
 
     Args:
-        texts: (time in ms, words) of the emissions, in order of time; empty words are left out.
+        texts: (time in ms, :attr:`~nast_s2x.inference.emission.Emission.delta`) of the emissions, in order of time;
+            empty texts are left out.
     """
     cues: list[tuple[float, str]] = []  # (start, line so far)
-    for time_ms, words in _joined(texts):
+    for time_ms, delta in _joined(texts):
         line, last = (cues[-1][1], cues[-1][0]) if cues else ("", 0.0)
-        longer = f"{line} {words}"
-        new_line = not cues or len(longer) > CAPTION_LETTERS or time_ms - last >= CAPTION_HOLD_MS
-        cues.append((time_ms, words if new_line else longer))
+        new_line = not cues or width(line + delta) > CAPTION_LETTERS or time_ms - last >= CAPTION_HOLD_MS
+        cues.append((time_ms, delta.strip() if new_line else line + delta))
     ends = [start for start, _ in cues[1:]] + [float("inf")]
     blocks = [
         f"{number}\n{_timestamp(start)} --> {_timestamp(min(end, start + CAPTION_HOLD_MS))}\n{line}\n"
@@ -179,15 +180,15 @@ def captions(texts: Iterable[tuple[float, str]]) -> str:
 
 
 def _joined(texts: Iterable[tuple[float, str]]) -> Sequence[tuple[float, str]]:
-    """Join the words of one millisecond, so that no caption has length 0."""
+    """Join the texts of one millisecond, so that no caption has length 0."""
     joined: list[tuple[float, str]] = []
-    for time_ms, words in texts:
-        if not words:
+    for time_ms, delta in texts:
+        if not delta:
             continue
         if joined and round(joined[-1][0]) == round(time_ms):
-            joined[-1] = (joined[-1][0], f"{joined[-1][1]} {words}")
+            joined[-1] = (joined[-1][0], joined[-1][1] + delta)
         else:
-            joined.append((time_ms, words))
+            joined.append((time_ms, delta))
     return joined
 
 

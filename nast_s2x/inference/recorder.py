@@ -48,7 +48,7 @@ class PlaybackRecorder:
         Returns:
             ``available_ms``, number of ``samples``, and ``start_ms`` of its playback (``None`` without samples).
         """
-        self.texts.append((available_ms, emission.text))
+        self.texts.append((available_ms, emission.delta))
         samples = np.zeros(0, np.float32) if emission.waveform is None else emission.waveform
         start_ms = self.playback.add(available_ms, samples)
         return {

@@ -47,7 +47,7 @@ class TranslationStream:
         >>> stream = load_system("BUNDLE").stream(chunk_ms=320)  # doctest: +SKIP
         >>> for piece in microphone:  # doctest: +SKIP
         ...     for emission in stream.push(piece, sample_rate=48000):
-        ...         print(emission.text)
+        ...         print(emission.delta, end="")
         >>> stream.push([], final=True)[-1].final  # doctest: +SKIP
         True
     """

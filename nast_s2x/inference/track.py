@@ -19,7 +19,7 @@ from nast_s2x.errors import AudioError, StreamError
 from nast_s2x.frontend.fbank import StreamingFbank
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import as_mono
-from nast_s2x.inference.detokenizer import StreamingDetokenizer, join_words
+from nast_s2x.inference.detokenizer import StreamingDetokenizer
 from nast_s2x.inference.emission import Emission
 from nast_s2x.inference.segmenter import Cut, levels_of
 from nast_s2x.labels import TextLabels
@@ -109,22 +109,22 @@ class Labels(NamedTuple):
 NO_LABELS = Labels([], [], [])
 
 
-class _Transcript:
-    """Words of the source, from the labels of the recognition head."""
+class _Text:
+    """Text of a stream from the labels of one head. A segment ends with :meth:`finish`; labels then begin anew."""
 
-    def __init__(self, text: TextLabels) -> None:
-        self._collapser, self._detokenizer = text.collapser(), StreamingDetokenizer(text)
-        self._ready: list[str] = []
+    def __init__(self, labels: TextLabels) -> None:
+        self._labels, self._detokenizer = labels, StreamingDetokenizer(labels)
+        self._collapser = labels.collapser()
 
-    def push(self, labels: list[int]) -> None:
-        """Take the labels of the next encoder frames."""
-        self._ready.append(self._detokenizer.push(self._collapser.push(labels)))
+    def push(self, labels: list[int]) -> tuple[list[int], str]:
+        """Tokens that begin in the next labels, and the text that is final with them, with the space before it."""
+        tokens = self._collapser.push(labels)
+        return tokens, self._detokenizer.push(tokens)
 
-    def take(self, last: bool = False) -> str:
-        """The words that became final since the last call; the ``last`` call has the word that was held back too."""
-        words = join_words([*self._ready, self._detokenizer.finish() if last else ""])
-        self._ready = []
-        return words
+    def finish(self) -> str:
+        """The text that was held back."""
+        self._collapser = self._labels.collapser()
+        return self._detokenizer.finish()
 
 
 class StreamOutput:
@@ -143,18 +143,17 @@ class StreamOutput:
         with_transcript: bool = False,
     ) -> None:
         self._system, self._geometry, self._with_units = system, geometry, with_units
-        self._with_transcript = with_transcript
         self._vocoder = VocoderStream(system.require_vocoder(), synthesis) if with_speech else None
         self._num_chunks, self._chunks_before = 0, 0
         self.segment, self._first_frame = 0, 0
+        self._text = _Text(system.text)
+        self._source = _Text(system.text) if with_transcript else None
+        self._heard = ""  # text of the source that belongs to the next emission
         self._restart()
 
     def _restart(self) -> None:
-        system = self._system
-        self._text = system.text.collapser()
-        self._units = system.units.collapser() if system.units is not None and self._with_units else None
-        self._detokenizer = StreamingDetokenizer(system.text)
-        self._transcript = _Transcript(system.text) if self._with_transcript else None
+        units = self._system.units
+        self._units = units.collapser() if units is not None and self._with_units else None
 
     def emissions(self, labels: Labels, source: StreamInput, cut: int | None, last: bool) -> list[Emission]:
         """One emission for each chunk among new labels of slots; all of them are one chunk offline.
@@ -167,23 +166,20 @@ class StreamOutput:
         """
         text, units = labels.text, labels.units
         size, ratio = self._geometry.per_chunk("text") or max(1, len(text)), self._geometry.rates.unit_upsample
-        if self._transcript is not None:
-            self._transcript.push(labels.source)
-        made = []
+        if self._source is not None:
+            self._heard += self._source.push(labels.source)[1]
+        made: list[Emission] = []
         for start in range(0, len(text), size):
             stop = min(start + size, len(text))
-            tokens = self._text.push(text[start:stop])
+            tokens, words = self._text.push(text[start:stop])
             codes = self._units.push(units[start * ratio : stop * ratio]) if self._units is not None else []
-            words = self._detokenizer.push(tokens)
             time = self._time_of(self._num_chunks - self._chunks_before, source, cut)
             # The end of a stream is a push of its own, as in waveform_of; offline, all is one chunk and one window.
             whole = last and self._geometry.policy.is_offline
             waveform = self._vocoder.push(codes, final=whole) if self._vocoder else None
-            heard = self._transcript.take() if self._transcript is not None else ""
-            made.append(
-                Emission(self._num_chunks, time, words, tokens, codes, False, self.segment, heard, waveform=waveform)
-            )
-            self._num_chunks += 1
+            emission = Emission(self._num_chunks, time, "", tokens, codes, segment=self.segment, waveform=waveform)
+            made.append(emission.with_deltas(words, self._heard))
+            self._num_chunks, self._heard = self._num_chunks + 1, ""
         return made
 
     def _time_of(self, chunk: int, source: StreamInput, cut: int | None) -> float:
@@ -200,7 +196,7 @@ class StreamOutput:
             end: feature frames of the source up to the end of the segment.
             final: the source ends here; the last emission is marked ``final``.
         """
-        rest, waveform = self._detokenizer.finish(), None
+        waveform = None
         if self._vocoder is not None:
             waveform = np.zeros(0, np.float32) if self._vocoder.finished else self._vocoder.push([], final=final)
         if not emissions:
@@ -209,11 +205,11 @@ class StreamOutput:
         last = emissions[-1]
         if waveform is not None and last.waveform is not None:
             waveform = np.concatenate([last.waveform, waveform])
-        text = join_words([last.text, rest])
-        heard = join_words([last.source_text, self._transcript.take(last=True) if self._transcript is not None else ""])
+        heard = last.source_delta + self._heard + (self._source.finish() if self._source is not None else "")
+        last, self._heard = last.with_deltas(last.delta + self._text.finish(), heard), ""
         self.segment, self._first_frame, self._chunks_before = self.segment + 1, end, self._num_chunks
         self._restart()
-        return [*emissions[:-1], replace(last, text=text, source_text=heard, final=final, waveform=waveform)]
+        return [*emissions[:-1], replace(last, final=final, waveform=waveform)]
 
 
 class Track:

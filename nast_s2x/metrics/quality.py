@@ -140,7 +140,7 @@ def bleu_counts(prefix: str, hypotheses: Sequence[str], references: Sequence[str
     """n-gram counts of one batch, under names that begin with ``prefix``; zeros for an empty batch.
 
     Args:
-        tokenize: sacreBLEU's tokenizer: ``13a`` for text, ``none`` for strings of units.
+        tokenize: sacreBLEU's tokenizer: that of the language for text, ``none`` for strings of units.
     """
     from sacrebleu.metrics import BLEU
 

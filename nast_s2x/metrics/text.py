@@ -8,17 +8,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from nast_s2x.writing import CHINESE, JAPANESE, SOUTH_EAST_ASIAN, primary_language
+
 Unit = Literal["word", "char"]
 """Unit of latency: words between spaces, or characters."""
 NORMALISATION = "NFKC, lower case, no punctuation"
 """Description of :func:`normalise`, stored with the scores."""
-
-_CHINESE, _JAPANESE = {"zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "hak"}, {"ja", "jpn"}
-_OTHERS_WITHOUT_SPACES = {"th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "bo", "bod", "tib", "dz", "dzo"}
-_SPACELESS = re.compile(
-    r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
-)
-"""Letters of scripts without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +37,33 @@ def rules_of(language: str | None) -> TextRules:
     Chinese and Japanese, Thai, Lao, Khmer, Burmese and Tibetan count characters. Their BLEU takes sacreBLEU's ``zh``,
     ``ja-mecab`` (``char`` where its packages are missing) and ``char``; all others ``13a``.
     """
-    code = re.split(r"[-_]", (language or "").strip().lower())[0]
-    if code in _CHINESE:
+    code = primary_language(language)
+    if code in CHINESE:
         return TextRules("char", "zh")
-    if code in _JAPANESE:
+    if code in JAPANESE:
         if all(importlib.util.find_spec(name) for name in ("MeCab", "ipadic")):
             return TextRules("char", "ja-mecab")
-        note = "BLEU counts characters (tokenizer char): ja-mecab needs the packages of `pip install 'sacrebleu[ja]'`"
+        note = "BLEU counts characters (tokenizer char): install ja-mecab with `pip install 'sacrebleu[ja]'`"
         return TextRules("char", "char", note)
-    return TextRules("char", "char") if code in _OTHERS_WITHOUT_SPACES else TextRules()
-
-
-def lacks_spaces(text: str) -> bool:
-    """True where most letters are of a script that is written without spaces between words."""
-    return 2 * len(_SPACELESS.findall(text)) > sum(map(str.isalpha, text))
+    return TextRules("char", "char") if code in SOUTH_EAST_ASIAN else TextRules()
 
 
 def units_of(text: str, unit: Unit) -> list[str]:
     """Words of a text, or its characters without spaces."""
-    return text.split() if unit == "word" else list("".join(text.split()))
+    return [part.lstrip() for part in spaced_units(text, unit)]
+
+
+def spaced_units(text: str, unit: Unit) -> list[str]:
+    """The units of a text, each with a space before it where the text has one; not the first.
+
+    >>> spaced_units("我 am", "char")
+    ['我', ' a', 'm']
+    """
+    units: list[str] = []
+    for word in text.split():
+        parts = [word] if unit == "word" else list(word)
+        units += [f" {parts[0]}" if units else parts[0], *parts[1:]]
+    return units
 
 
 def join_units(units: list[str] | tuple[str, ...], unit: Unit) -> str:

@@ -32,7 +32,7 @@ class ServerError(NastError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server sent: words, with the space before them, or speech (n,) at 16 kHz; and whether it was the end."""
+    """What the server sent: text, with the space before it, or speech (n,) at 16 kHz; and whether it was the end."""
 
     text: str = ""
     waveform: NDArray[np.float32] | None = None

@@ -32,6 +32,7 @@ from nast_s2x.corpus.utterance import unit_string
 from nast_s2x.errors import ConfigError, check_whole_number
 from nast_s2x.labels import BLANK, NUM_SPECIALS, TextLabels, UnitLabels
 from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts
+from nast_s2x.metrics.text import rules_of
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
 from nast_s2x.network import NastOutput
 from nast_s2x.tasks.dataset import NastDataset
@@ -141,6 +142,9 @@ class NastTask(FairseqTask):
         for policy in self.policies:
             ChunkGeometry(self.rates, policy)  # checks that the sizes fit the rates
         self.data_config = DataFolder.load(Path(cfg.data) / cfg.config_yaml)
+        self.text_rules = rules_of(self.data_config.target_lang)
+        if self.text_rules.note:
+            logger.warning(self.text_rules.note)
         self.labels = TextLabels.load(self.data_config.vocab_path, self.data_config.spm_path)
         units = self.data_config.num_units
         self.unit_labels = UnitLabels(units, self.data_config.unit_hash, cfg.drop_repeats) if units else None
@@ -295,7 +299,7 @@ class NastTask(FairseqTask):
         self, name: str, sample: dict[str, Any], texts: list[str], units: list[str] | None
     ) -> dict[str, int]:
         """Counts for BLEU; examples without a reference are left out of their score."""
-        counts = _pair_counts(f"_bleu_{name}", texts, sample["references"], "13a")
+        counts = _pair_counts(f"_bleu_{name}", texts, sample["references"], self.text_rules.tokenizer)
         if units is not None:
             counts |= _pair_counts(f"_unit_bleu_{name}", units, sample["unit_references"], "none")
         return counts

@@ -22,6 +22,7 @@ from nast_s2x.evaluation.transcripts import TranscriptStore
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback, stereo
 from nast_s2x.metrics.latency import word_ends
+from nast_s2x.metrics.text import spaced_units
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,18 @@ class Shown:
     def words(self) -> list[tuple[float, str]]:
         """(ms of source read, words) in order; words written at the same time are joined."""
         if self.log.words:
-            pairs = list(zip(self.log.delays, self.log.words))
+            pairs = list(zip(self.log.delays, spaced_units(self.log.text, self.log.unit)))
         else:
-            pairs = [(emission.written_ms, emission.text) for emission in self.log.emissions]
+            pairs = [(emission.written_ms, emission.delta) for emission in self.log.emissions]
         joined: list[tuple[float, str]] = []
-        for time_ms, text in pairs:
-            if not text.strip():
+        for time_ms, delta in pairs:
+            if not delta.strip():
                 continue
             if joined and joined[-1][0] == time_ms:
-                joined[-1] = (time_ms, f"{joined[-1][1]} {text.strip()}")
+                joined[-1] = (time_ms, joined[-1][1] + delta)
             else:
-                joined.append((time_ms, text.strip()))
-        return joined
+                joined.append((time_ms, delta))
+        return [(time_ms, text.strip()) for time_ms, text in joined]
 
     @property
     def end_ms(self) -> float:

@@ -1,7 +1,12 @@
-// Words as they come, in paragraphs.
+// Text as it comes, in paragraphs.
 
 const PAUSE_MS = 3000; // of the source without a word, after which captions go on in a new paragraph
 const MOST_PARAGRAPHS = 200;
+// What a stream holds back until more comes: a word, in some scripts without spaces the last character. Chinese and
+// Japanese text is not held back. The same rule as nast_s2x/writing.py.
+const EAST = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Bopomofo}";
+const SOUTH_EAST = "\\p{sc=Thai}\\p{sc=Lao}\\p{sc=Khmer}\\p{sc=Myanmar}\\p{sc=Tibetan}";
+const HELD_BACK = new RegExp(`^\\s?(?:[${SOUTH_EAST}][\\p{M}\\u0e33\\u0eb3]*|[^\\s${EAST}${SOUTH_EAST}]*)`, "u");
 
 export class Captions {
   constructor(box) {
@@ -11,14 +16,15 @@ export class Captions {
     this.isBroken = true;
   }
 
-  // Adds whole words. The first word after a pause was held back in it, so it ends the paragraph before.
+  // Adds text, with the space before it. What was held back in a pause ends the paragraph before.
   add(text, ms) {
     const follows = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 40;
     if (ms - this.last > PAUSE_MS) {
-      const [first, ...others] = text.trim().split(" ");
-      this.append(` ${first}`);
+      const [held] = text.match(HELD_BACK);
+      const rest = text.slice(held.length).trim();
+      if (held.trim()) this.append(held);
       this.isBroken = true;
-      if (others.length) this.append(others.join(" "));
+      if (rest) this.append(rest);
     } else {
       this.append(text);
     }

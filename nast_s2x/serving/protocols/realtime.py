@@ -21,7 +21,6 @@ import numpy as np
 
 from nast_s2x.errors import ConfigError, NastError, check_whole_number
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.inference.detokenizer import JoinedWords
 from nast_s2x.inference.emission import SPEECH_RATE, Emission
 from nast_s2x.serving.protocols.base import Message, Received, Wishes, pcm16
 
@@ -56,7 +55,6 @@ class RealtimeTranslation:
             },
         }
         self._events = 0
-        self._words, self._source_words = JoinedWords(), JoinedWords()
         self._has_audio = self._closing = False
         self._resampler = StreamResampler(SPEECH_RATE, RATE)
 
@@ -95,11 +93,9 @@ class RealtimeTranslation:
         times = {"elapsed_ms": elapsed, "source_ms": round(emission.source_ms, 1)}
         messages: list[Message] = []
         if self.wishes.transcript and emission.source_text:
-            delta = self._source_words.push(emission.source_text)
-            messages.append(self._event("session.input_transcript.delta", delta=delta, **times))
+            messages.append(self._event("session.input_transcript.delta", delta=emission.source_delta, **times))
         if emission.text:
-            delta = self._words.push(emission.text)
-            messages.append(self._event("session.output_transcript.delta", delta=delta, **times))
+            messages.append(self._event("session.output_transcript.delta", delta=emission.delta, **times))
         if self.wishes.voice and emission.waveform is not None:
             sound = self._resampler.push(emission.waveform, emission.final)
             if len(sound):

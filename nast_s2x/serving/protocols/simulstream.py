@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import check_whole_number
-from nast_s2x.inference.detokenizer import JoinedWords
 from nast_s2x.inference.emission import Emission
 from nast_s2x.serving.protocols.base import Message, ProtocolError, Received, Wishes, pcm16
 
@@ -32,7 +31,6 @@ class SimulstreamProtocol:
     def __init__(self) -> None:
         self.wishes = Wishes(voice=False)
         self._rate = DEFAULT_RATE
-        self._words = JoinedWords()
 
     def opened(self) -> list[Message]:
         """Messages at the start: none."""
@@ -61,15 +59,14 @@ class SimulstreamProtocol:
         """Messages of an emission; texts bring their own spaces."""
         messages: list[Message] = []
         if emission.text:
-            text = self._words.push(emission.text)
-            messages.append(json.dumps({"new": text, "deleted": ""}, ensure_ascii=False))
+            messages.append(json.dumps({"new": emission.delta, "deleted": ""}, ensure_ascii=False))
         if self.wishes.voice and emission.waveform is not None and len(emission.waveform):
             messages.append(pcm16(emission.waveform))
         return messages
 
     def finished(self) -> list[Message]:
         """Messages after the last emission; the next source begins with the default rate."""
-        self._rate, self._words, self.wishes = DEFAULT_RATE, JoinedWords(), Wishes(voice=False)
+        self._rate, self.wishes = DEFAULT_RATE, Wishes(voice=False)
         return [json.dumps({"end_of_processing": True})]
 
     def failed(self, error: Exception) -> list[Message]:
