@@ -128,9 +128,8 @@ def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]
     unit = rules_of(settings.target_lang or system.info.target_lang).unit
     session = TextSession(unit, settings.long_form) if settings.target_type == "text" else SpeechSession()
     try:
-        samples, rate = audio.recording()
         stream = make_stream(system, settings, chunk)
-        line = run_session(session, stream, samples, rate, segments_of(settings))
+        line = run_session(session, stream, audio.pieces(), segments_of(settings))
         if isinstance(session, SpeechSession):
             session.write(wav)
             line["prediction"] = f"{WAVS}/{wav.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,24 +163,24 @@ class SpeechSession(Session):
 
 
 def run_session(
-    session: Session, stream: Stream, samples: NDArray[np.float32], sample_rate: int, segments: Segments
+    session: Session, stream: Stream, pieces: Iterable[tuple[NDArray[np.float32], int]], segments: Segments
 ) -> dict[str, Any]:
     """Give ``stream`` a whole recording, segment by segment; returns :meth:`Session.line`.
 
     Args:
         session: records the output.
-        samples: (n,) at ``sample_rate``, n from 1. The stream receives copies, so that it has no access to later
-            samples.
-        sample_rate: Hz.
+        pieces: the recording, in pieces of any length: samples (n,) and sample rate, one sample or more in all. The
+            stream receives copies, so that it has no access to later samples.
         segments: lengths of the segments.
     """
-    for start, stop in segments.cut(len(samples), sample_rate):
-        segment = np.array(samples[start:stop], np.float32)
+    heard, rate = 0, 1
+    for segment, rate, is_last in segments.cut(pieces):
+        heard += len(segment)
         begun = time.perf_counter()
-        emissions = stream.push(segment, sample_rate)
-        if stop == len(samples):
+        emissions = stream.push(segment, rate)
+        if is_last:
             # A separate push, as by programs that detect the end of the source after its last samples.
             emissions = [*emissions, *stream.push(np.zeros(0, np.float32), final=True)]
         push_ms = 1000 * (time.perf_counter() - begun)
-        session.add(emissions, 1000 * stop / sample_rate, push_ms)
-    return session.line(1000 * len(samples) / sample_rate)
+        session.add(emissions, 1000 * heard / rate, push_ms)
+    return session.line(1000 * heard / rate)
