@@ -200,8 +200,6 @@ def _check_long_form(args: argparse.Namespace) -> None:
             raise ConfigError(f"--long-form takes --source, --target and --segments: --{flag} does not apply")
     if args.skip_long:
         raise ConfigError("--skip-long does not apply to --long-form: long recordings are translated as streams")
-    if args.target_type != "text":
-        raise ConfigError("--long-form measures text output: --target-type speech does not apply")
 
 
 def _take_folder(

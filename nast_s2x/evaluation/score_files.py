@@ -53,6 +53,7 @@ def table(scores: dict[str, Any]) -> str:
     )
     if scores.get("long_form"):
         latency = ("LongYAAL", "LongLAAL", "StreamLAAL", "LongYAAL_CA", "LongLAAL_CA", "StreamLAAL_CA")
+        latency += ("StartOffset", "EndOffset", "GapNum", "GapSum") if speech else ()
     counted = "segments" if scores.get("long_form") else "utterances"
     lines = [["chunk", counted, "empty", *quality, *latency, "ms/chunk p50", "p95", "real-time factor"]]
     for row in scores["rows"]:

@@ -7,7 +7,6 @@ never 0, and ``notes`` gives the reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,10 @@ from nast_s2x.errors import NastError
 from nast_s2x.evaluation.hypotheses import Hypothesis
 from nast_s2x.evaluation.language import language_of, rules_for
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
-from nast_s2x.evaluation.score_files import (
-    SCORES,
-    TRANSCRIPTS,
-    write_scores,
-)
+from nast_s2x.evaluation.score_files import SCORES, TRANSCRIPTS, write_scores
 from nast_s2x.evaluation.segmentation import SEGMENTS
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
-from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
 from nast_s2x.files import locked
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.metrics.quality import (
@@ -40,26 +35,16 @@ from nast_s2x.metrics.quality import (
     word_error_rate,
 )
 from nast_s2x.metrics.text import NORMALISATION, TextRules, Unit, rules_of, unit_count
-from nast_s2x.recognisers.base import Recogniser, Transcript, Waveform
+from nast_s2x.recognisers.base import Recogniser, Transcript
 
 FORMAT = 1
 QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
 COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
-
-
-class TranscriptMissingError(ValueError):
-    """A waveform has no cached transcript and no recogniser is loaded."""
-
-
-@dataclass(frozen=True)
-class StoredRecogniser:
-    """A recogniser of which only stored transcripts are available."""
-
-    identity: str
-
-    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """Raise TranscriptMissingError: only waveforms without a stored transcript are passed on to a recogniser."""
-        raise TranscriptMissingError(f"{len(waveforms)} or more waveforms have no stored transcript")
+NO_TIMES = {
+    "word": "the recogniser gives no times of words: latency of words is not known",
+    "char": "a recogniser times words, the language counts characters: latency of words is not known",
+}
+"""Note on a recogniser without times, by unit of latency."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +85,18 @@ def score(
     """
     folder = Path(folder)
     if (folder / SEGMENTS).is_file():
-        return _long_form(folder, recogniser, target_lang)
+        from nast_s2x.evaluation.longform import (
+            score_long_form,
+        )  # here: it takes the means and the cost from this module
+
+        return score_long_form(folder, target_lang, recogniser, progress)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
     language = language_of(folder, settings, target_lang)
     logs, notes = _logs(folder, settings, rules_of(language).unit)
     rules = rules_for(language, (utterance.reference for log in logs.values() for utterance in log))
     notes += [rules.note] if rules.note else []
     is_speech = _is_speech(folder, logs, settings)
-    if recogniser is not None and not is_speech:
-        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
-    if recogniser is None and is_speech:
-        recogniser = _previous_recogniser(folder)
-        if recogniser is None:
-            notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
+    recogniser = recogniser_for(folder, is_speech, recogniser, notes)
     if is_speech and settings is None:
         notes.append("logs of speech written by SimulEval hold no words: BLEU and chrF are not known")
     has_text = not is_speech or settings is not None
@@ -135,14 +119,6 @@ def score(
         }
         write_scores(folder, scores, lines)
     return scores
-
-
-def _long_form(folder: Path, recogniser: Recogniser | None, target_lang: str | None) -> dict[str, Any]:
-    from nast_s2x.evaluation.longform import score_long_form  # here: it takes the means and the cost from this module
-
-    if recogniser is not None:
-        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
-    return score_long_form(folder, target_lang)
 
 
 def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
@@ -229,18 +205,6 @@ def _is_speech(folder: Path, logs: dict[Path, list[LoggedUtterance]], settings: 
         if settings["target_type"] != kind:
             raise NastError(f"{folder}: the logs are {kind}, the settings say {settings['target_type']}")
     return is_speech
-
-
-def _previous_recogniser(folder: Path) -> StoredRecogniser | None:
-    """Return the recogniser of the previous scores, ``None`` without one."""
-    path = folder / SCORES
-    if not path.is_file():
-        return None
-    try:
-        identity = json.loads(path.read_text("utf-8")).get("recogniser")
-    except (ValueError, AttributeError):
-        return None  # the damaged file is about to be replaced
-    return StoredRecogniser(identity) if identity else None
 
 
 def _transcripts(
@@ -345,9 +309,14 @@ def _quality(
     figures |= {name: result.value for name, result in scored.items()}
     signatures = {name: result.signature for name, result in scored.items()}
     if transcripts is not None:
-        normalisation = NORMALISATION + (", characters" if rules.unit == "char" else "")
-        signatures |= {"ASR_WER": normalisation, "ASR_normalisation": normalisation}
+        signatures |= normalisation_signatures(rules)
     return figures, signatures
+
+
+def normalisation_signatures(rules: TextRules) -> dict[str, str]:
+    """Signatures of the figures of transcripts that say how texts are normalised."""
+    normalisation = NORMALISATION + (", characters" if rules.unit == "char" else "")
+    return {"ASR_WER": normalisation, "ASR_normalisation": normalisation}
 
 
 def _latency(
@@ -386,10 +355,10 @@ def _chunk_notes(
     if transcripts is None:
         return
     if utterances[0].unit == "char":
-        yield f"{row['chunk']}: a recogniser times words, the language counts characters: latency of words is not known"
+        yield f"{row['chunk']}: {NO_TIMES['char']}"
         return
     spoken = [transcript for transcript, utterance in zip(transcripts.speech, utterances) if not utterance.empty]
     if any(transcript.words is None for transcript in spoken):
-        yield f"{row['chunk']}: the recogniser gives no times of words: latency of words is not known"
+        yield f"{row['chunk']}: {NO_TIMES['word']}"
     elif wordless := sum(not transcript.words for transcript in spoken):
         yield f"{row['chunk']}: no word was recognised in {wordless} outputs: they are left out of latency of words"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import write_wav
+from nast_s2x.frontend.audio import write_wav_pieces
 from nast_s2x.inference.detokenizer import join_words
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SPEECH_RATE, Emission, Stream
@@ -119,8 +119,8 @@ class SpeechSession(Session):
         pieces: samples of each piece, (n,) at 16 kHz.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, real_time: bool = False) -> None:
+        super().__init__(real_time)
         self.durations: list[float] = []
         self.pieces: list[NDArray[np.float32]] = []
 
@@ -132,12 +132,11 @@ class SpeechSession(Session):
         self.durations.append(1000 * len(self.pieces[-1]) / SPEECH_RATE)
         return 1
 
-    def sound(self) -> NDArray[np.float32]:
-        """Return the speech as it is played, (n,) at 16 kHz, from the first piece on, gaps included."""
-        sound = [np.zeros(0, np.float32)]
+    def sound(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the speech as it is played, at 16 kHz, from the first piece on: each gap, then the piece after it."""
         for silence, piece in zip(self._silences(), self.pieces, strict=True):
-            sound += [np.zeros(silence, np.float32), piece]
-        return np.concatenate(sound)
+            yield np.zeros(silence, np.float32)
+            yield piece
 
     def _silences(self) -> list[int]:
         """Return the samples of silence before each piece: ``int(rate * gap / 1000)``, as in SimulEval's files."""
@@ -159,7 +158,7 @@ class SpeechSession(Session):
     def write(self, path: Path) -> None:
         """Write :meth:`sound` as a WAV file; nothing is written for an empty output."""
         if self.pieces:
-            write_wav(path, self.sound(), SPEECH_RATE)
+            write_wav_pieces(path, self.sound(), SPEECH_RATE)
 
 
 def run_session(
