@@ -111,7 +111,7 @@ def test_the_same_command_resumes_and_others_are_refused(
     other.write_text((corpus / "segments.yaml").read_text().replace("duration: 1.5", "duration: 1.4"))
     assert main([*flags(corpus, evaluated, "--chunk-ms", "320"), "--segments", str(other)]) == 1
     assert "long_form" in capsys.readouterr().err
-    for wrong in (["--skip-long"], ["--target-type", "speech"], ["--manifest", "x.tsv"]):
+    for wrong in (["--skip-long"], ["--units", "x"], ["--manifest", "x.tsv"]):
         assert main([*flags(corpus, evaluated), *wrong]) == 1
         assert "does not apply" in capsys.readouterr().err
     assert main(["evaluate", "--model", "x", "--source", "s", "--target", "t", "--segments", "y", "-o", "o"]) == 1
