@@ -37,7 +37,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--output", "-o", metavar="DIR", help="folder of the results; logs of the same segments may share one"
     )
     group.add_argument(
-        "--chunk-ms", metavar="NAME", help="name of its row, such as 320 (default: the name of the file)"
+        "--chunk-ms",
+        metavar="NAME",
+        help="name of its row, such as 320, under which `compare` finds it (default: the name of the file); also of "
+        "SimulEval's log in DIR itself (default: the name of DIR)",
     )
     group.add_argument(
         "--cumulative-elapsed",
@@ -63,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from nast_s2x.evaluation.scoring import score
 
     folder = _import_log(args) if Path(args.folder).is_file() else _folder(args)
-    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang)
+    name = args.chunk_ms if folder == Path(args.folder) else None  # import_log has named the row of a log
+    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang, name)
     print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
     if args.no_report:
         return 0
@@ -80,7 +84,7 @@ def _folder(args: argparse.Namespace) -> Path:
     folder = Path(args.folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or log")
-    for flag in (*_LOG_FLAGS, "chunk_ms", "cumulative_elapsed"):
+    for flag in (*_LOG_FLAGS, "cumulative_elapsed"):
         if getattr(args, flag):
             raise ConfigError(f"--{flag.replace('_', '-')} is for a log, but {folder} is a folder")
     return folder
@@ -92,7 +96,11 @@ def _import_log(args: argparse.Namespace) -> Path:
 
     missing = [flag for flag in _LOG_FLAGS if getattr(args, flag) is None]
     if missing:
-        raise ConfigError(f"{args.folder} is a log: give --segments, --target and --output (--{missing[0]} is missing)")
+        folder = Path(args.folder).parent
+        raise ConfigError(
+            f"{args.folder} is a log: for one of long recordings give --segments, --target and --output "
+            f"(--{missing[0]} is missing), for SimulEval's of single utterances its folder, {folder}"
+        )
     log, output = Path(args.folder), Path(args.output)
     files = (Path(args.segments), Path(args.target))
     import_log(log, output, *files, args.chunk_ms or log.stem, args.target_lang, args.cumulative_elapsed)

@@ -34,6 +34,7 @@ from nast_s2x.evaluation.scoring import (
     log_places,
     mean_latency,
     normalisation_signatures,
+    row_name,
 )
 from nast_s2x.evaluation.segmentation import (
     REFERENCES,
@@ -116,8 +117,7 @@ def import_log(
             a folder with other files.
     """
     recordings = read_segmentation(segments, references)
-    if Path(chunk).name != chunk or chunk in ("", ".", ".."):
-        raise NastError(f"the name of a row must be a single word such as 320, but is {chunk!r}")
+    row_name(chunk)
     language = language_of(folder, None, target_lang)
     rules = rules_for(language, (text for item in recordings for text in item.references))
     hypotheses = _ordered(read_hypotheses(log, rules.unit, cumulative), recordings, log)

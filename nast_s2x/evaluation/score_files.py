@@ -15,6 +15,15 @@ from nast_s2x.files import write_atomic
 SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
 
 
+def previous_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores of a folder; empty where there are none, and for damaged ones, which are about to be replaced."""
+    try:
+        scores = json.loads((folder / SCORES).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return scores if isinstance(scores, dict) else {}
+
+
 def write_scores(folder: Path, scores: dict[str, Any], lines: Mapping[Path, Sequence[dict[str, Any]]]) -> None:
     """Write all files of the scores; ``lines`` holds, for each folder with a log, the scores of its utterances."""
     for place, entries in lines.items():

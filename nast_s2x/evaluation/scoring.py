@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.errors import NastError
+from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.evaluation.hypotheses import Hypothesis
 from nast_s2x.evaluation.language import language_of, rules_for
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
-from nast_s2x.evaluation.score_files import SCORES, TRANSCRIPTS, write_scores
+from nast_s2x.evaluation.score_files import SCORES, TRANSCRIPTS, previous_scores, write_scores
 from nast_s2x.evaluation.segmentation import SEGMENTS
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
@@ -61,13 +61,17 @@ class Transcripts:
 
 
 def score(
-    folder: Path, recogniser: Recogniser | None = None, progress: bool = False, target_lang: str | None = None
+    folder: Path,
+    recogniser: Recogniser | None = None,
+    progress: bool = False,
+    target_lang: str | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Score the logs of an evaluation; writes ``scores.json``, ``scores.csv``, ``utterances.jsonl`` beside each log.
 
     A folder with ``segments.yaml`` holds long recordings: see :func:`~nast_s2x.evaluation.longform.score_long_form`.
     A folder without ``settings.json`` must hold logs written by SimulEval: ``instances.log`` in the folder itself (one
-    row, named after the folder), or in its subfolders.
+    row), or in its subfolders (a row each, named after them).
 
     Args:
         folder: folder of the evaluation.
@@ -75,15 +79,20 @@ def score(
             scores are used; without them the figures that need transcripts are ``None``.
         progress: show a progress bar on stderr while the recogniser runs.
         target_lang: language of the output, for logs of SimulEval; ``None``: that of the run or the previous scores.
+        name: name of the row of a log in the folder itself: milliseconds, or any word; ``None``: as in the previous
+            scores, or that of the folder.
     Returns:
         the content of ``scores.json``.
     Raises:
         FileNotFoundError: no log.
-        ConfigError: another process scores the same folder; references without spaces between words and no language.
+        ConfigError: another process scores the same folder; references without spaces between words and no language; a
+            name for logs in subfolders.
         ValueError: a damaged log; a number of utterances or a kind of output that differs from the settings; a
             recogniser for text output; a sound file that does not fit its log. No scores are written then.
     """
     folder = Path(folder)
+    if name is not None and ((folder / SEGMENTS).is_file() or not (folder / LOG_NAME).is_file()):
+        raise ConfigError(f"only a log in the folder itself can be given a name, but {folder} has no {LOG_NAME}")
     if (folder / SEGMENTS).is_file():
         from nast_s2x.evaluation.longform import (
             score_long_form,
@@ -93,6 +102,9 @@ def score(
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
     language = language_of(folder, settings, target_lang)
     logs, notes = _logs(folder, settings, rules_of(language).unit)
+    names = {place: place.name for place in logs}
+    if folder.resolve() in names:
+        names[folder.resolve()] = row_name(name or _previous_name(folder) or folder.resolve().name)
     rules = rules_for(language, (utterance.reference for log in logs.values() for utterance in log))
     notes += [rules.note] if rules.note else []
     is_speech = _is_speech(folder, logs, settings)
@@ -103,8 +115,8 @@ def score(
     rows, lines = [], {}
     with locked(folder / SCORES):  # two processes must not write to one file of transcripts
         for place, utterances in logs.items():
-            transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
-            row, lines[place] = _score_chunk(place.name, utterances, transcripts, has_text, rules)
+            transcripts = _transcripts(folder, names[place], utterances, recogniser, notes, progress)
+            row, lines[place] = _score_chunk(names[place], utterances, transcripts, has_text, rules)
             rows.append(row)
             notes += _chunk_notes(row, utterances, transcripts)
         scores = {
@@ -180,6 +192,23 @@ def _order(place: Path) -> tuple[bool, bool, int, str]:
     """Sorting key: by chunk size; other names after the numbers; offline last."""
     number = chunk_number(place.name)
     return place.name == "offline", number is None, number or 0, place.name
+
+
+def row_name(name: str) -> str:
+    """Return the name of a row.
+
+    Raises:
+        ConfigError: it is no name of a folder.
+    """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ConfigError(f"the name of a row must be a single word such as 320, but is {name!r}")
+    return name
+
+
+def _previous_name(folder: Path) -> str | None:
+    """Return the name that the only row of the previous scores has."""
+    rows = previous_scores(folder).get("rows")
+    return str(rows[0]["chunk"]) if isinstance(rows, list) and len(rows) == 1 and "chunk" in rows[0] else None
 
 
 def chunk_number(name: str) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import NastError
-from nast_s2x.evaluation.score_files import SCORES
+from nast_s2x.evaluation.score_files import previous_scores
 from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
@@ -120,22 +120,11 @@ def recogniser_for(folder: Path, is_speech: bool, given: Recogniser | None, note
     if given is not None and not is_speech:
         raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
     if given is None and is_speech:
-        given = _previous_recogniser(folder)
+        identity = previous_scores(folder).get("recogniser")
+        given = StoredRecogniser(identity) if isinstance(identity, str) and identity else None
         if given is None:
             notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
     return given
-
-
-def _previous_recogniser(folder: Path) -> StoredRecogniser | None:
-    """Return the recogniser of the previous scores, ``None`` without one."""
-    path = folder / SCORES
-    if not path.is_file():
-        return None
-    try:
-        identity = json.loads(path.read_text("utf-8")).get("recogniser")
-    except (ValueError, AttributeError):
-        return None  # the damaged file is about to be replaced
-    return StoredRecogniser(identity) if identity else None
 
 
 def _write_line(audio: str, recogniser: str, transcript: Transcript) -> str:
