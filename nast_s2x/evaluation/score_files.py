@@ -54,7 +54,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def table(scores: dict[str, Any]) -> str:
     """Format the main figures as a text table, one line per chunk size, followed by the notes."""
     speech = scores["target_type"] == "speech"
-    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF")
+    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF", "COMET")
     latency = (
         ("StartOffset", "EndOffset", "AL_words", "ATD", "GapNum", "GapSum")
         if speech
@@ -69,7 +69,7 @@ def table(scores: dict[str, Any]) -> str:
         timed = row["cost"]
         lines.append([
             *(str(row[name]) for name in ("chunk", "utterances", "empty")),
-            *(_format(row["quality"][name], 2) for name in quality),
+            *(_format(row["quality"].get(name), 4 if name == "COMET" else 2) for name in quality),
             *(_format(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
             *(_format(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
             _format(timed["real_time_factor"], 3),

@@ -27,6 +27,7 @@ class Figure:
 QUALITY: dict[str, Figure] = {
     "BLEU": Figure("BLEU", "", 2, "Overlap of word n-grams with the reference, 0 to 100; higher is better."),
     "chrF": Figure("chrF", "", 2, "Overlap of character n-grams with the reference, 0 to 100; higher is better."),
+    "COMET": Figure("COMET", "", 4, "Mean of the scores of a trained model of translation quality; higher is better."),
     "unit_BLEU": Figure("Unit BLEU", "", 2, "BLEU over speech units instead of words; needs reference units."),
     "ASR_BLEU": Figure(
         "ASR-BLEU", "", 2, "BLEU of the recogniser's transcript of the speech, with silences between pieces removed."
