@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,17 @@ from numpy.typing import NDArray
 from random_system import make_bundle, make_signal
 
 pytest.importorskip("sacrebleu")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "espeak_fr_en"
+sys.path.insert(0, str(EXAMPLE.parent))
+
+from espeak_fr_en import long_recordings  # noqa: E402
 
 from nast_s2x.cli.main import main  # noqa: E402
+from nast_s2x.corpus import read_manifest  # noqa: E402
 from nast_s2x.errors import NastError  # noqa: E402
 from nast_s2x.evaluation import spoken  # noqa: E402
 from nast_s2x.evaluation.compare import compare  # noqa: E402
-from nast_s2x.evaluation.longform import RESEGMENTED, score_long_form  # noqa: E402
+from nast_s2x.evaluation.longform import RESEGMENTED, read_long_form, score_long_form  # noqa: E402
 from nast_s2x.evaluation.scoring import score  # noqa: E402
 from nast_s2x.inference.bundle import save_bundle  # noqa: E402
 from nast_s2x.recognisers import RecognisedWord, Transcript  # noqa: E402
@@ -281,3 +287,39 @@ def test_speech_is_compared(evaluated: tuple[list[str], Path]) -> None:
             score(folder, Ear())
         finally:
             settings.write_text(json.dumps(values))
+
+
+def joined(folder: Path, count: int) -> list[str]:
+    """Flags for the example's recordings, joined."""
+    manifest = str(EXAMPLE / "recordings" / "manifest.tsv")
+    assert long_recordings.main([manifest, str(folder), "--count", str(count)]) == 0
+    given = {"source": "source.txt", "segments": "segments.yaml", "target": "references.txt"}
+    return [text for name, path in given.items() for text in (f"--{name}", str(folder / path))]
+
+
+def test_the_examples_recordings_joined(tmp_path: Path) -> None:
+    joined(tmp_path, 8)
+    test_set, recordings = read_long_form(
+        *(tmp_path / name for name in ("source.txt", "references.txt", "segments.yaml"))
+    )
+    assert [len(talk.segments) for talk in recordings] == [8, 8, 4] and len(test_set) == 3
+    rows = read_manifest(EXAMPLE / "recordings" / "manifest.tsv").rows
+    samples, _ = soundfile.read(tmp_path / "talk_1.wav", dtype="float32")
+    for row, part in zip(rows[8:16], recordings[1].segments, strict=True):
+        original, start = row.audio.samples(), round(part.offset_s * RATE)
+        assert part.reference == row.target_text and part.duration_s * RATE == len(original)
+        np.testing.assert_allclose(samples[start : start + len(original)], original, atol=2 / 32768)
+    assert (tmp_path / "transcripts.txt").read_text().splitlines() == [row.source_text for row in rows]
+
+
+@pytest.mark.slow
+def test_the_examples_speech(tmp_path: Path) -> None:
+    """The figures of examples/espeak_fr_en/speech_bundle/README.md."""
+    flags = ["evaluate", "--long-form", "--model", str(EXAMPLE / "speech_bundle"), *joined(tmp_path, 10)]
+    flags += ["--target-type", "speech", "--recogniser", str(EXAMPLE / "recogniser"), "--chunk-ms", "320"]
+    assert main([*flags, "--output", str(tmp_path / "out"), "--no-report"]) == 0
+    row = json.loads((tmp_path / "out" / "scores.json").read_text())["rows"][0]
+    quality = {"ASR_BLEU": 72.7, "ASR_BLEU_silence": 73.9, "ASR_WER": 15.0, "BLEU": 95.8}
+    assert {name: row["quality"][name] for name in quality} == pytest.approx(quality, abs=2)
+    latency = {"LongYAAL": 1195, "LongLAAL": 1204, "StartOffset": 840, "EndOffset": 1005, "GapSum": 5170}
+    assert {name: row["latency"][name] for name in latency} == pytest.approx(latency, abs=50)
