@@ -40,8 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--long-form",
         action="store_true",
         help="long recordings: --source lists whole recordings, --segments says where each sentence is spoken, and "
-        "--target has one reference a sentence. The translation, or what --recogniser hears in the speech, is divided among "
-        "the sentences; LongYAAL, LongLAAL, StreamLAAL",
+        "--target has one reference a sentence. The translation, or what --recogniser hears in the speech, is "
+        "divided among the sentences; LongYAAL, LongLAAL, StreamLAAL",
     )
     group.add_argument("--segments", metavar="YAML", help="list of {wav, offset, duration} in seconds; for --long-form")
     add_system_flags(parser, default_chunk="those of the training; separate several by commas")
