@@ -91,6 +91,22 @@ def test_a_segment_is_the_cut_file(folder: Path) -> None:
                 read(AudioRef(folder / "long.flac", start, count))
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.wav:4000:90000"])
+def test_pieces_are_the_recording(tmp_path: Path, name: str) -> None:
+    sound = np.stack([noise(25, seed, 8000) for seed in (1, 2)], axis=1)
+    reference = AudioRef.parse(name, tmp_path)
+    soundfile.write(reference.path, sound, 8000)
+    samples, rate = reference.recording()
+    pieces = [*reference.pieces()]
+    assert {found for _, found in pieces} == {rate} == {8000}
+    np.testing.assert_array_equal(np.concatenate([piece for piece, _ in pieces]), samples)
+    assert len(pieces) == (1 if reference.count else 3) and len(samples) == (reference.count or 200_000)
+    sound[150_000] = np.nan
+    soundfile.write(tmp_path / "b.wav", sound, 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="b.wav: samples must be finite"):
+        list(AudioRef(tmp_path / "b.wav").pieces())
+
+
 def test_a_file_whose_name_looks_like_a_segment(folder: Path) -> None:
     (folder / "cut.flac").rename(folder / "a.flac:1:2")
     audio = AudioRef.parse("a.flac:1:2", folder)

@@ -105,7 +105,7 @@ def test_what_a_translator_was_given_is_what_the_log_says(target_type: str, segm
     samples = make_signal(1.5, seed=3)
     translator = Recorder(ChunkPolicy(80, 40), 80 if target_type == "speech" else 0)
     session = TextSession() if target_type == "text" else SpeechSession()
-    line = run_session(session, translator, samples, 16000, Segments(segment_ms, first))
+    line = run_session(session, translator, [(samples, 16000)], Segments(segment_ms, first))
     given = [int(entry["text"].removeprefix("s")) for entry in line["emissions"]]
     assert [entry["written_ms"] for entry in line["emissions"]] == [count / 16 for count in given]
     if target_type == "text":

@@ -157,6 +157,40 @@ def test_other_references_are_refused(tmp_path: Path) -> None:
         compare([good, fewer])
 
 
+def test_a_log_of_simuleval_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scored in its folder under the name of a chunk size, which scoring it again keeps."""
+    ours = make_evaluation(tmp_path / "ours", chunks=("160", "320"))
+    worse = make_evaluation(tmp_path / "worse", outputs=WORSE, chunks=("320",))
+    keys = ("index", "prediction", "delays", "elapsed", "prediction_length", "reference", "source_length")
+    entries = [json.loads(line) for line in (worse / "320" / "instances.log").read_text().splitlines()]
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    lines = [{key: entry[key] for key in keys} | {"source": ["a.wav", "samplerate: 16000"]} for entry in entries]
+    (theirs / "instances.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["score", str(theirs), "--no-report"]) == 0
+    assert main(["compare", str(ours), str(theirs)]) == 1
+    assert "no chunk size in common" in (error := capsys.readouterr().err) and "score --chunk-ms NAME" in error
+    assert main(["score", str(theirs), "--chunk-ms", "a/b"]) == 1
+    assert "must be a single word such as 320, but is 'a/b'" in capsys.readouterr().err
+    assert main(["score", str(theirs), "--chunk-ms", "320"]) == 0  # with the report, which finds the log
+    for more in ([], ["--chunk-ms", "320"]):
+        assert main(["score", str(theirs), "--no-report", *more]) == 0
+        result = compare([ours, theirs], samples=20)
+        assert [row["chunk"] for row in result["rows"]] == ["320"]
+    _, other = result["rows"][0]["systems"]
+    assert other["significance"]["BLEU"]["score"] == BLEU().corpus_score(list(WORSE), [list(REFERENCES)]).score
+    assert other["latency"]["AL"] > 0 and other["cost"]["real_time_factor"] is None
+    assert result["notes"] == ["theirs: a log of another program, its settings are not known"]
+    capsys.readouterr()
+    assert main(["score", str(ours), "--chunk-ms", "320"]) == 1
+    assert "only a log in the folder itself can be given a name" in capsys.readouterr().err
+    log = str(theirs / "instances.log")
+    assert main(["compare", str(ours), log]) == 1
+    assert f"`nast-s2x score {log} --segments YAML --target REFS --output DIR`" in capsys.readouterr().err
+    assert main(["score", log]) == 1
+    assert f"for SimulEval's of single utterances its folder, {theirs}" in capsys.readouterr().err
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(folder) for folder in pair(tmp_path)]
     assert main(["compare", *folders, "--samples", "20", "--output", str(tmp_path / "out")]) == 0

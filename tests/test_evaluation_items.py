@@ -199,7 +199,7 @@ def test_a_folder_with_something_else(tmp_path: Path) -> None:
     for content, message in (
         ("{", "not valid JSON"),
         ("[]", "a JSON object, not list"),
-        ("{}", "list 'chunks'"),
+        ("{}", "must have format 1"),
         ('{"chunks": []}', "format None"),
     ):
         (tmp_path / "used" / "settings.json").write_text(content)

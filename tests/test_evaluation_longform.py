@@ -111,7 +111,7 @@ def test_the_same_command_resumes_and_others_are_refused(
     other.write_text((corpus / "segments.yaml").read_text().replace("duration: 1.5", "duration: 1.4"))
     assert main([*flags(corpus, evaluated, "--chunk-ms", "320"), "--segments", str(other)]) == 1
     assert "long_form" in capsys.readouterr().err
-    for wrong in (["--skip-long"], ["--target-type", "speech"], ["--manifest", "x.tsv"]):
+    for wrong in (["--skip-long"], ["--units", "x"], ["--manifest", "x.tsv"]):
         assert main([*flags(corpus, evaluated), *wrong]) == 1
         assert "does not apply" in capsys.readouterr().err
     assert main(["evaluate", "--model", "x", "--source", "s", "--target", "t", "--segments", "y", "-o", "o"]) == 1
@@ -239,13 +239,24 @@ def test_simulstreams_logs_are_read_as_by_simulstream(seed: int, unit: Any, tmp_
         assert item.elapsed == pytest.approx([1000 * value for value in output.computational_aware_delays])
 
 
-def test_a_log_of_simulstream_is_scored(corpus: Path, tmp_path: Path) -> None:
-    simulstream_log(tmp_path / "metrics.jsonl", 1, ["▁the", "▁small", "▁house", "▁red"])
-    inputs = (corpus / "segments.yaml", corpus / "references", "metrics")
-    import_log(tmp_path / "metrics.jsonl", tmp_path / "out", *inputs)
-    scores = score_long_form(tmp_path / "out")
-    assert scores["rows"][0]["latency"]["LongLAAL_CA"] > scores["rows"][0]["latency"]["LongLAAL"]
-    check_against_omnisteval(tmp_path / "out", "metrics")
+def test_a_log_of_simulstream_is_scored_and_compared(
+    evaluated: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, output = tmp_path / "metrics.jsonl", tmp_path / "out"
+    simulstream_log(log, 1, ["▁the", "▁small", "▁house", "▁red"])
+    inputs = ["--segments", str(corpus / "segments.yaml"), "--target", str(corpus / "references"), "-o", str(output)]
+    assert main(["score", str(log), *inputs, "--no-report"]) == 0  # its row has the name of the file
+    assert main(["compare", str(evaluated), str(output)]) == 1
+    assert "(" + f"{evaluated}: 320; {output}: metrics)" in capsys.readouterr().err
+    assert main(["score", str(log), *inputs, "--no-report", "--chunk-ms", "320"]) == 0
+    result = compare([evaluated, output], samples=20)
+    ours, theirs = result["rows"][0]["systems"]
+    assert theirs["latency"]["LongLAAL_CA"] > theirs["latency"]["LongLAAL"] > 0
+    assert theirs["significance"]["BLEU"].keys() == ours["significance"]["BLEU"].keys()
+    assert theirs["utterances"] == 5 and result["notes"][0].startswith("out: a log of another program")
+    assert main(["compare", str(evaluated), str(output), "--output", str(tmp_path / "compared")]) == 0
+    assert "LongYAAL" in capsys.readouterr().out and (tmp_path / "compared" / "compare.png").is_file()
+    check_against_omnisteval(output, "320")
 
 
 LINE = {"source": "a", "prediction": "a b", "delays": [1, 2]}

@@ -157,14 +157,14 @@ class Broken(RuntimeError):
 
 def breaking_at(monkeypatch: pytest.MonkeyPatch, index: int, error: BaseException) -> None:
     """Make reading the recording of an utterance fail."""
-    original = AudioRef.recording
+    original = AudioRef.pieces
 
-    def recording(self: AudioRef) -> Any:
+    def pieces(self: AudioRef) -> Any:
         if self.path.name == f"{index}.wav":
             raise error
         return original(self)
 
-    monkeypatch.setattr(AudioRef, "recording", recording)
+    monkeypatch.setattr(AudioRef, "pieces", pieces)
 
 
 @pytest.mark.parametrize("index", [2, COUNT - 1])

@@ -300,7 +300,7 @@ def test_a_wrong_log_is_refused_and_nothing_is_lost(text: Path) -> None:
     with pytest.raises(ValueError, match=r"offline/instances\.log: 2 utterances, the settings say 3"):
         score(text)
     (text / "offline/instances.log").write_text("{")
-    with pytest.raises(ValueError, match=r"offline/instances\.log, line 1: not JSON"):
+    with pytest.raises(ValueError, match=r"offline/instances\.log, line 1: not valid JSON"):
         score(text)
     assert before == ((text / "scores.json").read_bytes(), (text / "320/utterances.jsonl").read_bytes())
 

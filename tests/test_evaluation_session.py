@@ -35,7 +35,7 @@ def run(
 ) -> dict[str, Any]:
     """Return the log entries of a recording of ``length`` samples."""
     session = SESSIONS[target_type]()
-    line = run_session(session, translator, np.full(length, 0.125, np.float32), 16000, segments)
+    line = run_session(session, translator, [(np.full(length, 0.125, np.float32), 16000)], segments)
     if isinstance(session, SpeechSession) and wav is not None:
         session.write(wav)
     return json.loads(json.dumps(line))
@@ -95,9 +95,20 @@ def test_the_published_protocol(
 
 
 def test_segments() -> None:
-    assert [*Segments(40).cut(1600, 16000)] == [(0, 640), (640, 1280), (1280, 1600)]
-    assert [*Segments(320, 15).cut(8000, 16000)] == [(0, 240), (240, 5360), (5360, 8000)]
-    assert [*Segments(1000).cut(5, 44100)] == [(0, 5)] and [*Segments(7).cut(700, 22050)][0] == (0, 155)
+    def lengths(segments: Segments, rate: int, *pieces: int) -> list[int]:
+        source = np.arange(sum(pieces), dtype=np.float32)
+        cut = [*segments.cut((part, rate) for part in np.split(source, np.cumsum(pieces)[:-1]))]
+        assert np.array_equal(np.concatenate([samples for samples, _, _ in cut]), source)
+        assert {found for _, found, _ in cut} == {rate} and not np.shares_memory(cut[0][0], source)
+        assert [is_last for _, _, is_last in cut] == [False] * (len(cut) - 1) + [True]
+        return [len(samples) for samples, _, _ in cut]
+
+    for pieces in ([1600], [640, 640, 320], [1, 0, 1599], [1280, 320]):
+        assert lengths(Segments(40), 16000, *pieces) == [640, 640, 320]
+    assert lengths(Segments(40), 16000, 640, 640) == [640, 640]
+    assert lengths(Segments(320, 15), 16000, 100, 7900) == [240, 5120, 2640]
+    assert lengths(Segments(1000), 44100, 5) == [5] and lengths(Segments(7), 22050, 300, 400)[0] == 155
+    assert [*Segments().cut([])] == []
     with pytest.raises(ConfigError, match="segments must be at least 1 ms long, got 0 ms"):
         Segments(0)
     with pytest.raises(ConfigError, match="the first segment must be at least 1 ms long, got -1 ms"):

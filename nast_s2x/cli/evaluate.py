@@ -40,8 +40,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--long-form",
         action="store_true",
         help="long recordings: --source lists whole recordings, --segments says where each sentence is spoken, and "
-        "--target has one reference a sentence. The translation is divided among the sentences; LongYAAL, LongLAAL, "
-        "StreamLAAL",
+        "--target has one reference a sentence. The translation, or what --recogniser hears in the speech, is "
+        "divided among the sentences; LongYAAL, LongLAAL, StreamLAAL",
     )
     group.add_argument("--segments", metavar="YAML", help="list of {wav, offset, duration} in seconds; for --long-form")
     add_system_flags(parser, default_chunk="those of the training; separate several by commas")
@@ -77,7 +77,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     group = parser.add_argument_group("results")
     group.add_argument("--output", "-o", required=True, metavar="DIR", help="folder of the results")
     group.add_argument(
-        "--recogniser", metavar="SPEC", help="for ASR-BLEU: bundle:DIR, faster-whisper:MODEL or wav2vec2:DIR"
+        "--recogniser",
+        metavar="SPEC",
+        help="for ASR-BLEU and latency of words: bundle:DIR, faster-whisper:MODEL or wav2vec2:DIR",
     )
     group.add_argument("--no-report", action="store_true", help="scores only: no pictures, no report.html")
     group.add_argument("--json", action="store_true", help="print the scores as JSON instead of the table")
@@ -200,8 +202,6 @@ def _check_long_form(args: argparse.Namespace) -> None:
             raise ConfigError(f"--long-form takes --source, --target and --segments: --{flag} does not apply")
     if args.skip_long:
         raise ConfigError("--skip-long does not apply to --long-form: long recordings are translated as streams")
-    if args.target_type != "text":
-        raise ConfigError("--long-form measures text output: --target-type speech does not apply")
 
 
 def _take_folder(

@@ -12,6 +12,7 @@ from nast_s2x.cli.system import add_language_flag, log_stderr
 from nast_s2x.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nast_s2x.evaluation.comet import Comet
     from nast_s2x.recognisers import Recogniser
 
 
@@ -37,7 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--output", "-o", metavar="DIR", help="folder of the results; logs of the same segments may share one"
     )
     group.add_argument(
-        "--chunk-ms", metavar="NAME", help="name of its row, such as 320 (default: the name of the file)"
+        "--chunk-ms",
+        metavar="NAME",
+        help="name of its row, such as 320, under which `compare` finds it (default: the name of the file); also of "
+        "SimulEval's log in DIR itself (default: the name of DIR)",
     )
     group.add_argument(
         "--cumulative-elapsed",
@@ -50,8 +54,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="SPEC",
         help="for ASR-BLEU: bundle:DIR, faster-whisper:MODEL or wav2vec2:DIR (default: stored transcripts, if any)",
     )
-    parser.add_argument("--device", default="cpu", help="device of the recogniser: cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="device of recogniser and COMET: cpu, cuda or cuda:N (default: cpu)"
+    )
     add_language_flag(parser, "that of the run or of the previous scores")
+    group = parser.add_argument_group("COMET")
+    group.add_argument("--comet", type=Path, metavar="DIR", help="folder of a COMET model (with a checkpoint)")
+    group.add_argument(
+        "--comet-command",
+        default="comet-score",
+        metavar="PROGRAM",
+        help="comet-score of an environment with unbabel-comet (default: %(default)s)",
+    )
+    group.add_argument(
+        "--source-text",
+        type=Path,
+        metavar="FILE",
+        help="transcripts of the source, one a line, in the order of the references (default: those of the manifest)",
+    )
     parser.add_argument("--no-report", action="store_true", help="scores only: no pictures, no report.html")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON instead of the table")
     parser.set_defaults(func=run)
@@ -62,8 +82,14 @@ def run(args: argparse.Namespace) -> int:
     from nast_s2x.evaluation.score_files import table
     from nast_s2x.evaluation.scoring import score
 
+    comet = _comet(args)
     folder = _import_log(args) if Path(args.folder).is_file() else _folder(args)
-    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang)
+    name = args.chunk_ms if folder == Path(args.folder) else None  # import_log has named the row of a log
+    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang, name)
+    if comet is not None:
+        from nast_s2x.evaluation.comet import add_comet
+
+        scores = add_comet(folder, comet, args.source_text)
     print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
     if args.no_report:
         return 0
@@ -80,7 +106,7 @@ def _folder(args: argparse.Namespace) -> Path:
     folder = Path(args.folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder or log")
-    for flag in (*_LOG_FLAGS, "chunk_ms", "cumulative_elapsed"):
+    for flag in (*_LOG_FLAGS, "cumulative_elapsed"):
         if getattr(args, flag):
             raise ConfigError(f"--{flag.replace('_', '-')} is for a log, but {folder} is a folder")
     return folder
@@ -92,11 +118,28 @@ def _import_log(args: argparse.Namespace) -> Path:
 
     missing = [flag for flag in _LOG_FLAGS if getattr(args, flag) is None]
     if missing:
-        raise ConfigError(f"{args.folder} is a log: give --segments, --target and --output (--{missing[0]} is missing)")
+        folder = Path(args.folder).parent
+        raise ConfigError(
+            f"{args.folder} is a log: for one of long recordings give --segments, --target and --output "
+            f"(--{missing[0]} is missing), for SimulEval's of single utterances its folder, {folder}"
+        )
     log, output = Path(args.folder), Path(args.output)
     files = (Path(args.segments), Path(args.target))
     import_log(log, output, *files, args.chunk_ms or log.stem, args.target_lang, args.cumulative_elapsed)
     return output
+
+
+def _comet(args: argparse.Namespace) -> Comet | None:
+    """The model and program of COMET; called before anything runs, so that errors are reported early."""
+    if args.comet is None:
+        if args.source_text is not None:
+            raise ConfigError("--source-text needs --comet")
+        return None
+    if args.source_text is not None and not args.source_text.is_file():
+        raise FileNotFoundError(f"{args.source_text}: no such file")
+    from nast_s2x.evaluation.comet import Comet
+
+    return Comet.find(args.comet, args.comet_command, 0 if args.device == "cpu" else 1)
 
 
 def _recogniser(args: argparse.Namespace) -> Recogniser | None:

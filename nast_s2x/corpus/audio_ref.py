@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 from nast_s2x.arrays import npy_header, read_npy
 from nast_s2x.errors import AudioError, NastError
 from nast_s2x.files import file_stamp
-from nast_s2x.frontend.audio import read_header, read_samples
+from nast_s2x.frontend.audio import audio_pieces, read_header, read_samples
 from nast_s2x.frontend.resampling import StreamResampler
-from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE
+from nast_s2x.frontend.samples import NUM_BINS, SAMPLE_RATE, as_mono
 
 _NPY_MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 4096  # enough for the header of a .npy file
 # Lists of segments are rounded: an end this far behind the end of the file is the end of the file.
 _SEGMENT_TOLERANCE = 0.1  # seconds
 _MOST_FRAMES = 1 << 48  # of a feature file; more cannot be meant
+_PIECE_MS = 10_000.0  # of a recording that is decoded piece by piece
 AnyPath = str | os.PathLike[str]
 
 
@@ -135,6 +137,24 @@ class AudioRef:
             return read_samples(self.path)
         self._check_segment()
         return read_samples(self.path, name=str(self), start=self.start, frames=self.count)
+
+    def pieces(self) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Decode the recording piece by piece: the samples of :meth:`recording` in order, and the sample rate.
+
+        Of a whole file only 10 s are in memory; segments, parts of a zip and MP3 files are decoded at once.
+
+        Raises:
+            AudioError: as :meth:`recording`.
+        """
+        if self.is_packed or self.count is not None or self.path.suffix == ".npy":
+            yield self.recording()
+            return
+        for samples, rate in audio_pieces(self.path, _PIECE_MS):
+            try:
+                mono = as_mono(samples)
+            except AudioError as error:
+                raise AudioError(f"{self}: {error}") from error
+            yield mono, rate
 
     def samples(self) -> NDArray[np.float32]:
         """Decode the recording at 16 kHz: (n,) float32 in -1..1, mono; errors as in :meth:`recording`."""

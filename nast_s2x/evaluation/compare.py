@@ -75,7 +75,10 @@ def compare(folders: Sequence[Path], samples: int = SAMPLES) -> dict[str, Any]:
     chunks = [chunk for chunk in first.results.chunks if all(chunk in system.results.chunks for system in systems)]
     if not chunks:
         text = "; ".join(f"{system.results.folder}: {', '.join(system.results.chunks)}" for system in systems)
-        raise NastError(f"the evaluations have no chunk size in common ({text})")
+        raise NastError(
+            f"the evaluations have no chunk size in common ({text}); `nast-s2x score --chunk-ms NAME` names a log of "
+            "another program"
+        )
     notes = _notes(systems)
     return {
         "format": FORMAT,
@@ -117,13 +120,18 @@ def _described(system: _System) -> dict[str, Any]:
 
 
 def _notes(systems: Sequence[_System]) -> list[str]:
-    """Return a note for each setting in which the evaluations differ."""
-    notes = []
+    """Return a note for each setting in which the evaluations differ, and for each log of another program."""
+    ours = [system for system in systems if system.results.settings]
+    notes = [
+        f"{system.name}: a log of another program, its settings are not known"
+        for system in systems
+        if system not in ours
+    ]
     for name in _COMPARED_SETTINGS:
-        values = [system.results.settings.get(name) for system in systems]
+        values = [system.results.settings.get(name) for system in ours]
         values = [value.get("sha256") if isinstance(value, dict) else value for value in values]
         if any(value != values[0] for value in values):
-            text = ", ".join(f"{system.name}: {_format_value(value)}" for system, value in zip(systems, values))
+            text = ", ".join(f"{system.name}: {_format_value(value)}" for system, value in zip(ours, values))
             notes.append(f"{name} differs ({text})")
     recognisers = {system.results.scores.get("recogniser") for system in systems}
     if len(recognisers) > 1:

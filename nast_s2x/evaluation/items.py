@@ -105,14 +105,16 @@ def check_audio(rows: Sequence[Utterance], progress: bool = False) -> list[Check
     checked = []
     with progress_bar(len(rows), "checking recordings", show=progress) as bar:
         for row in rows:
+            content, count, rate = hashlib.sha256(), 0, SAMPLE_RATE
             try:
-                samples, rate = recording(row).recording()
+                for samples, rate in recording(row).pieces():
+                    content.update(b"" if count else b"%d\n" % rate)
+                    content.update(np.ascontiguousarray(samples, "<f4").tobytes())
+                    count += len(samples)
             except AudioError as error:
                 raise AudioError(f"{row.place}: {error}") from None
-            if not len(samples):
+            if not count:
                 raise AudioError(f"{row.place}: {row.audio}: the recording has no samples")
-            content = b"%d\n" % rate + np.ascontiguousarray(samples, "<f4").tobytes()
-            frames = num_frames(round(len(samples) * SAMPLE_RATE / rate))
-            checked.append(CheckedAudio(hashlib.sha256(content).hexdigest(), frames))
+            checked.append(CheckedAudio(content.hexdigest(), num_frames(round(count * SAMPLE_RATE / rate))))
             bar.update()
     return checked

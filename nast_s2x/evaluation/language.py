@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.errors import ConfigError
-from nast_s2x.evaluation.score_files import SCORES
+from nast_s2x.evaluation.score_files import previous_scores
 from nast_s2x.metrics.text import TextRules, rules_of
 from nast_s2x.writing import lacks_spaces
 
@@ -29,7 +28,8 @@ def language_of(folder: Path, settings: Mapping[str, Any] | None, given: str | N
                 f"{rules_of(run).unit}s (language: {run or 'not known'}): evaluate again with --target-lang"
             )
         return given or run
-    return given or _previous(folder)
+    language = previous_scores(folder).get("target_lang")
+    return given or (language if isinstance(language, str) else None)
 
 
 def rules_for(language: str | None, references: Iterable[str], flag: str = "--target-lang") -> TextRules:
@@ -44,11 +44,3 @@ def rules_for(language: str | None, references: Iterable[str], flag: str = "--ta
             f"give {flag}, such as zh, ja or th"
         )
     return rules_of(language)
-
-
-def _previous(folder: Path) -> str | None:
-    try:
-        language = json.loads((folder / SCORES).read_text("utf-8")).get("target_lang")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None  # no scores, or damaged ones that are about to be replaced
-    return language if isinstance(language, str) else None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nast_s2x.corpus import AudioRef
 from nast_s2x.errors import NastError, shown
 from nast_s2x.files import parse_json
-from nast_s2x.frontend.audio import read_samples
+from nast_s2x.frontend.audio import read_header, read_samples
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.metrics.latency import playback_intervals
@@ -163,48 +163,69 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_output_pieces(utterance: LoggedUtterance) -> list[NDArray[np.float32]]:
-    """Read the pieces of speech without the silence between them.
+    """Read the pieces of speech without the silence between them; :func:`output_pieces` as a list."""
+    return [*output_pieces(utterance)]
+
+
+def output_pieces(utterance: LoggedUtterance) -> Iterator[NDArray[np.float32]]:
+    """Read the pieces of speech one by one, without the silence between them.
 
     The sound file begins with the first piece. Where a piece was not available when the previous one had ended, the
     file holds ``int(rate * silence_ms / 1000)`` samples of silence before it.
 
-    Returns:
-        one array (n,) at 16 kHz for each of ``delays``; none for an empty output.
+    Yields:
+        (n,) at 16 kHz for each of ``delays``; nothing for an empty output.
     Raises:
         ValueError: a text output; a sound file that is missing, unreadable, or of another length than in the log.
     """
-    if utterance.durations is None:
-        raise NastError(f"utterance {utterance.index} is text: it has no speech")
-    if utterance.empty:
-        return []
-    assert utterance.wav is not None
-    samples, rate = read_samples(utterance.wav)
-    pieces, position, end_ms = [], 0, utterance.delays[0]
-    for start_ms, duration_ms in playback_intervals(utterance.delays, utterance.durations):
-        position += int(rate * (start_ms - end_ms) / 1000)
-        size = round(duration_ms * rate / 1000)
-        pieces.append(samples[position : position + size])
-        position, end_ms = position + size, start_ms + duration_ms
-    if position != len(samples):
+    durations, wav = _speech(utterance)
+    if wav is None:
+        return
+    length, rate = read_header(wav)
+    places, end, end_ms = [], 0, utterance.delays[0]
+    for start_ms, duration_ms in playback_intervals(utterance.delays, durations):
+        start = end + int(rate * (start_ms - end_ms) / 1000)
+        places.append((start, round(duration_ms * rate / 1000)))
+        end, end_ms = sum(places[-1]), start_ms + duration_ms
+    if end != length:
         raise NastError(
-            f"{utterance.wav} has {len(samples)} samples, but durations and delays in the log make {position}: the "
-            "file belongs to another run"
+            f"{wav} has {length} samples, but durations and delays in the log make {end}: the file belongs to another "
+            "run"
         )
-    return [StreamResampler(rate, SAMPLE_RATE).push(piece, final=True) for piece in pieces]
+    for start, size in places:
+        samples, _ = read_samples(wav, start=start, frames=size)
+        yield StreamResampler(rate, SAMPLE_RATE).push(samples, final=True)
 
 
 def read_output_with_gaps(utterance: LoggedUtterance) -> NDArray[np.float32]:
-    """Read the speech as it is played, from the first piece on, with the silence between pieces: (n,) at 16 kHz.
+    """Read the speech as it is played; the pieces of :func:`output_with_gaps` joined."""
+    return np.concatenate([np.zeros(0, np.float32), *output_with_gaps(utterance)])
 
+
+def output_with_gaps(utterance: LoggedUtterance) -> Iterator[NDArray[np.float32]]:
+    """Read the speech as it is played, from the first piece on, with the silence between pieces, in pieces of 10 s.
+
+    Yields:
+        (n,) at 16 kHz.
     Raises:
-        ValueError: as :func:`read_output_pieces`.
+        ValueError: a text output; a sound file that is missing or unreadable.
     """
+    wav = _speech(utterance)[1]
+    if wav is None:
+        return
+    resampler = None
+    for samples, rate in AudioRef(wav).pieces():
+        resampler = resampler or StreamResampler(rate, SAMPLE_RATE)
+        yield resampler.push(samples)
+    if resampler is not None:
+        yield resampler.push(np.zeros(0, np.float32), final=True)
+
+
+def _speech(utterance: LoggedUtterance) -> tuple[tuple[float, ...], Path | None]:
+    """Lengths of the pieces of speech in ms, and the sound file; ``None`` for an empty output."""
     if utterance.durations is None:
         raise NastError(f"utterance {utterance.index} is text: it has no speech")
-    if utterance.wav is None:
-        return np.zeros(0, np.float32)
-    samples, rate = read_samples(utterance.wav)
-    return StreamResampler(rate, SAMPLE_RATE).push(samples, final=True)
+    return utterance.durations, utterance.wav
 
 
 def _utterance(line: Any, folder: Path, unit: Unit) -> LoggedUtterance:

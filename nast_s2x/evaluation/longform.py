@@ -1,15 +1,17 @@
 """Evaluation of long recordings: each translation is divided among the reference segments, and these are scored.
 
 The folder of an evaluation holds ``segments.yaml`` and ``references.txt``, and in the folder of each chunk size a log
-of whole recordings in SimulEval's form. OmniSTEval reads these three files, and what is written beside the log,
-``instances.resegmented.jsonl``, has its form.
+of whole recordings in SimulEval's form. Of text OmniSTEval reads these three files, and what is written beside the log,
+``instances.resegmented.jsonl``, has its form. Speech (:mod:`nast_s2x.evaluation.spoken`) is scored by the words that a
+recogniser hears in it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +19,49 @@ import numpy as np
 
 from nast_s2x.corpus import read_lists
 from nast_s2x.errors import ManifestError, NastError
+from nast_s2x.evaluation.divided import ScoredRecording, ScoredSegment, divide
 from nast_s2x.evaluation.hypotheses import Hypothesis, read_hypotheses
 from nast_s2x.evaluation.items import TestSet, recording
 from nast_s2x.evaluation.language import language_of, rules_for
-from nast_s2x.evaluation.log import LOG_NAME
-from nast_s2x.evaluation.score_files import SCORES, write_lines, write_scores
-from nast_s2x.evaluation.scoring import QUALITY_FIGURES, chunk_number, cost, log_places, mean_latency
+from nast_s2x.evaluation.log import LOG_NAME, read_log
+from nast_s2x.evaluation.score_files import SCORES, TRANSCRIPTS, write_lines, write_scores
+from nast_s2x.evaluation.scoring import (
+    NO_TIMES,
+    QUALITY_FIGURES,
+    chunk_number,
+    cost,
+    log_places,
+    mean_latency,
+    normalisation_signatures,
+    row_name,
+)
 from nast_s2x.evaluation.segmentation import (
     REFERENCES,
     SEGMENTS,
-    ReferenceSegment,
     SegmentedRecording,
     match_names,
     read_segmentation,
     write_segmentation,
 )
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
+from nast_s2x.evaluation.spoken import Heard, divide_speech, hear
 from nast_s2x.evaluation.stored import FORMAT
+from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
 from nast_s2x.files import digest, locked
-from nast_s2x.metrics.longform import laal, resegment, resegment_by_edits, yaal
-from nast_s2x.metrics.quality import bleu, chrf, sentence_bleu
-from nast_s2x.metrics.text import TextRules, join_units, units_of
+from nast_s2x.metrics.quality import (
+    asr_bleu,
+    asr_chrf,
+    bleu,
+    chrf,
+    sentence_asr_bleu,
+    sentence_bleu,
+    word_error_rate,
+)
+from nast_s2x.metrics.text import TextRules, join_units, normalise, units_of
+from nast_s2x.progress import progress_bar
+from nast_s2x.recognisers.base import Recogniser
 
 RESEGMENTED = "instances.resegmented.jsonl"
-FIGURES = ("LongYAAL", "LongLAAL", "StreamLAAL", "YAAL")
-
-
-@dataclass(frozen=True)
-class ScoredSegment:
-    """A reference segment with the part of the translation that belongs to it.
-
-    Attributes:
-        recording: number of the recording.
-        name: its name.
-        place: number of the segment in it.
-        segment: start, length and reference.
-        reference: the reference as it is scored: of a language measured in characters without spaces.
-        end_ms: end of the recording, from the start of the segment.
-        text: the part of the translation.
-        times: ``""`` and ``"_CA"`` -> delays and elapsed times of its units from the start of the segment, in ms.
-        latency: figures, ``None`` where there is none.
-    """
-
-    recording: int
-    name: str
-    place: int
-    segment: ReferenceSegment
-    reference: str
-    end_ms: float
-    text: str
-    times: dict[str, list[float]]
-    latency: dict[str, float | None]
 
 
 def read_long_form(
@@ -123,8 +117,7 @@ def import_log(
             a folder with other files.
     """
     recordings = read_segmentation(segments, references)
-    if Path(chunk).name != chunk or chunk in ("", ".", ".."):
-        raise NastError(f"the name of a row must be a single word such as 320, but is {chunk!r}")
+    row_name(chunk)
     language = language_of(folder, None, target_lang)
     rules = rules_for(language, (text for item in recordings for text in item.references))
     hypotheses = _ordered(read_hypotheses(log, rules.unit, cumulative), recordings, log)
@@ -141,44 +134,52 @@ def import_log(
         write_segmentation(folder, recordings)
 
 
-def score_long_form(folder: Path, target_lang: str | None = None) -> dict[str, Any]:
+def score_long_form(
+    folder: Path, target_lang: str | None = None, recogniser: Recogniser | None = None, progress: bool = False
+) -> dict[str, Any]:
     """Score the logs of a long-form evaluation.
 
     Writes ``scores.json``, ``scores.csv``, and beside each log ``instances.resegmented.jsonl`` and
     ``utterances.jsonl``, a line a segment.
 
+    Args:
+        folder, target_lang, recogniser, progress: as for :func:`~nast_s2x.evaluation.scoring.score`.
     Returns:
         the content of ``scores.json``: as :func:`~nast_s2x.evaluation.scoring.score`, where ``utterances`` counts
         segments, and each row has ``recordings`` too: ``{"recording", "segments", "empty", "source_ms", "quality",
-        "latency", "growth"}``; ``growth`` is the slope of LongYAAL over the recording, in ms a minute.
+        "latency", "growth"}``; ``growth`` is the slope of LongYAAL over the recording, in ms a minute. Of speech,
+        ``latency`` holds the figures of its playback too, those of a row as means over the recordings.
     Raises:
-        FileNotFoundError, NastError: no log, a damaged log, recordings that are not those of the segmentation.
+        FileNotFoundError, NastError: no log, a damaged log, recordings that are not those of the segmentation, a
+            recogniser for text.
     """
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
+    is_speech = settings is not None and settings["target_type"] == "speech"
     recordings = read_segmentation(folder / SEGMENTS, folder / REFERENCES)
     language = language_of(folder, settings, target_lang)
     rules = rules_for(language, (text for item in recordings for text in item.references))
     places, notes = log_places(folder, settings)
     notes += [rules.note] if rules.note else []
+    recogniser = recogniser_for(folder, is_speech, recogniser, notes)
     rows, lines = [], {}
     with locked(folder / SCORES):
         for place in places:
-            hypotheses = _ordered(read_hypotheses(place / LOG_NAME, rules.unit), recordings, place / LOG_NAME)
-            segments = [
-                segment
-                for number, pair in enumerate(zip(recordings, hypotheses))
-                for segment in _divide(number, *pair, rules)
-            ]
-            write_lines(place / RESEGMENTED, [_instance(index, segment) for index, segment in enumerate(segments)])
-            rows.append(_row(place.name, segments, hypotheses, rules))
+            talks = (
+                _speech_talks(place, recordings, rules, recogniser, notes, progress)
+                if is_speech
+                else _text_talks(place, recordings, rules)
+            )
+            segments = [segment for talk in talks for segment in talk.segments]
+            write_lines(place / RESEGMENTED, [_instance(*pair, rules) for pair in enumerate(segments)])
+            rows.append(_row(place.name, talks, rules))
             lines[place] = _lines(segments, rules)
-            notes += _notes(rows[-1], hypotheses)
+            notes += _notes(rows[-1], talks, rules)
         scores = {
             "format": FORMAT,
-            "target_type": "text",
+            "target_type": "speech" if is_speech else "text",
             "long_form": True,
             "settings": settings,
-            "recogniser": None,
+            "recogniser": None if recogniser is None else recogniser.identity,
             "target_lang": language,
             "unit": rules.unit,
             "rows": rows,
@@ -186,6 +187,48 @@ def score_long_form(folder: Path, target_lang: str | None = None) -> dict[str, A
         }
         write_scores(folder, scores, lines)
     return scores
+
+
+def _text_talks(place: Path, recordings: Sequence[SegmentedRecording], rules: TextRules) -> list[ScoredRecording]:
+    """The recordings of a log of text, in the order of the segmentation."""
+    hypotheses = _ordered(read_hypotheses(place / LOG_NAME, rules.unit), recordings, place / LOG_NAME)
+    return [
+        ScoredRecording(divide(number, item, hypothesis, rules), hypothesis)
+        for number, (item, hypothesis) in enumerate(zip(recordings, hypotheses))
+    ]
+
+
+def _speech_talks(
+    place: Path,
+    recordings: Sequence[SegmentedRecording],
+    rules: TextRules,
+    recogniser: Recogniser | None,
+    notes: list[str],
+    progress: bool,
+) -> list[ScoredRecording]:
+    """The recordings of a log of speech; a note, if some of it has no transcript."""
+    utterances = read_log(place, rules.unit)
+    names = [str(utterance.audio) for utterance in utterances]
+    order = match_names(names, recordings, f"the recordings of {place / LOG_NAME}")
+    chosen = [utterances[index] for index in order]
+    heard: list[Heard | None] = [None] * len(chosen)
+    if recogniser is not None:
+        store = TranscriptStore(place.parent / TRANSCRIPTS)
+        try:
+            with progress_bar(len(chosen), "transcribing", "recording", show=progress) as bar:
+                for number, utterance in enumerate(chosen):
+                    heard[number] = hear(utterance, partial(store.transcribe, recogniser), rules.unit)
+                    bar.update()
+        except TranscriptMissingError:
+            heard = [None] * len(chosen)
+            notes.append(
+                f"{place.name}: parts of the speech have no stored transcript of {recogniser.identity}: give the "
+                "recogniser again for ASR-BLEU and latency"
+            )
+    return [
+        divide_speech(number, item, utterance, found, rules)
+        for number, (item, utterance, found) in enumerate(zip(recordings, chosen, heard))
+    ]
 
 
 def _ordered(hypotheses: Sequence[Hypothesis], recordings: Sequence[SegmentedRecording], log: Path) -> list[Hypothesis]:
@@ -198,40 +241,18 @@ def _ordered(hypotheses: Sequence[Hypothesis], recordings: Sequence[SegmentedRec
     ]
 
 
-def _divide(number: int, item: SegmentedRecording, hypothesis: Hypothesis, rules: TextRules) -> list[ScoredSegment]:
-    """The segments of a recording with their parts of the translation."""
-    parts = resegment(item.references, hypothesis.units, rules.unit)
-    by_edits = resegment_by_edits(item.references, hypothesis.units, rules.unit)
-    found = []
-    for place, (segment, part, other) in enumerate(zip(item.segments, parts, by_edits)):
-        start_ms, source_ms = 1000 * segment.offset_s, 1000 * segment.duration_s
-        end_ms = 1000 * item.end_s - start_ms
-        reference = units_of(segment.reference, rules.unit)
-        times, latency = {}, {}
-        for suffix, values in (("", hypothesis.delays), ("_CA", hypothesis.elapsed)):
-            times[suffix] = [values[index] - start_ms for index in part] if values else []
-            stream = [values[index] - start_ms for index in other] if values else []
-            figures = (
-                yaal(times[suffix], source_ms, len(reference), end_ms),
-                laal(times[suffix], source_ms, len(reference)),
-                laal(stream, source_ms, len(reference)),
-                yaal(times[suffix], source_ms, len(reference)),
-            )
-            latency |= {f"{name}{suffix}": value for name, value in zip(FIGURES, figures, strict=True)}
-        text = join_units([hypothesis.units[index] for index in part], rules.unit)
-        scored = segment.reference if rules.unit == "word" else join_units(reference, rules.unit)
-        found.append(ScoredSegment(number, item.name, place, segment, scored, end_ms, text, times, latency))
-    return found
-
-
-def _instance(index: int, segment: ScoredSegment) -> dict[str, Any]:
-    """A line in OmniSTEval's form."""
+def _instance(index: int, segment: ScoredSegment, rules: TextRules) -> dict[str, Any]:
+    """A line in OmniSTEval's form; of speech that has been transcribed, the normalised words and reference."""
+    prediction, reference = segment.text, segment.reference
+    if segment.transcript is not None:
+        prediction = segment.transcript
+        reference = join_units(units_of(normalise(reference, rules.unit), rules.unit), rules.unit)
     line: dict[str, Any] = {
         "index": index,
         "docid": segment.recording,
         "segid": segment.place,
-        "prediction": segment.text,
-        "reference": segment.reference,
+        "prediction": prediction,
+        "reference": reference,
         "source_length": 1000 * segment.segment.duration_s,
     }
     for key, suffix in (("emission_cu", ""), ("emission_ca", "_CA")):
@@ -244,7 +265,7 @@ def _lines(segments: Sequence[ScoredSegment], rules: TextRules) -> list[dict[str
     """Scores of each segment."""
     texts, references = [item.text for item in segments], [item.reference for item in segments]
     bleus = sentence_bleu(texts, references, rules.tokenizer)
-    return [
+    lines = [
         {
             "index": index,
             "id": f"{Path(item.name).stem}-{item.place}",
@@ -259,33 +280,56 @@ def _lines(segments: Sequence[ScoredSegment], rules: TextRules) -> list[dict[str
         }
         for index, item in enumerate(segments)
     ]
+    heard = _transcripts(segments)
+    if heard is not None:
+        asr_bleus = sentence_asr_bleu(heard[0], references, rules.unit)
+        for line, text, silence, value in zip(lines, *heard, asr_bleus, strict=True):
+            line |= {"transcript": text, "transcript_silence": silence, "ASR_BLEU": value}
+    return lines
 
 
-def _figures(segments: Sequence[ScoredSegment], rules: TextRules) -> dict[str, Any]:
-    """Quality and mean latency of some segments."""
+def _transcripts(segments: Sequence[ScoredSegment]) -> tuple[list[str], list[str]] | None:
+    """Transcripts of the segments, without gaps and as played; ``None`` for text and without a recogniser."""
+    pairs = [(item.transcript, item.transcript_silence) for item in segments]
+    known = [(text, silence) for text, silence in pairs if text is not None and silence is not None]
+    return ([text for text, _ in known], [silence for _, silence in known]) if len(known) == len(pairs) else None
+
+
+def _figures(segments: Sequence[ScoredSegment], playback: Sequence[dict[str, Any]], rules: TextRules) -> dict[str, Any]:
+    """Quality and mean latency of some segments; ``playback``: figures of the playback of their recordings."""
     texts, references = [item.text for item in segments], [item.reference for item in segments]
     scored = {"BLEU": bleu(texts, references, rules.tokenizer), "chrF": chrf(texts, references)}
+    quality: dict[str, float | None] = dict.fromkeys(QUALITY_FIGURES)
+    heard = _transcripts(segments)
+    if heard is not None:
+        scored["ASR_BLEU"] = asr_bleu(heard[0], references, rules.unit)
+        scored["ASR_chrF"] = asr_chrf(heard[0], references, rules.unit)
+        scored["ASR_BLEU_silence"] = asr_bleu(heard[1], references, rules.unit)
+        if any(normalise(text, rules.unit) for text in references):
+            quality["ASR_WER"] = word_error_rate(heard[0], references, rules.unit)
     return {
         "empty": sum(not text for text in texts),
-        "quality": dict.fromkeys(QUALITY_FIGURES) | {name: result.value for name, result in scored.items()},
+        "quality": quality | {name: result.value for name, result in scored.items()},
         "signatures": {name: result.signature for name, result in scored.items()},
-        "latency": mean_latency([item.latency for item in segments]),
+        "latency": mean_latency([item.latency for item in segments]) | mean_latency(playback),
     }
 
 
-def _row(
-    chunk: str, segments: Sequence[ScoredSegment], hypotheses: Sequence[Hypothesis], rules: TextRules
-) -> dict[str, Any]:
+def _row(chunk: str, talks: Sequence[ScoredRecording], rules: TextRules) -> dict[str, Any]:
     """The row of a chunk size: all segments, then each recording."""
-    talks = []
-    for number, hypothesis in enumerate(hypotheses):
-        own = [item for item in segments if item.recording == number]
-        figures = _figures(own, rules)
+    found = []
+    for talk in talks:
+        figures = _figures(talk.segments, [talk.playback], rules)
         del figures["signatures"]
-        counts = {"recording": own[0].name, "segments": len(own), "source_ms": hypothesis.source_ms}
-        talks.append(counts | figures | {"growth": _growth(own)})
+        counts = {"recording": talk.segments[0].name, "segments": len(talk.segments)}
+        counts |= {"source_ms": talk.output.source_ms}
+        found.append(counts | figures | {"growth": _growth(talk.segments)})
+    segments = [segment for talk in talks for segment in talk.segments]
     counts = {"chunk": chunk, "chunk_ms": chunk_number(chunk), "utterances": len(segments)}
-    return counts | _figures(segments, rules) | {"cost": cost(hypotheses), "recordings": talks}
+    figures = _figures(segments, [talk.playback for talk in talks], rules)
+    if "ASR_BLEU" in figures["signatures"]:
+        figures["signatures"] |= normalisation_signatures(rules)
+    return counts | figures | {"cost": cost([talk.output for talk in talks]), "recordings": found}
 
 
 def _growth(segments: Sequence[ScoredSegment]) -> float | None:
@@ -300,16 +344,23 @@ def _growth(segments: Sequence[ScoredSegment]) -> float | None:
     return float(starts @ (values - values.mean()) / (starts @ starts))
 
 
-def _notes(row: dict[str, Any], hypotheses: Sequence[Hypothesis]) -> list[str]:
+def _notes(row: dict[str, Any], talks: Sequence[ScoredRecording], rules: TextRules) -> list[str]:
     notes = []
     if row["empty"]:
         notes.append(
             f"{row['chunk']}: {row['empty']} of {row['utterances']} segments have no part of the translation: they "
             "count as empty texts in quality and are left out of latency"
         )
-    unmeasured = sum(not item.elapsed for item in hypotheses if item.units)
+    unmeasured = sum(not talk.output.elapsed for talk in talks if talk.output.delays)
     if unmeasured:
         notes.append(
             f"{row['chunk']}: the log lacks the computing time of {unmeasured} recordings: _CA figures leave them out"
         )
+    segments = [segment for talk in talks for segment in talk.segments]
+    if _transcripts(segments) is None:
+        return notes
+    if any(segment.transcript and not segment.times[""] for segment in segments):
+        notes.append(f"{row['chunk']}: {NO_TIMES[rules.unit]}")
+    elif unheard := sum(bool(segment.text) and not segment.transcript for segment in segments):
+        notes.append(f"{row['chunk']}: no word was recognised in {unheard} segments: they are left out of latency")
     return notes

@@ -126,11 +126,11 @@ def translate(system: System, settings: RunSettings, job: Job) -> dict[str, Any]
     place = f"{row.place}: {row.id} ({audio}), chunk size {chunk}"
     wav = job.home / WAVS / f"{job.index}_pred.wav"
     unit = rules_of(settings.target_lang or system.info.target_lang).unit
-    session = TextSession(unit, settings.long_form) if settings.target_type == "text" else SpeechSession()
+    is_text = settings.target_type == "text"
+    session = TextSession(unit, settings.long_form) if is_text else SpeechSession(settings.long_form)
     try:
-        samples, rate = audio.recording()
         stream = make_stream(system, settings, chunk)
-        line = run_session(session, stream, samples, rate, segments_of(settings))
+        line = run_session(session, stream, audio.pieces(), segments_of(settings))
         if isinstance(session, SpeechSession):
             session.write(wav)
             line["prediction"] = f"{WAVS}/{wav.name}"

@@ -8,11 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nast_s2x.errors import NastError
 from nast_s2x.evaluation.cells import csv_cell
-from nast_s2x.files import json_text, write_atomic
+from nast_s2x.files import json_text, read_json, write_atomic
 from nast_s2x.texts import printable
 
 SCORES, SCORES_TABLE, UTTERANCES, TRANSCRIPTS = "scores.json", "scores.csv", "utterances.jsonl", "transcripts.jsonl"
+
+
+def previous_scores(folder: Path) -> dict[str, Any]:
+    """Read the scores of a folder; empty where there are none, and for damaged ones, which are about to be replaced."""
+    try:
+        return read_json(folder / SCORES)
+    except (OSError, NastError):
+        return {}
 
 
 def write_scores(folder: Path, scores: dict[str, Any], lines: Mapping[Path, Sequence[dict[str, Any]]]) -> None:
@@ -45,7 +54,7 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
 def table(scores: dict[str, Any]) -> str:
     """Format the main figures as a text table, one line per chunk size, followed by the notes."""
     speech = scores["target_type"] == "speech"
-    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF")
+    quality = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER", "BLEU", "unit_BLEU") if speech else ("BLEU", "chrF", "COMET")
     latency = (
         ("StartOffset", "EndOffset", "AL_words", "ATD", "GapNum", "GapSum")
         if speech
@@ -53,13 +62,14 @@ def table(scores: dict[str, Any]) -> str:
     )
     if scores.get("long_form"):
         latency = ("LongYAAL", "LongLAAL", "StreamLAAL", "LongYAAL_CA", "LongLAAL_CA", "StreamLAAL_CA")
+        latency += ("StartOffset", "EndOffset", "GapNum", "GapSum") if speech else ()
     counted = "segments" if scores.get("long_form") else "utterances"
     lines = [["chunk", counted, "empty", *quality, *latency, "ms/chunk p50", "p95", "real-time factor"]]
     for row in scores["rows"]:
         timed = row["cost"]
         lines.append([
             *(printable(str(row[name])) for name in ("chunk", "utterances", "empty")),
-            *(_format(row["quality"][name], 2) for name in quality),
+            *(_format(row["quality"].get(name), 4 if name == "COMET" else 2) for name in quality),
             *(_format(row["latency"][name], 1 if name == "GapNum" else 0) for name in latency),
             *(_format(timed[name], 1) for name in ("chunk_ms_p50", "chunk_ms_p95")),
             _format(timed["real_time_factor"], 3),

@@ -7,7 +7,6 @@ never 0, and ``notes`` gives the reason.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.errors import NastError
+from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.evaluation.hypotheses import Hypothesis
 from nast_s2x.evaluation.language import language_of, rules_for
 from nast_s2x.evaluation.log import LOG_NAME, LoggedUtterance, read_log, read_output_pieces, read_output_with_gaps
-from nast_s2x.evaluation.score_files import (
-    SCORES,
-    TRANSCRIPTS,
-    write_scores,
-)
+from nast_s2x.evaluation.score_files import SCORES, TRANSCRIPTS, previous_scores, write_scores
 from nast_s2x.evaluation.segmentation import SEGMENTS
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.stored import FORMAT
-from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
 from nast_s2x.files import locked
 from nast_s2x.metrics.latency import playback_gaps, playback_intervals, speech_latency, text_latency
 from nast_s2x.metrics.quality import (
@@ -41,25 +36,15 @@ from nast_s2x.metrics.quality import (
     word_error_rate,
 )
 from nast_s2x.metrics.text import NORMALISATION, TextRules, Unit, rules_of, unit_count
-from nast_s2x.recognisers.base import Recogniser, Transcript, Waveform
+from nast_s2x.recognisers.base import Recogniser, Transcript
 
 QUALITY_FIGURES = ("BLEU", "chrF", "unit_BLEU", "ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
 COST_FIGURES = ("chunk_ms_p50", "chunk_ms_p95", "real_time_factor", "compute_s", "audio_s")
-
-
-class TranscriptMissingError(ValueError):
-    """A waveform has no cached transcript and no recogniser is loaded."""
-
-
-@dataclass(frozen=True)
-class StoredRecogniser:
-    """A recogniser of which only stored transcripts are available."""
-
-    identity: str
-
-    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
-        """Raise TranscriptMissingError: only waveforms without a stored transcript are passed on to a recogniser."""
-        raise TranscriptMissingError(f"{len(waveforms)} or more waveforms have no stored transcript")
+NO_TIMES = {
+    "word": "the recogniser gives no times of words: latency of words is not known",
+    "char": "a recogniser times words, the language counts characters: latency of words is not known",
+}
+"""Note on a recogniser without times, by unit of latency."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +61,17 @@ class Transcripts:
 
 
 def score(
-    folder: Path, recogniser: Recogniser | None = None, progress: bool = False, target_lang: str | None = None
+    folder: Path,
+    recogniser: Recogniser | None = None,
+    progress: bool = False,
+    target_lang: str | None = None,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Score the logs of an evaluation; writes ``scores.json``, ``scores.csv``, ``utterances.jsonl`` beside each log.
 
     A folder with ``segments.yaml`` holds long recordings: see :func:`~nast_s2x.evaluation.longform.score_long_form`.
     A folder without ``settings.json`` must hold logs written by SimulEval: ``instances.log`` in the folder itself (one
-    row, named after the folder), or in its subfolders.
+    row), or in its subfolders (a row each, named after them).
 
     Args:
         folder: folder of the evaluation.
@@ -90,37 +79,44 @@ def score(
             scores are used; without them the figures that need transcripts are ``None``.
         progress: show a progress bar on stderr while the recogniser runs.
         target_lang: language of the output, for logs of SimulEval; ``None``: that of the run or the previous scores.
+        name: name of the row of a log in the folder itself: milliseconds, or any word; ``None``: as in the previous
+            scores, or that of the folder.
     Returns:
         the content of ``scores.json``.
     Raises:
         FileNotFoundError: no log.
-        ConfigError: another process scores the same folder; references without spaces between words and no language.
+        ConfigError: another process scores the same folder; references without spaces between words and no language; a
+            name for logs in subfolders.
         ValueError: a damaged log; a number of utterances or a kind of output that differs from the settings; a
             recogniser for text output; a sound file that does not fit its log. No scores are written then.
     """
     folder = Path(folder)
+    if name is not None and ((folder / SEGMENTS).is_file() or not (folder / LOG_NAME).is_file()):
+        raise ConfigError(f"only a log in the folder itself can be given a name, but {folder} has no {LOG_NAME}")
     if (folder / SEGMENTS).is_file():
-        return _long_form(folder, recogniser, target_lang)
+        from nast_s2x.evaluation.longform import (
+            score_long_form,
+        )  # here: it takes the means and the cost from this module
+
+        return score_long_form(folder, target_lang, recogniser, progress)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else None
     language = language_of(folder, settings, target_lang)
     logs, notes = _logs(folder, settings, rules_of(language).unit)
+    names = {place: place.name for place in logs}
+    if folder.resolve() in names:
+        names[folder.resolve()] = row_name(name or _previous_name(folder) or folder.resolve().name)
     rules = rules_for(language, (utterance.reference for log in logs.values() for utterance in log))
     notes += [rules.note] if rules.note else []
     is_speech = _is_speech(folder, logs, settings)
-    if recogniser is not None and not is_speech:
-        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
-    if recogniser is None and is_speech:
-        recogniser = _previous_recogniser(folder)
-        if recogniser is None:
-            notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
+    recogniser = recogniser_for(folder, is_speech, recogniser, notes)
     if is_speech and settings is None:
         notes.append("logs of speech written by SimulEval hold no words: BLEU and chrF are not known")
     has_text = not is_speech or settings is not None
     rows, lines = [], {}
     with locked(folder / SCORES):  # two processes must not write to one file of transcripts
         for place, utterances in logs.items():
-            transcripts = _transcripts(folder, place.name, utterances, recogniser, notes, progress)
-            row, lines[place] = _score_chunk(place.name, utterances, transcripts, has_text, rules)
+            transcripts = _transcripts(folder, names[place], utterances, recogniser, notes, progress)
+            row, lines[place] = _score_chunk(names[place], utterances, transcripts, has_text, rules)
             rows.append(row)
             notes += _chunk_notes(row, utterances, transcripts)
         scores = {
@@ -135,14 +131,6 @@ def score(
         }
         write_scores(folder, scores, lines)
     return scores
-
-
-def _long_form(folder: Path, recogniser: Recogniser | None, target_lang: str | None) -> dict[str, Any]:
-    from nast_s2x.evaluation.longform import score_long_form  # here: it takes the means and the cost from this module
-
-    if recogniser is not None:
-        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
-    return score_long_form(folder, target_lang)
 
 
 def mean_latency(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
@@ -206,6 +194,23 @@ def _order(place: Path) -> tuple[bool, bool, int, str]:
     return place.name == "offline", number is None, number or 0, place.name
 
 
+def row_name(name: str) -> str:
+    """Return the name of a row.
+
+    Raises:
+        ConfigError: it is no name of a folder.
+    """
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ConfigError(f"the name of a row must be a single word such as 320, but is {name!r}")
+    return name
+
+
+def _previous_name(folder: Path) -> str | None:
+    """Return the name that the only row of the previous scores has."""
+    rows = previous_scores(folder).get("rows")
+    return str(rows[0]["chunk"]) if isinstance(rows, list) and len(rows) == 1 and "chunk" in rows[0] else None
+
+
 def chunk_number(name: str) -> int | None:
     """Milliseconds of a chunk size; ``None`` for other names."""
     return int(name) if name.isdecimal() else None
@@ -229,18 +234,6 @@ def _is_speech(folder: Path, logs: dict[Path, list[LoggedUtterance]], settings: 
         if settings["target_type"] != kind:
             raise NastError(f"{folder}: the logs are {kind}, the settings say {settings['target_type']}")
     return is_speech
-
-
-def _previous_recogniser(folder: Path) -> StoredRecogniser | None:
-    """Return the recogniser of the previous scores, ``None`` without one."""
-    path = folder / SCORES
-    if not path.is_file():
-        return None
-    try:
-        identity = json.loads(path.read_text("utf-8")).get("recogniser")
-    except (ValueError, AttributeError):
-        return None  # the damaged file is about to be replaced
-    return StoredRecogniser(identity) if identity else None
 
 
 def _transcripts(
@@ -345,9 +338,14 @@ def _quality(
     figures |= {name: result.value for name, result in scored.items()}
     signatures = {name: result.signature for name, result in scored.items()}
     if transcripts is not None:
-        normalisation = NORMALISATION + (", characters" if rules.unit == "char" else "")
-        signatures |= {"ASR_WER": normalisation, "ASR_normalisation": normalisation}
+        signatures |= normalisation_signatures(rules)
     return figures, signatures
+
+
+def normalisation_signatures(rules: TextRules) -> dict[str, str]:
+    """Signatures of the figures of transcripts that say how texts are normalised."""
+    normalisation = NORMALISATION + (", characters" if rules.unit == "char" else "")
+    return {"ASR_WER": normalisation, "ASR_normalisation": normalisation}
 
 
 def _latency(
@@ -386,10 +384,10 @@ def _chunk_notes(
     if transcripts is None:
         return
     if utterances[0].unit == "char":
-        yield f"{row['chunk']}: a recogniser times words, the language counts characters: latency of words is not known"
+        yield f"{row['chunk']}: {NO_TIMES['char']}"
         return
     spoken = [transcript for transcript, utterance in zip(transcripts.speech, utterances) if not utterance.empty]
     if any(transcript.words is None for transcript in spoken):
-        yield f"{row['chunk']}: the recogniser gives no times of words: latency of words is not known"
+        yield f"{row['chunk']}: {NO_TIMES['word']}"
     elif wordless := sum(not transcript.words for transcript in spoken):
         yield f"{row['chunk']}: no word was recognised in {wordless} outputs: they are left out of latency of words"

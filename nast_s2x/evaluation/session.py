@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nast_s2x.frontend.audio import write_wav
+from nast_s2x.frontend.audio import write_wav_pieces
 from nast_s2x.inference.detokenizer import WholeWords
 from nast_s2x.inference.segments import Segments
 from nast_s2x.inference.streaming import SPEECH_RATE, Emission, Stream
@@ -129,8 +129,8 @@ class SpeechSession(Session):
         pieces: samples of each piece, (n,) at 16 kHz.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, real_time: bool = False) -> None:
+        super().__init__(real_time)
         self.durations: list[float] = []
         self.pieces: list[NDArray[np.float32]] = []
 
@@ -142,12 +142,11 @@ class SpeechSession(Session):
         self.durations.append(1000 * len(self.pieces[-1]) / SPEECH_RATE)
         return 1
 
-    def sound(self) -> NDArray[np.float32]:
-        """Return the speech as it is played, (n,) at 16 kHz, from the first piece on, gaps included."""
-        sound = [np.zeros(0, np.float32)]
+    def sound(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the speech as it is played, at 16 kHz, from the first piece on: each gap, then the piece after it."""
         for silence, piece in zip(self._silences(), self.pieces, strict=True):
-            sound += [np.zeros(silence, np.float32), piece]
-        return np.concatenate(sound)
+            yield np.zeros(silence, np.float32)
+            yield piece
 
     def _silences(self) -> list[int]:
         """Return the samples of silence before each piece: ``int(rate * gap / 1000)``, as in SimulEval's files."""
@@ -169,28 +168,28 @@ class SpeechSession(Session):
     def write(self, path: Path) -> None:
         """Write :meth:`sound` as a WAV file; nothing is written for an empty output."""
         if self.pieces:
-            write_wav(path, self.sound(), SPEECH_RATE)
+            write_wav_pieces(path, self.sound(), SPEECH_RATE)
 
 
 def run_session(
-    session: Session, stream: Stream, samples: NDArray[np.float32], sample_rate: int, segments: Segments
+    session: Session, stream: Stream, pieces: Iterable[tuple[NDArray[np.float32], int]], segments: Segments
 ) -> dict[str, Any]:
     """Give ``stream`` a whole recording, segment by segment; returns :meth:`Session.line`.
 
     Args:
         session: records the output.
-        samples: (n,) at ``sample_rate``, n from 1. The stream receives copies, so that it has no access to later
-            samples.
-        sample_rate: Hz.
+        pieces: the recording, in pieces of any length: samples (n,) and sample rate, one sample or more in all. The
+            stream receives copies, so that it has no access to later samples.
         segments: lengths of the segments.
     """
-    for start, stop in segments.cut(len(samples), sample_rate):
-        segment = np.array(samples[start:stop], np.float32)
+    heard, rate = 0, 1
+    for segment, rate, is_last in segments.cut(pieces):
+        heard += len(segment)
         begun = time.perf_counter()
-        emissions = stream.push(segment, sample_rate)
-        if stop == len(samples):
+        emissions = stream.push(segment, rate)
+        if is_last:
             # A separate push, as by programs that detect the end of the source after its last samples.
             emissions = [*emissions, *stream.push(np.zeros(0, np.float32), final=True)]
         push_ms = 1000 * (time.perf_counter() - begun)
-        session.add(emissions, 1000 * stop / sample_rate, push_ms)
-    return session.line(1000 * len(samples) / sample_rate)
+        session.add(emissions, 1000 * heard / rate, push_ms)
+    return session.line(1000 * heard / rate)

@@ -140,7 +140,7 @@ class SegmentScores(UtteranceScores):
     source_ms: float = limited()
     offset_ms: float = limited()
     reference: str = limited()
-    text: str = limited()
+    text: str | None = limited()
     latency: _Figures = limited(**_ANY)
 
 

@@ -1,16 +1,18 @@
-"""Cache of transcripts, keyed by audio digest and recogniser."""
+"""Cache of transcripts, keyed by audio digest and recogniser, and the recogniser to score with."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nast_s2x.errors import NastError
+from nast_s2x.evaluation.score_files import previous_scores
 from nast_s2x.files import json_text
 from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
@@ -25,6 +27,21 @@ from nast_s2x.recognisers.base import (
 
 GROUP = 32
 """Number of waveforms between two writes; an interruption loses no more transcripts than these."""
+
+
+class TranscriptMissingError(ValueError):
+    """A waveform has no cached transcript and no recogniser is loaded."""
+
+
+@dataclass(frozen=True)
+class StoredRecogniser:
+    """A recogniser of which only stored transcripts are available."""
+
+    identity: str
+
+    def transcribe(self, waveforms: Sequence[Waveform], progress: bool = False) -> list[Transcript]:
+        """Raise TranscriptMissingError: only waveforms without a stored transcript are passed on to a recogniser."""
+        raise TranscriptMissingError(f"{len(waveforms)} or more waveforms have no stored transcript")
 
 
 def audio_hash(waveform: Waveform) -> str:
@@ -83,15 +100,32 @@ class TranscriptStore:
         return [self._known[key] if len(waveform) else NOTHING for key, waveform in zip(keys, samples)]
 
     def _append(self, transcripts: Iterable[tuple[tuple[str, str], Transcript]]) -> None:
-        new = dict(transcripts)
-        lines = "".join(_write_line(*key, transcript) for key, transcript in new.items()).encode()
+        written = [_write_line(*key, transcript).encode() for key, transcript in dict(transcripts).items()]
+        lines = b"".join(written)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._whole)
             file.seek(self._whole)
             file.write(lines)
         self._whole += len(lines)
-        self._known.update(new)
+        # As they are read from the file, with rounded times: scores are the same from it.
+        self._known.update(_read_line(line, str(self.path)) for line in written)
+
+
+def recogniser_for(folder: Path, is_speech: bool, given: Recogniser | None, notes: list[str]) -> Recogniser | None:
+    """Return the recogniser to score with: ``given``, for speech else that of the previous scores; adds a note.
+
+    Raises:
+        NastError: a recogniser for text.
+    """
+    if given is not None and not is_speech:
+        raise NastError(f"{folder} holds text output: a recogniser applies to speech output only")
+    if given is None and is_speech:
+        identity = previous_scores(folder).get("recogniser")
+        given = StoredRecogniser(identity) if isinstance(identity, str) and identity else None
+        if given is None:
+            notes.append("no recogniser was given: ASR-BLEU, word error rate and latency of words are not known")
+    return given
 
 
 def _write_line(audio: str, recogniser: str, transcript: Transcript) -> str:

@@ -10,15 +10,16 @@ import io
 import math
 import os
 import stat
-from collections.abc import Iterator
-from typing import IO
+import wave
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
 from nast_s2x.errors import AudioError
-from nast_s2x.files import write_atomic
+from nast_s2x.files import open_atomic
 from nast_s2x.frontend.resampling import StreamResampler
 from nast_s2x.frontend.samples import SAMPLE_RATE, as_mono, check_sample_rate
 
@@ -173,9 +174,30 @@ def write_wav(path: str | os.PathLike[str], samples: ArrayLike, sample_rate: int
     Raises:
         OSError: the file cannot be written; what was at ``path`` is unchanged.
     """
+    write_wav_pieces(path, [np.asarray(samples)], sample_rate)
+
+
+def write_wav_pieces(path: str | os.PathLike[str], pieces: Iterable[NDArray[Any]], sample_rate: int) -> None:
+    """:func:`write_wav` of pieces, one or more, one after the other; only one of them is in memory.
+
+    Raises:
+        OSError: as :func:`write_wav`.
+    """
+    # Python's module, not soundfile: libsndfile does not pass on the errors of a Python file.
+    with open_atomic(path, "wb") as raw, wave.open(raw, "wb") as file:
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        for number, piece in enumerate(pieces):
+            if not number:
+                file.setnchannels(piece.shape[1] if piece.ndim == 2 else 1)
+            file.writeframesraw(_pcm(piece, sample_rate))
+
+
+def _pcm(samples: NDArray[Any], sample_rate: int) -> bytes:
+    """Samples in -1..1 as 16-bit PCM, little-endian."""
     content = io.BytesIO()
-    soundfile.write(content, np.clip(samples, -1.0, 1.0), sample_rate, subtype="PCM_16", format="WAV")
-    write_atomic(path, content.getvalue())
+    soundfile.write(content, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", "LITTLE", "RAW")
+    return content.getvalue()
 
 
 def compressed(samples: ArrayLike, sample_rate: int = SAMPLE_RATE) -> tuple[bytes, str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nast_s2x.errors import ConfigError
 
@@ -24,8 +27,9 @@ class Segments:
         ConfigError: a length below 1 ms.
 
     Example:
-        >>> list(Segments(40, first_ms=15).cut(1600, 16000))  # 100 ms
-        [(0, 240), (240, 880), (880, 1520), (1520, 1600)]
+        >>> recording = [(np.zeros(1600, np.float32), 16000)]  # 100 ms
+        >>> [(len(samples), is_last) for samples, _, is_last in Segments(40, first_ms=15).cut(recording)]
+        [(240, False), (640, False), (640, False), (80, True)]
     """
 
     segment_ms: int = 40
@@ -37,11 +41,22 @@ class Segments:
         if self.first_ms is not None and self.first_ms < 1:
             raise ConfigError(f"the first segment must be at least 1 ms long, got {self.first_ms} ms")
 
-    def cut(self, num_samples: int, sample_rate: int) -> Iterator[tuple[int, int]]:
-        """Yield (first sample, sample after the last one) of each segment; the last segment may be shorter."""
-        start = 0
-        while start < num_samples:
-            length_ms = self.first_ms if start == 0 and self.first_ms is not None else self.segment_ms
-            stop = min(start + math.ceil(length_ms / 1000 * sample_rate), num_samples)
-            yield start, stop
-            start = stop
+    def cut(self, pieces: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[tuple[NDArray[np.float32], int, bool]]:
+        """Cut a recording, which may come in pieces of any length.
+
+        Args:
+            pieces: samples (n,) and sample rate, the same for all.
+        Yields:
+            samples of a segment, a copy; the sample rate; True for the last segment, which may be shorter.
+        """
+        rest, rate = np.zeros(0, np.float32), 0
+        length_ms = self.segment_ms if self.first_ms is None else self.first_ms
+        for samples, rate in pieces:
+            rest, start = np.concatenate([rest, samples]), 0
+            # Of a segment that ends with the piece it is not known yet whether it is the last one.
+            while len(rest) - start > (length := math.ceil(length_ms / 1000 * rate)):
+                yield rest[start : start + length].copy(), rate, False
+                start, length_ms = start + length, self.segment_ms
+            rest = rest[start:]
+        if len(rest):
+            yield rest.copy(), rate, True

@@ -23,10 +23,8 @@ _NOTHING_MS = 1e-6
 
 TEXT_FIGURES = ("AL", "LAAL", "AP", "DAL", "ATD", "StartOffset", "EndOffset", "NumChunks")
 WORD_FIGURES = ("AL_words", "LAAL_words", "AP_words", "DAL_words")
-SPEECH_FIGURES = (
-    *("StartOffset", "EndOffset", "NumChunks", "GapNum", "GapMean", "GapSum", "ATD", "AL_chunks_vs_words"),
-    *WORD_FIGURES,
-)
+PLAYBACK_FIGURES = ("StartOffset", "EndOffset", "NumChunks", "GapNum", "GapMean", "GapSum")
+SPEECH_FIGURES = (*PLAYBACK_FIGURES, "ATD", "AL_chunks_vs_words", *WORD_FIGURES)
 
 
 def average_lagging(times: Sequence[float], source_ms: float, reference_length: int) -> float:
@@ -243,6 +241,27 @@ def word_ends(intervals: Sequence[tuple[float, float]], ends_s: Sequence[float])
     return ends
 
 
+def playback_figures(times: Sequence[float], durations: Sequence[float], source_ms: float) -> dict[str, float | None]:
+    """Figures :data:`PLAYBACK_FIGURES` of a speech output, ``None`` for an empty one; without gaps ``GapMean`` is 0.
+
+    Args:
+        times: (n,) delays, or elapsed times, of the pieces of speech.
+        durations: (n,) their lengths in ms.
+        source_ms: length of the source.
+    """
+    if not times:
+        return dict.fromkeys(PLAYBACK_FIGURES)
+    gaps = [duration for _, duration in playback_gaps(playback_intervals(times, durations))]
+    return {
+        "StartOffset": start_offset(times),
+        "EndOffset": end_offset(times, source_ms, durations),
+        "NumChunks": num_chunks(times, durations),
+        "GapNum": len(gaps),
+        "GapMean": sum(gaps) / len(gaps) if gaps else 0.0,
+        "GapSum": float(sum(gaps)),
+    }
+
+
 def text_latency(
     delays: Sequence[float], elapsed: Sequence[float], source_ms: float, reference_length: int
 ) -> dict[str, float | None]:
@@ -279,7 +298,7 @@ def speech_latency(
 
     ``AL_chunks_vs_words`` is the published AL of speech output: :func:`average_lagging` with the delays of the pieces
     and the words of the reference; more pieces than words make it negative. ``AL_words`` and the other word figures
-    use the times at which the ends of the words are played. ``GapMean`` is 0 without gaps.
+    use the times at which the ends of the words are played.
 
     Args:
         delays, elapsed, source_ms, reference_length: as for :func:`text_latency`; of the pieces of speech.
@@ -291,20 +310,13 @@ def speech_latency(
     for suffix, times in (("", delays), ("_CA", elapsed)):
         values: dict[str, float | None] = dict.fromkeys(SPEECH_FIGURES)
         if times:
-            intervals = playback_intervals(times, durations)
-            gaps = [duration for _, duration in playback_gaps(intervals)]
-            values |= {
-                "StartOffset": start_offset(times),
-                "EndOffset": end_offset(times, source_ms, durations),
-                "NumChunks": num_chunks(times, durations),
-                "GapNum": len(gaps),
-                "GapMean": sum(gaps) / len(gaps) if gaps else 0.0,
-                "GapSum": float(sum(gaps)),
+            values |= playback_figures(times, durations, source_ms) | {
                 "ATD": average_token_delay(delays, durations, elapsed if suffix else None),
                 "AL_chunks_vs_words": average_lagging(times, source_ms, reference_length),
             }
             if ends_s:
-                values |= _lagging(word_ends(intervals, ends_s), source_ms, reference_length, "_words")
+                ends = word_ends(playback_intervals(times, durations), ends_s)
+                values |= _lagging(ends, source_ms, reference_length, "_words")
         figures |= {f"{name}{suffix}": values[name] for name in SPEECH_FIGURES}
     return figures
 

@@ -65,6 +65,11 @@ def asr_bleu(transcripts: Sequence[str], references: Sequence[str], unit: Unit =
     return _corpus("ASR_BLEU", heard, expected)
 
 
+def asr_chrf(transcripts: Sequence[str], references: Sequence[str], unit: Unit = "word") -> Score:
+    """Corpus chrF of a recogniser's transcripts, both sides normalised as for :func:`asr_bleu`."""
+    return chrf(*([normalise(text, unit) for text in texts] for texts in (transcripts, references)))
+
+
 def unit_bleu(hypotheses: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> Score:
     """Corpus BLEU of sequences of speech units; each unit is one token."""
     made, expected = ([" ".join(map(str, row)) for row in rows] for rows in (hypotheses, references))

@@ -17,9 +17,11 @@ from nast_s2x.texts import printable
 
 LATENCIES = {
     "text": ("AL", "LAAL", "StartOffset", "LongYAAL", "LongLAAL"),
-    "speech": ("StartOffset", "AL_words", "LAAL_words", "AL_chunks_vs_words"),
+    "speech": ("StartOffset", "AL_words", "LAAL_words", "AL_chunks_vs_words", "LongYAAL", "LongLAAL"),
 }
 """Target type -> figures of latency that get a picture, in this order."""
+LONG_LATENCIES = ("LongYAAL", "LongLAAL")
+"""The same of long recordings, text or speech; nothing is published on them."""
 QUALITIES = {"text": ("BLEU",), "speech": ("ASR_BLEU", "ASR_BLEU_silence", "BLEU")}
 """Target type -> figures of quality; BLEU of the text output of a speech system is drawn without a recogniser only."""
 COLUMNS = ("origin", "data", "chunk", "quality", "quality_value", "latency", "latency_value", "source")
@@ -66,6 +68,11 @@ def qualities(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
     return [name for name in there if name != "BLEU"] or there
 
 
+def latencies(rows: Sequence[dict[str, Any]], target_type: str) -> tuple[str, ...]:
+    """Return the figures of latency that may get a picture."""
+    return LONG_LATENCIES if "LongYAAL" in rows[0]["latency"] else LATENCIES[target_type]
+
+
 def measured(rows: Sequence[dict[str, Any]], quality: str, latency: str) -> tuple[tuple[str, float, float], ...]:
     """Return (chunk size, latency, quality) of the rows that have both figures."""
     pairs = [(row["chunk"], row["latency"].get(latency), row["quality"].get(quality)) for row in rows]
@@ -92,7 +99,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]], target_type: str) -> N
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for quality in qualities(rows, target_type):
-            for base in LATENCIES[target_type]:
+            for base in latencies(rows, target_type):
                 for latency in (base, base + CA_SUFFIX):
                     for chunk, x, y in measured(rows, quality, latency):
                         _write(writer, ("measured", "", chunk, quality, y, latency, x, ""))
@@ -111,7 +118,7 @@ def pictures(rows: Sequence[dict[str, Any]], target_type: str) -> list[str]:
     """Return the figures of latency for which some row has a figure of quality too."""
     return [
         latency
-        for latency in LATENCIES[target_type]
+        for latency in latencies(rows, target_type)
         if any(measured(rows, quality, latency) for quality in qualities(rows, target_type))
     ]
 

@@ -27,6 +27,7 @@ class Figure:
 QUALITY: dict[str, Figure] = {
     "BLEU": Figure("BLEU", "", 2, "Overlap of word n-grams with the reference, 0 to 100; higher is better."),
     "chrF": Figure("chrF", "", 2, "Overlap of character n-grams with the reference, 0 to 100; higher is better."),
+    "COMET": Figure("COMET", "", 4, "Mean of the scores of a trained model of translation quality; higher is better."),
     "unit_BLEU": Figure("Unit BLEU", "", 2, "BLEU over speech units instead of words; needs reference units."),
     "ASR_BLEU": Figure(
         "ASR-BLEU", "", 2, "BLEU of the recogniser's transcript of the speech, with silences between pieces removed."
@@ -34,6 +35,7 @@ QUALITY: dict[str, Figure] = {
     "ASR_BLEU_silence": Figure(
         "ASR-BLEU with silence", "", 2, "The same for the speech as it is played, with the gaps between pieces."
     ),
+    "ASR_chrF": Figure("chrF of the speech", "", 2, "chrF of the transcript that ASR-BLEU is computed of."),
     "ASR_WER": Figure(
         "Word error rate", "%", 1, "Word errors of the transcript against the reference; lower is better."
     ),
@@ -63,7 +65,8 @@ LATENCY: dict[str, Figure] = {
         "LongYAAL",
         "ms",
         0,
-        "Long recordings: as LAAL in each segment, over all words before the end of the recording.",
+        "Long recordings: as LAAL in each segment, over all words before the end of the recording. Of speech, a word "
+        "counts when its end is played.",
     ),
     "LongLAAL": Figure("LongLAAL", "ms", 0, "LAAL in each segment that has a part of the translation."),
     "StreamLAAL": Figure(

@@ -129,6 +129,11 @@ def load_results(folder: Path) -> Results:
         ValueError: it is damaged, of another format, without rows, or of an unknown target type; names the file.
     """
     path = Path(folder) / "scores.json"
+    if Path(folder).is_file():
+        raise NastError(
+            f"{folder} is a file, not the folder of a scored evaluation: a log of another program is scored by "
+            f"`nast-s2x score {folder} --segments YAML --target REFS --output DIR`, and DIR is then compared"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {folder} is not a scored evaluation (nast-s2x score {folder})")
     scores = read_scores(path)

@@ -18,6 +18,8 @@ BAND, PLOT = 22, 150
 _BOTTOM = BAND + 16 + PLOT
 FIGURE = "LongYAAL"
 _MEASURES = ("LongYAAL", "LongLAAL", "StreamLAAL")
+_SPOKEN_QUALITY = ("ASR_BLEU", "ASR_BLEU_silence", "ASR_WER")
+_PLAYBACK = ("StartOffset", "EndOffset", "GapNum", "GapMean", "GapSum")
 
 
 def talks(results: Results) -> list[dict[str, Any]]:
@@ -56,7 +58,8 @@ def _growth(talk: dict[str, Any], chunk: str) -> str:
 
 def _table(results: Results, number: int) -> dict[str, Any]:
     """Measures of a recording: a line for each chunk size."""
-    names = ("BLEU", "chrF", *_MEASURES, *(name + CA_SUFFIX for name in _MEASURES))
+    spoken, playback = (_SPOKEN_QUALITY, _PLAYBACK) if results.target_type == "speech" else ((), ())
+    names = (*spoken, "BLEU", "chrF", *_MEASURES, *(name + CA_SUFFIX for name in _MEASURES), *playback)
     rows = []
     for row in results.rows:
         talk = row["recordings"][number]
@@ -107,7 +110,8 @@ def _band(segments: Sequence[dict[str, Any]], scale: _Scale) -> list[str]:
     parts = []
     for place, entry in enumerate(segments):
         left, right = scale.x(entry["offset_ms"]), scale.x(entry["offset_ms"] + entry["source_ms"])
-        about = escaped(f"{entry['offset_ms'] / 1000:.1f} s: {entry['text'] or 'no output'}")
+        output = entry["text"] if entry.get("transcript") is None else entry["transcript"]
+        about = escaped(f"{entry['offset_ms'] / 1000:.1f} s: {output or 'no output'}")
         area = f'x="{left:.1f}" y="4" width="{max(1.0, right - left):.1f}" height="{BAND}"'
         parts.append(f'<rect class="chunk{" odd" * (place % 2)}" {area}><title>{about}</title></rect>')
     return parts

@@ -17,8 +17,8 @@ from nast_s2x.evaluation.report.html import Sound
 from nast_s2x.evaluation.report.results import Results, sentence_score
 from nast_s2x.evaluation.report.tables import chunk_name
 from nast_s2x.evaluation.report.timeline import Piece, Timeline, svg
-from nast_s2x.evaluation.scoring import TRANSCRIPTS, StoredRecogniser, TranscriptMissingError
-from nast_s2x.evaluation.transcripts import TranscriptStore
+from nast_s2x.evaluation.score_files import TRANSCRIPTS
+from nast_s2x.evaluation.transcripts import StoredRecogniser, TranscriptMissingError, TranscriptStore
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.playback import Playback, stereo
 from nast_s2x.metrics.latency import word_ends
