@@ -200,7 +200,8 @@ def test_a_folder_with_something_else(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "a JSON object, not list"),
         ("{}", "must have format 1"),
-        ('{"chunks": []}', "format None"),
+        ('{"format": 1}', "lacks `chunks`"),
+        ('{"format": 1, "chunks": ["../x"]}', "must be a number of ms or offline"),
     ):
         (tmp_path / "used" / "settings.json").write_text(content)
         with pytest.raises(ValueError, match=message):
