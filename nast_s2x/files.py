@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +25,11 @@ AnyPath = str | os.PathLike[str]
 
 # Atomic files and folders
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCK = ".lock"
+_LEFTOVER = re.compile(r"\.(.+)\.\d+-\d+\.(part|old)")
+"""Names of temporary files and folders: that of what they become, process and thread, and whether they are new."""
+
 
 @contextlib.contextmanager
 def open_atomic(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
@@ -31,19 +38,106 @@ def open_atomic(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         mode: ``"w"`` (UTF-8, newlines as written) or ``"wb"``.
     Raises:
-        OSError: the file cannot be written; what was at ``path`` is unchanged.
+        OSError: the file cannot be written, names ``path``; what was there is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    temporary = _beside(path, "part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with naming_file(path, temporary), _claimed(temporary, lambda: os.open(temporary, flags, 0o666)) as claim:
+        try:
+            with open(temporary, mode, opener=lambda *_: os.dup(claim), **text) as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def naming_file(path: AnyPath, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of a full disk, which name no file, name ``path``, and errors that name ``temporary`` too."""
     try:
-        with open(temporary, mode, **text) as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = os.fspath(path)
+        elif temporary is not None and isinstance(error.filename, str):
+            error.filename = error.filename.replace(os.fspath(temporary), os.fspath(path), 1)
         raise
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.{ending}")
+
+
+@contextlib.contextmanager
+def _claimed(temporary: Path, create: Callable[[], int]) -> Iterator[int]:
+    """Create a temporary file or folder, and lock it until the block ends, as a sign that it is in use.
+
+    The lock ends with the process. Without :mod:`fcntl` there is none, and leftovers are not removed.
+
+    Args:
+        create: creates and opens it.
+    """
+    while True:
+        opened = create()
+        try:
+            if sys.platform != "win32":
+                import fcntl
+
+                with contextlib.suppress(OSError):  # file systems without locks
+                    fcntl.flock(opened, fcntl.LOCK_EX)
+                if not _is_still(opened, temporary):  # removed by another process before it was locked
+                    continue
+            yield opened
+            return
+        finally:
+            os.close(opened)
+
+
+def _is_still(opened: int, path: Path) -> bool:
+    """Whether ``path`` is the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(opened), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_leftovers(folder: Path, names: Container[str] | None = None) -> None:
+    """Remove what killed processes have left of files and folders that they were about to write.
+
+    Args:
+        names: of those directly in ``folder``; ``None``: all, at any depth.
+    """
+    if sys.platform == "win32" or not folder.is_dir():
+        return
+    for path, folders, files in os.walk(folder):
+        found = [(match, name) for name in (*folders, *files) if (match := _LEFTOVER.fullmatch(name))]
+        for match, name in found:
+            if names is None or match[1] in names:
+                _remove_leftover(Path(path, name), Path(path, match[1]), match[2])
+        if names is not None:
+            folders.clear()
+
+
+def _remove_leftover(leftover: Path, path: Path, ending: str) -> None:
+    """Remove a temporary file or folder that nobody uses; an old folder whose successor is missing gets its name."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        opened = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
+            if ending == "old" and not path.exists():
+                os.rename(leftover, path)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        finally:
+            os.close(opened)
 
 
 def write_atomic(path: AnyPath, content: str | bytes) -> None:
@@ -67,31 +161,35 @@ def replace_folder(folder: AnyPath) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        os.chmod(temporary, 0o777 & ~_umask())
-        yield temporary
-        if not folder.exists():
-            os.rename(temporary, folder)
-        elif _exchange(temporary, folder):
-            shutil.rmtree(temporary)
-        else:
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            os.rename(folder, old)
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                os.rename(old, folder)
-                raise
-            shutil.rmtree(old)
-    finally:
+    temporary = _beside(folder, "part")
+
+    def create() -> int:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.mkdir(temporary)
+        return os.open(temporary, os.O_RDONLY)
+
+    with naming_file(folder, temporary), _claimed(temporary, create):
+        try:
+            yield temporary
+            _take_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _take_place(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(new, folder)
+    elif _exchange(new, folder):
+        shutil.rmtree(new)
+    else:
+        old = _beside(folder, "old")
+        os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except OSError:
+            os.rename(old, folder)
+            raise
+        shutil.rmtree(old)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -125,12 +223,17 @@ def check_output_folder(folder: AnyPath, what: str, marker: str, overwrite: bool
         return
     if not folder.is_dir():
         raise ConfigError(f"the output of a {what} must be a folder, but {folder} is a file")
-    if not any(folder.iterdir()):
+    if is_empty(folder):
         return
     if not (folder / marker).is_file():
         raise ConfigError(f"{folder} holds something other than a {what}: choose another output folder")
     if not overwrite:
         raise ConfigError(f"{folder} already holds a {what}: choose another output folder, or pass --overwrite")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but a lock."""
+    return all(path.name == _LOCK for path in folder.iterdir())
 
 
 # Reading and digests
@@ -225,22 +328,28 @@ def file_stamp(path: AnyPath) -> str:
 def locked(output: AnyPath) -> Iterator[None]:
     """Keep other processes out of ``output``, a folder or a file that need not exist yet, until the block ends.
 
-    The lock is a file beside ``output`` that names its owner; it ends with the process, however that ends.
+    The lock is a file beside ``output`` (in it, where only it can be written) that names its owner; it ends with the
+    process, however that ends. What killed processes have left in ``output`` of unfinished files is removed first.
 
     Raises:
         ConfigError: another process holds the lock; names it.
         OSError: the file system cannot lock files, or the folder cannot be written.
     """
-    output = Path(os.path.abspath(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = Path(os.path.realpath(output))
+    with naming_file(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}.lock")
-    file = _acquire(path, output)
+    if output.is_dir() and not os.access(output.parent, os.W_OK):
+        path = output / _LOCK
+    with naming_file(output, path):
+        file = _acquire(path, output)
     try:
-        file.seek(0)
-        file.truncate()
         command = Path(sys.argv[0]).name + "".join(f" {word}" for word in sys.argv[1:2])
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})")
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock names no owner
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})".encode())
+        remove_leftovers(output.parent, {output.name})
+        remove_leftovers(output)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -248,22 +357,21 @@ def locked(output: AnyPath) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, output: Path) -> IO[str]:
+def _acquire(path: Path, output: Path) -> io.FileIO:
     while True:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            if not _lock(file):
+            file = stack.enter_context(io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), "r+"))
+            if not _lock(file, path):
                 file.seek(0)
-                owner = file.read().strip() or "another process"
+                owner = file.read().decode("utf-8", "replace").strip() or "another process"
                 raise ConfigError(f"{owner} is at work in {output}: wait until it ends")
             # The file may have been removed by its last owner between opening and locking.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    stack.pop_all()  # the file stays open as long as the lock is held
-                    return file
+            if _is_still(file.fileno(), path):
+                stack.pop_all()  # the file stays open as long as the lock is held
+                return file
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: io.FileIO, path: Path) -> bool:
     """Lock an open file without waiting; False if another process has locked it."""
     try:
         if sys.platform == "win32":
@@ -278,5 +386,5 @@ def _lock(file: IO[str]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        raise OSError(f"{file.name} cannot be locked: {error.strerror or error}") from error
+        raise OSError(f"{path} cannot be locked: {error.strerror or error}") from error
     return True

@@ -61,15 +61,17 @@ def run(args: argparse.Namespace) -> int:
     """Score, print the main figures, write the report; returns the exit status."""
     from nast_s2x.evaluation.score_files import table
     from nast_s2x.evaluation.scoring import score
+    from nast_s2x.files import locked
 
     folder = _import_log(args) if Path(args.folder).is_file() else _folder(args)
-    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang)
-    print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
-    if args.no_report:
-        return 0
-    from nast_s2x.evaluation import report
+    with locked(folder):
+        scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang)
+        print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
+        if args.no_report:
+            return 0
+        from nast_s2x.evaluation import report
 
-    log_stderr(f"report: {report.write(folder)[-1]}")
+        log_stderr(f"report: {report.write(folder)[-1]}")
     return 0
 
 

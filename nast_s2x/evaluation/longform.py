@@ -33,7 +33,7 @@ from nast_s2x.evaluation.segmentation import (
     write_segmentation,
 )
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
-from nast_s2x.files import digest, locked
+from nast_s2x.files import digest, is_empty, locked
 from nast_s2x.metrics.longform import laal, resegment, resegment_by_edits, yaal
 from nast_s2x.metrics.quality import bleu, chrf, sentence_bleu
 from nast_s2x.metrics.text import TextRules, join_units, units_of
@@ -133,7 +133,7 @@ def import_log(
         if (folder / SEGMENTS).is_file():
             if read_segmentation(folder / SEGMENTS, folder / REFERENCES) != recordings:
                 raise NastError(f"{folder} holds an evaluation of another segmentation: name another folder")
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or not is_empty(folder)):
             raise NastError(f"{folder} holds other files and no long-form evaluation: name another folder")
         lines = [hypothesis.line(index, rules.unit) for index, hypothesis in enumerate(hypotheses)]
         write_lines(folder / chunk / LOG_NAME, lines)

@@ -24,6 +24,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from nast_s2x.checkpoints.safe_load import safe_load
+from nast_s2x.checkpoints.weights import write_checkpoint
 from nast_s2x.corpus.manifest import Manifest
 from nast_s2x.corpus.packing import file_stem
 from nast_s2x.corpus.utterance import Utterance
@@ -282,7 +283,7 @@ def _save(run: _Run) -> None:
             run.journal.write(trainer.update, "dev", means)
             _write_samples(run, [samples for _, samples in evaluated])
         save_vocoder(model, output / SUBFOLDER, card=_card(run, model))
-        _write_checkpoint(output / CHECKPOINT, trainer.training_state())
+        write_checkpoint(output / CHECKPOINT, trainer.training_state())
     _gathered(None, run.waiting)
 
 
@@ -326,15 +327,6 @@ def _write_samples(run: _Run, copies: Sequence[NDArray[np.float32]]) -> None:
         if not original.exists():
             write_wav(original, load_recording(recording))
         write_wav(folder / f"{name}_{run.trainer.update:07d}.wav", copy)
-
-
-def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    try:
-        with open_atomic(path, "wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:
-        # torch replaces the error of a full disk by its own, which does not name the reason.
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def resume(trainer: VocoderTrainer, path: Path) -> bool:

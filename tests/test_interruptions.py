@@ -1,0 +1,334 @@
+"""Every command that writes, killed, on a full disk, twice at once, in folders that cannot be written.
+
+Each command of :mod:`command_runs` goes through each attack. A few places are drawn for each; ``--slow`` takes all.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_runs import COMMANDS, Command, make_inputs
+from killed import (
+    Outcome,
+    as_other_user,
+    changed_paths,
+    count_operations,
+    held_at,
+    in_child,
+    killed_before,
+    with_file_limit,
+)
+
+from nast_s2x.checkpoints import download
+from nast_s2x.corpus import packing
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes and files as Linux has them")
+
+FRESH = [(command, False) for command in COMMANDS]
+BOTH = [*FRESH, *((command, True) for command in COMMANDS if command.old is not None)]
+FULL = ("File too large", "No space left on device")
+
+
+class World:
+    """Inputs, and what each command makes of them when nothing happens to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inputs = make_inputs(folder / "in")
+        self._made: dict[tuple[str, bool], Path] = {}
+        self._count = 0
+
+    def fresh(self, command: Command, with_old: bool) -> Path:
+        """A new folder ``OUT``, with the older result of the command in it, if asked for."""
+        self._count += 1
+        out = self.folder / f"out{self._count}"
+        if with_old:
+            shutil.copytree(self._of(command, old=True), out)
+        else:
+            out.mkdir()
+            command.before(self.inputs, out)
+        return out
+
+    def content(self, command: Command, old: bool = False) -> dict[str, Any]:
+        """The content of an uninterrupted run's result."""
+        return command.content(self._of(command, old))
+
+    def run(self, command: Command, out: Path) -> Callable[[], int]:
+        """The command as an action."""
+        return partial(command.run, self.inputs, out)
+
+    def operations(self, command: Command, with_old: bool) -> list[str]:
+        """Paths of the file operations of a run."""
+        out = self.fresh(command, with_old)
+        return [str(Path(path).relative_to(out)) for path in count_operations(self.run(command, out), out)]
+
+    def finish(self, command: Command, out: Path, what: object) -> None:
+        """Run the command and compare; removes ``out``."""
+        outcome = in_child(self.run(command, out))
+        assert outcome.status == 0, (what, outcome)
+        found, expected = command.content(out), self.content(command)
+        differing = sorted(
+            name for name in found.keys() | expected.keys() if found.get(name, "-") != expected.get(name, "-")
+        )
+        assert not differing, (what, differing)
+        shutil.rmtree(out)
+
+    def _of(self, command: Command, old: bool) -> Path:
+        key = (command.name, old)
+        if key not in self._made:
+            out = self.fresh(command, with_old=False)
+            assert command.run(self.inputs, out, command.old if old else command.new) == 0
+            self._made[key] = out
+        return self._made[key]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """In a folder that other users may read."""
+    folder = Path(tempfile.mkdtemp(prefix="nast-interruptions-"))
+    folder.chmod(0o755)
+    part_size, packing.PART_SIZE = packing.PART_SIZE, 2
+    releases = dict(download.RELEASES)
+    try:
+        yield World(folder)
+    finally:
+        packing.PART_SIZE = part_size
+        download.RELEASES.update(releases)
+        shutil.rmtree(folder)
+
+
+def is_slow(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--slow"))
+
+
+def drawn(request: pytest.FixtureRequest, command: Command, count: int, most: int) -> list[int]:
+    """Up to ``most`` of the numbers below ``count``, the same in every run; with ``--slow`` all."""
+    if is_slow(request):
+        return list(range(count))
+    return sorted(random.Random(f"{request.node.name} {command.name}").sample(range(count), min(most, count)))
+
+
+def sizes(request: pytest.FixtureRequest, content: dict[str, Any], most: int) -> list[int]:
+    """Limits of file size at which a run cannot write its largest file."""
+    largest = max(len(value) for value in content.values() if isinstance(value, bytes))
+    random_ = random.Random(request.node.name)
+    return [round(largest ** random_.random()) for _ in range(10 * most if is_slow(request) else most)]
+
+
+def names(value: object) -> str:
+    if isinstance(value, Command):
+        return value.name.replace(" ", "-")
+    return {False: "new", True: "over-old"}[bool(value)]
+
+
+def check_no_torn_file(command: Command, out: Path, *contents: dict[str, Any]) -> None:
+    """Each visible file is as a whole run has left it, but for those that hold the state of a run."""
+    for path in out.rglob("*"):
+        name = path.relative_to(out)
+        if path.is_dir() or any(part.startswith(".") for part in name.parts) or path.name in command.state:
+            continue
+        value = command.readers.get(path.name, bytes)(path.read_bytes())
+        assert any(content.get(name.as_posix()) == value for content in contents), f"{name} is cut short"
+
+
+def check_error(command: Command, outcome: Outcome, *words: str) -> None:
+    """The command has ended with an error, which is its last line."""
+    assert outcome.status in (1, 2), outcome
+    assert "Traceback" not in outcome.errors, outcome.errors
+    last = outcome.errors.splitlines()[-1]
+    assert last.startswith(f"nast-s2x {command.words[0]}: error: "), outcome.errors
+    assert outcome.errors.count(": error: ") == 1, outcome.errors
+    for word in words:
+        assert word in last, (word, last)
+
+
+# ---- killed
+
+
+@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+def test_killed_before_any_file_operation(
+    world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
+) -> None:
+    """The next run ends with the result of an uninterrupted one, and nothing is left beside it."""
+    old = world.content(command, old=True) if with_old else {}
+    for number in drawn(request, command, len(world.operations(command, with_old)), 4):
+        out = world.fresh(command, with_old)
+        assert killed_before(world.run(command, out), out, number).was_killed, number
+        check_no_torn_file(command, out, old, world.content(command))
+        world.finish(command, out, number)
+
+
+@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+def test_killed_in_the_middle_of_a_write(
+    world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
+) -> None:
+    old = world.content(command, old=True) if with_old else {}
+    for size in sizes(request, world.content(command), 3):
+        out = world.fresh(command, with_old)
+        outcome = with_file_limit(world.run(command, out), size, kill=True)
+        assert outcome.was_killed or outcome.status == 0, (size, outcome)
+        check_no_torn_file(command, out, old, world.content(command))
+        world.finish(command, out, size)
+
+
+@pytest.mark.parametrize(("command", "with_old"), FRESH, ids=names)
+def test_killed_several_times(world: World, command: Command, with_old: bool, request: pytest.FixtureRequest) -> None:
+    """Each run goes on from what the killed one before has left."""
+    places = drawn(request, command, len(world.operations(command, with_old)), 4)
+    random.Random(command.name).shuffle(places)
+    out = world.fresh(command, with_old)
+    for number in places:
+        killed_before(world.run(command, out), out, number)
+    world.finish(command, out, places)
+
+
+# ---- full disks
+
+
+@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+def test_files_that_cannot_grow(
+    world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
+) -> None:
+    """An error in one line that names the file; what was there is still there; with room the result is right."""
+    old = world.content(command, old=True) if with_old else {}
+    for size in [0, *sizes(request, world.content(command), 2)]:
+        out = world.fresh(command, with_old)
+        outcome = with_file_limit(world.run(command, out), size, kill=False)
+        if outcome.status != 0:
+            check_error(command, outcome, str(out), FULL[0])
+            check_kept(command, out, old, world.content(command))
+        world.finish(command, out, size)
+
+
+def check_kept(command: Command, out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """After an error the older result is unchanged, or each of its files is an old or a new one."""
+    found = command.content(out)
+    if command.is_whole:
+        assert {name: found.get(name) for name in old} == old
+    else:
+        assert old.keys() <= found.keys()
+        check_no_torn_file(command, out, old, new)
+    assert not [name for name in found if name.endswith((".part", ".lock"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+def test_a_full_disk(world: World, command: Command, with_old: bool) -> None:
+    """The same on a small file system that is really full, at the first write or at a later one."""
+    old = world.content(command, old=True) if with_old else {}
+    for free in (0, 1, 4, 16, 64, 256, 1024):
+        with small_disk(world.folder / "disk") as disk:
+            out = disk / "out"
+            shutil.copytree(world.fresh(command, with_old), out)
+            outcome = fill(disk, 4096 * free, partial(in_child, world.run(command, out)))
+            if outcome.status != 0:
+                check_error(command, outcome, FULL[1])
+                check_kept(command, out, old, world.content(command))
+            world.finish(command, out, free)
+
+
+@contextmanager
+def small_disk(folder: Path, size: str = "32m") -> Iterator[Path]:
+    import subprocess
+
+    folder.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path, free: int, action: Callable[[], Outcome]) -> Outcome:
+    """Run ``action`` while ``free`` bytes of the disk are left."""
+    space = os.statvfs(disk)
+    with open(disk / "filling", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_bsize - free)
+    try:
+        return action()
+    finally:
+        (disk / "filling").unlink()
+
+
+# ---- two runs at once
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=names)
+def test_two_runs_at_once(world: World, command: Command, request: pytest.FixtureRequest) -> None:
+    """Whenever the second comes, it says who is at work, and the first is not disturbed."""
+    paths = world.operations(command, with_old=False)
+    lock = f".{Path(command.output).name}.lock"
+    held = [number for number, path in enumerate(paths) if Path(path).name == lock]
+    assert len(held) == 2, f"{lock} is not made and removed: {paths}"
+    made = [number for number, path in enumerate(paths) if path.startswith(command.output.split("/")[0])]
+    assert not made or Path(command.output).parent.name or held[0] < made[0], "something is written before the lock"
+    places = drawn(request, command, held[1] - held[0] - 1, 2)
+    for number in places:
+        out = world.fresh(command, with_old=False)
+        with held_at(world.run(command, out), out, held[0] + 1 + number) as first:
+            before = command.content(out)
+            second = in_child(world.run(command, out))
+            check_error(command, second, f"process {first.process} on ", " is at work in ", str(out))
+            assert command.content(out) == before
+        outcome = first.wait()
+        assert outcome.status == 0, outcome
+        world.finish(command, out, number)
+
+
+# ---- folders that cannot be written
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=names)
+def test_read_only_output(world: World, command: Command) -> None:
+    out = world.fresh(command, with_old=False)
+    before = command.content(out)
+    out.chmod(0o555)
+    outcome = as_other_user(world.run(command, out))
+    check_error(command, outcome, "Permission denied", str(out))
+    assert re.search(rf"{re.escape(str(out))}/(?!\.)", outcome.errors), outcome.errors
+    assert command.content(out) == before
+    out.chmod(0o755)
+    world.finish(command, out, "read-only")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=names)
+def test_read_only_input(world: World, command: Command) -> None:
+    """Inputs of another user: nothing is written beside them."""
+    out = world.fresh(command, with_old=False)
+    for path in (out, *out.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    outcome = as_other_user(world.run(command, out))
+    assert outcome.status == 0, outcome
+    assert command.content(out) == world.content(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=names)
+def test_nothing_is_written_elsewhere(world: World, command: Command, tmp_path: Path) -> None:
+    """But for temporary files, which are removed."""
+    out = world.fresh(command, with_old=False)
+    for name in ("temporary", "work", "home"):
+        (tmp_path / name).mkdir()
+
+    def elsewhere() -> None:
+        os.chdir(tmp_path / "work")
+        os.environ |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
+        tempfile.tempdir = str(tmp_path / "temporary")
+
+    outcome, paths = changed_paths(world.run(command, out), elsewhere)
+    assert outcome.status == 0, outcome
+    allowed = (str(out), str(tmp_path / "temporary"), "/dev/null")
+    assert not [path for path in paths if not path.startswith(allowed) and "__pycache__" not in path]
+    assert not [path for name in ("temporary", "work", "home") for path in (tmp_path / name).rglob("*")]
+    assert command.content(out) == world.content(command)
