@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import socket
 import sys
-import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.temporary import beside, claimed, is_still, naming_file, remove_leftovers
 
 AnyPath = str | os.PathLike[str]
 
 
 # Atomic files and folders
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCK = ".lock"
-_LEFTOVER = re.compile(r"\.(.+)\.\d+-\d+\.(part|old)")
-"""Names of temporary files and folders: that of what they become, process and thread, and whether they are new."""
 
 
 @contextlib.contextmanager
@@ -43,9 +38,9 @@ def open_atomic(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    temporary = _beside(path, "part")
+    temporary = beside(path, "part")
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    with naming_file(path, temporary), _claimed(temporary, lambda: os.open(temporary, flags, 0o666)) as claim:
+    with naming_file(path, temporary), claimed(temporary, lambda: os.open(temporary, flags, 0o666)) as claim:
         try:
             with open(temporary, mode, opener=lambda *_: os.dup(claim), **text) as file:
                 yield file
@@ -55,89 +50,17 @@ def open_atomic(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
             raise
 
 
-@contextlib.contextmanager
-def naming_file(path: AnyPath, temporary: Path | None = None) -> Iterator[None]:
-    """Let errors of a full disk, which name no file, name ``path``, and errors that name ``temporary`` too."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
-            error.filename = os.fspath(path)
-        elif temporary is not None and isinstance(error.filename, str):
-            error.filename = error.filename.replace(os.fspath(temporary), os.fspath(path), 1)
-        raise
+def replace_end(path: AnyPath, start: int, data: bytes) -> None:
+    """Write ``data`` to a file from byte ``start`` on, and cut off what follows; the file is made if needed.
 
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.{ending}")
-
-
-@contextlib.contextmanager
-def _claimed(temporary: Path, create: Callable[[], int]) -> Iterator[int]:
-    """Create a temporary file or folder, and lock it until the block ends, as a sign that it is in use.
-
-    The lock ends with the process. Without :mod:`fcntl` there is none, and leftovers are not removed.
-
-    Args:
-        create: creates and opens it.
+    For files of lines that only grow: of an interrupted write, a line without its end is left.
     """
-    while True:
-        opened = create()
-        try:
-            if sys.platform != "win32":
-                import fcntl
-
-                with contextlib.suppress(OSError):  # file systems without locks
-                    fcntl.flock(opened, fcntl.LOCK_EX)
-                if not _is_still(opened, temporary):  # removed by another process before it was locked
-                    continue
-            yield opened
-            return
-        finally:
-            os.close(opened)
-
-
-def _is_still(opened: int, path: Path) -> bool:
-    """Whether ``path`` is the file that is open."""
-    try:
-        return os.path.samestat(os.fstat(opened), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def remove_leftovers(folder: Path, names: Container[str] | None = None) -> None:
-    """Remove what killed processes have left of files and folders that they were about to write.
-
-    Args:
-        names: of those directly in ``folder``; ``None``: all, at any depth.
-    """
-    if sys.platform == "win32" or not folder.is_dir():
-        return
-    for path, folders, files in os.walk(folder):
-        found = [(match, name) for name in (*folders, *files) if (match := _LEFTOVER.fullmatch(name))]
-        for match, name in found:
-            if names is None or match[1] in names:
-                _remove_leftover(Path(path, name), Path(path, match[1]), match[2])
-        if names is not None:
-            folders.clear()
-
-
-def _remove_leftover(leftover: Path, path: Path, ending: str) -> None:
-    """Remove a temporary file or folder that nobody uses; an old folder whose successor is missing gets its name."""
-    import fcntl
-
-    with contextlib.suppress(OSError):
-        opened = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
-            if ending == "old" and not path.exists():
-                os.rename(leftover, path)
-            elif leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
-        finally:
-            os.close(opened)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_file(path), open(path, "r+b" if path.exists() else "w+b") as file:
+        file.truncate(start)
+        file.seek(start)
+        file.write(data)
 
 
 def write_atomic(path: AnyPath, content: str | bytes) -> None:
@@ -161,14 +84,14 @@ def replace_folder(folder: AnyPath) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(folder, "part")
+    temporary = beside(folder, "part")
 
     def create() -> int:
         shutil.rmtree(temporary, ignore_errors=True)
         os.mkdir(temporary)
         return os.open(temporary, os.O_RDONLY)
 
-    with naming_file(folder, temporary), _claimed(temporary, create):
+    with naming_file(folder, temporary), claimed(temporary, create):
         try:
             yield temporary
             _take_place(temporary, folder)
@@ -182,7 +105,7 @@ def _take_place(new: Path, folder: Path) -> None:
     elif _exchange(new, folder):
         shutil.rmtree(new)
     else:
-        old = _beside(folder, "old")
+        old = beside(folder, "old")
         os.rename(folder, old)
         try:
             os.rename(new, folder)
@@ -366,7 +289,7 @@ def _acquire(path: Path, output: Path) -> io.FileIO:
                 owner = file.read().decode("utf-8", "replace").strip() or "another process"
                 raise ConfigError(f"{owner} is at work in {output}: wait until it ends")
             # The file may have been removed by its last owner between opening and locking.
-            if _is_still(file.fileno(), path):
+            if is_still(file.fileno(), path):
                 stack.pop_all()  # the file stays open as long as the lock is held
                 return file
 

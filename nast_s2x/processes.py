@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import AnyPath
+from nast_s2x.files import AnyPath, replace_end
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,11 +92,7 @@ class ResultFile:
     def add(self, key: str, result: Any) -> None:
         """Store a result (anything that JSON holds) and write it to the file at once."""
         line = json.dumps({"key": key, "result": result}, ensure_ascii=False).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(self._size)
-            file.seek(self._size)
-            file.write(line)
+        replace_end(self.path, self._size, line)
         self._places[key] = self._size
         self._size += len(line)
 

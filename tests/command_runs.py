@@ -80,6 +80,11 @@ def json_lines(data: bytes) -> Any:
     return [_untimed(json.loads(line)) for line in data.splitlines()]
 
 
+def latest_results(data: bytes) -> Any:
+    """The last result of each key in a file of stored results."""
+    return {line["key"]: line["result"] for line in json_lines(data)}
+
+
 def json_object(data: bytes) -> Any:
     """A JSON object without computing times."""
     return _untimed(json.loads(data))
@@ -178,6 +183,7 @@ _EVALUATE = ("evaluate", "--model", "IN/bundle", "--source", "IN/corpus/source.t
 _EVALUATION = {
     "instances.log": json_lines, "utterances.jsonl": json_lines, "scores.json": json_object, "scores.csv": untimed_table
 }  # fmt: skip
+_UNFINISHED = ("unfinished.jsonl", "transcripts.jsonl")
 _PREPARE = ("prepare", "IN/corpus/m.tsv", "--output", "OUT/out", "--jobs", "1", "--quiet", "--num-units", "20")
 _CONVERT = ("--output", "OUT/out", "--quiet", "--jobs", "2")
 _VOICE = ("vocoder", "train", "IN/voice/units.tsv", "--output", "OUT/out", "--device", "cpu", "--save-every", "2")
@@ -192,27 +198,31 @@ def _copy_evaluation(inputs: Path, out: Path) -> None:
 COMMANDS = [
     Command(
         "convert", ["convert", "fleurs", "IN/fleurs", "--source-lang", "fr_fr", "--target-lang", "en_us", *_CONVERT],
-        old=["--limit", "1"], new=["--overwrite"], is_whole=False,
+        old=["--limit", "1"], new=["--overwrite"], is_whole=False, state=["convert.json"],
     ),
     Command(
         "convert parquet",
         ["convert", "parquet", "IN/parquet", "--column", "src_text=sentence", "--column", "tgt_text=translation"]
-        + [*_CONVERT],
+        + [*_CONVERT], state=["convert.json"],
     ),
     Command("export-manifest", ["export-manifest", "IN/corpus/m.tsv", "--output", "OUT/cuts.jsonl"], "cuts.jsonl",
             old=["--split", "dev"], new=["--overwrite"]),
-    Command("prepare", _PREPARE, old=[*_VOCAB], new=["--vocab-size", "40", "--overwrite"]),
-    Command("prepare npy", [*_PREPARE, "--features", "npy"], old=[*_VOCAB, "--float16"], new=[*_VOCAB, "--overwrite"]),
+    Command("prepare", _PREPARE, old=[*_VOCAB], new=["--vocab-size", "40", "--overwrite"], state=["prepare.json"]),
+    Command("prepare npy", [*_PREPARE, "--features", "npy"], old=[*_VOCAB, "--float16"], new=[*_VOCAB, "--overwrite"],
+            state=["prepare.json"]),
+    Command("prepare again", [*_PREPARE, *_VOCAB], old=["--features", "npy"], new=["--overwrite"],
+            state=["prepare.json"]),
     Command("units fit", ["units", "fit", "IN/corpus/m.tsv", "--features", "mfcc", "--jobs", "1", "--quiet"]
             + ["--output", "OUT/c.safetensors"], "c.safetensors", old=["--num-units", "3"], new=["--num-units", "4"]),
     Command("units extract", [*_UNITS, "--jobs", "1", "--quiet"], "units.tsv",
-            old=["--change-cost", "5"], new=["--overwrite"]),
+            old=["--change-cost", "5"], new=["--overwrite"], state=["units.units.json", "units.tsv.partial"]),
     Command("units convert-kmeans", ["units", "convert-kmeans", "IN/k.pkl", "--trust-pickle"]
             + ["--output", "OUT/c.safetensors"], "c.safetensors"),
     Command("vocoder train", [*_VOICE, "--log-every", "3"], new=["--config", "IN/config.json"],
+            state=["checkpoint_last.pt", "train.log", "model.safetensors", "README.md"],
             readers={"checkpoint_last.pt": tensors, "train.log": json_lines}),
     Command("vocoder synthesize", ["vocoder", "synthesize", "IN/vocoder", "IN/corpus/units.txt", "--output", "OUT/out"]
-            + ["--no-progress", "--batch-size", "1"]),
+            + ["--no-progress", "--batch-size", "1"], readers={".synthesis.jsonl": latest_results}),
     Command("average", ["average", "--output", "OUT/mean.pt", "IN/checkpoint/checkpoint.pt"], "mean.pt",
             old=[], new=["IN/checkpoint/other.pt", "--overwrite"]),
     Command("export", ["export", "IN/checkpoint/checkpoint.pt", "--output", "OUT/out"],
@@ -222,10 +232,10 @@ COMMANDS = [
     Command("download vocoder", ["download", "vocoder-en", "--from", "IN/release", "--output", "OUT/out"],
             old=["--half"], new=["--overwrite"]),
     Command("evaluate", [*_EVALUATE, "--output", "OUT/out", "--no-report"], new=["--chunk-ms", "320,offline"],
-            old=["--chunk-ms", "320"], is_whole=False, readers=_EVALUATION),
+            old=["--chunk-ms", "320"], is_whole=False, state=_UNFINISHED, readers=_EVALUATION),
     Command("evaluate speech", [*_EVALUATE, "--output", "OUT/out", "--no-report", "--chunk-ms", "320"]
             + ["--target-type", "speech", "--recogniser", "bundle:IN/recogniser", "--vocoder", "IN/vocoder"],
-            readers=_EVALUATION),
+            state=_UNFINISHED, readers=_EVALUATION),
     Command("score", ["score", "OUT/out"], before=_copy_evaluation, old=["--target-lang", "de"],
             new=["--target-lang", "en"], is_whole=False),
     Command("compare", ["compare", "IN/a", "IN/b", "--output", "OUT/out"], old=["--samples", "20"], new=["--samples", "30"],

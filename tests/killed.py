@@ -77,7 +77,8 @@ def _watch(folder: Path, seen: Callable[[int, str], None]) -> None:
         inside = True
         try:
             if event == "ctypes.dlsym":
-                paths = [str(folder)] if arguments[1] in ("renameat2", "renamex_np") else []
+                is_exchange = arguments[1] in ("renameat2", "renamex_np") and folder != Path("/")
+                paths = [str(folder)] if is_exchange else []
             else:
                 paths = [path for path in operations(event, arguments) if Path(path).is_relative_to(folder)]
             if paths:

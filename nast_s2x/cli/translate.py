@@ -99,8 +99,9 @@ def _locked_outputs(args: argparse.Namespace, name: str) -> Iterator[None]:
     if not args.speech:
         yield
         return
-    from nast_s2x.files import locked, remove_leftovers
+    from nast_s2x.files import locked
     from nast_s2x.inference.recorder import output_paths
+    from nast_s2x.temporary import remove_leftovers
 
     first, *others = output_paths(Path(args.output), name)
     with locked(first):

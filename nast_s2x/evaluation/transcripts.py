@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nast_s2x.errors import NastError
+from nast_s2x.files import replace_end
 from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
@@ -84,11 +85,7 @@ class TranscriptStore:
     def _append(self, transcripts: Iterable[tuple[tuple[str, str], Transcript]]) -> None:
         new = dict(transcripts)
         lines = "".join(_write_line(*key, transcript) for key, transcript in new.items()).encode()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(self._whole)
-            file.seek(self._whole)
-            file.write(lines)
+        replace_end(self.path, self._whole, lines)
         self._whole += len(lines)
         self._known.update(new)
 

@@ -10,10 +10,11 @@ from typing import IO, Any
 
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError
-from nast_s2x.files import locked, open_atomic, remove_leftovers
+from nast_s2x.files import locked, open_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.generation import GeneratedRow
+from nast_s2x.temporary import remove_leftovers
 
 _COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ from nast_s2x.corpus.manifest import Manifest
 from nast_s2x.corpus.packing import file_stem
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError, NastError
-from nast_s2x.files import check_output_folder, locked, open_atomic
+from nast_s2x.files import check_output_folder, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.progress import progress_bar
+from nast_s2x.temporary import naming_file
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
 from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig, check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
@@ -100,7 +102,7 @@ class RunOptions:
 class _Journal:
     """Log lines on disk (rank 0), TensorBoard if asked for; ``last`` holds the latest values of each kind."""
 
-    file: TextIO | None
+    file: FileIO | None
     board: Any = None
     last: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -109,8 +111,8 @@ class _Journal:
         if self.file is None:
             return
         line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in values.items()}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        with naming_file(self.file.name):
+            self.file.write((json.dumps(line) + "\n").encode())
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, update)
@@ -169,7 +171,7 @@ def train(config: VocoderConfig, settings: TrainingSettings, manifest: Manifest,
         _check_all([*recordings, *dev], waiting)
         trainer = VocoderTrainer(config, settings, options.seed, options.device, options.amp)
         resume(trainer, options.output / CHECKPOINT)
-        journal = _open_journal(options)
+        journal = _open_journal(options, trainer.update)
         try:
             data = CropDataset(recordings, settings.crop_frames, settings.context_frames)
             _update_until_done(_Run(trainer, data, dev, options, journal, waiting))
@@ -237,16 +239,17 @@ def _update_until_done(run: _Run) -> None:
         for batch in _with_short_errors(_loader(run)):
             logs.append(trainer.step(batch))
             bar.update()
-            is_last = trainer.update == stop
-            if is_last or trainer.update % options.log_every == 0:
+            is_over = _is_time_over(run, begun)
+            # Losses are logged with every checkpoint: a run that continues from it begins with none.
+            saves = is_over or trainer.update == stop or trainer.update % options.save_every == 0
+            if saves or trainer.update % options.log_every == 0:
                 trainer.check()
                 losses = mean_losses(logs)
                 logs.clear()
                 run.journal.write(trainer.update, "train", losses | {"seconds": time.monotonic() - begun})
                 shown = [name for name in ("mel_loss", "stft_loss") if name in losses]
                 bar.set_postfix({name: f"{losses[name]:.3f}" for name in shown}, refresh=False)
-            is_over = _is_time_over(run, begun)
-            if is_over or is_last or trainer.update % options.save_every == 0:
+            if saves:
                 _save(run)
             if is_over:
                 return
@@ -347,7 +350,8 @@ def resume(trainer: VocoderTrainer, path: Path) -> bool:
     return True
 
 
-def _open_journal(options: RunOptions) -> _Journal:
+def _open_journal(options: RunOptions, update: int) -> _Journal:
+    """The journal; what an interrupted run has written after the checkpoint of ``update`` is removed."""
     if world()[0] != 0:
         return _Journal(None)
     board = None
@@ -357,8 +361,18 @@ def _open_journal(options: RunOptions) -> _Journal:
         except ImportError as error:
             raise ConfigError("--tensorboard needs the Python package 'tensorboard', which is not installed") from error
         board = SummaryWriter(str(options.tensorboard))
-    options.output.mkdir(parents=True, exist_ok=True)
-    return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
+    path = options.output / LOG
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    write_atomic(path, b"".join(line for line in lines if _is_up_to(line, update)))
+    return _Journal(FileIO(path, "a"), board)
+
+
+def _is_up_to(line: bytes, update: int) -> bool:
+    """Whether a line of the log is whole and not of a later update."""
+    try:
+        return line.endswith(b"\n") and bool(json.loads(line)["update"] <= update)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True  # a remark of somebody else
 
 
 def _card(run: _Run, model: UnitVocoder) -> str:
