@@ -63,6 +63,17 @@ def replace_end(path: AnyPath, start: int, data: bytes) -> None:
         file.write(data)
 
 
+def append(file: io.FileIO, data: bytes) -> None:
+    """Write all of ``data`` to the end of a log, at once.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    with naming_file(file.name):
+        while data:
+            data = data[file.write(data) or 0 :]
+
+
 def write_atomic(path: AnyPath, content: str | bytes) -> None:
     """Write a file so that ``path`` holds either what it held before or all of ``content``. Folders are made."""
     with open_atomic(path, "wb" if isinstance(content, bytes) else "w") as file:

@@ -44,6 +44,7 @@ class Command:
             replaced one by one.
         before: prepares ``OUT``.
         state: names of files that hold the state of an unfinished run, and so change while it goes on.
+        is_slow: takes a second.
         readers: name of a file -> what of its content must be equal; the bytes of all others must be.
     """
 
@@ -55,6 +56,7 @@ class Command:
     is_whole: bool = True
     before: Callable[[Path, Path], object] = lambda inputs, out: None
     state: Sequence[str] = ()
+    is_slow: bool = False
     readers: Mapping[str, Reader] = field(default_factory=dict)
 
     def run(self, inputs: Path, out: Path, flags: Sequence[str] | None = None) -> int:
@@ -236,8 +238,9 @@ COMMANDS = [
     Command("evaluate speech", [*_EVALUATE, "--output", "OUT/out", "--no-report", "--chunk-ms", "320"]
             + ["--target-type", "speech", "--recogniser", "bundle:IN/recogniser", "--vocoder", "IN/vocoder"],
             state=_UNFINISHED, readers=_EVALUATION),
-    Command("score", ["score", "OUT/out"], before=_copy_evaluation, old=["--target-lang", "de"],
+    Command("score", ["score", "OUT/out", "--no-report"], before=_copy_evaluation, old=["--target-lang", "de"],
             new=["--target-lang", "en"], is_whole=False),
+    Command("score with report", ["score", "OUT/out"], before=_copy_evaluation, is_whole=False, is_slow=True),
     Command("compare", ["compare", "IN/a", "IN/b", "--output", "OUT/out"], old=["--samples", "20"], new=["--samples", "30"],
             is_whole=False),
     Command("intelligibility", ["intelligibility", "IN/corpus/m.tsv", "--recogniser", "bundle:IN/recogniser"]

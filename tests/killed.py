@@ -262,13 +262,14 @@ def changed_paths(action: Action, before: Action = lambda: None) -> tuple[Outcom
     return child.wait(), paths
 
 
+def become_other_user() -> None:
+    """Of root, another user, who may not write what root has made."""
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
 def as_other_user(action: Action) -> Outcome:
-    """Run ``action`` in a child that may not write what this user has made; root becomes another user."""
-
-    def leave() -> None:
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-
-    return in_child(action, leave)
+    """Run ``action`` in a child that may not write what root has made."""
+    return in_child(action, become_other_user)

@@ -22,6 +22,7 @@ from command_runs import COMMANDS, Command, make_inputs
 from killed import (
     Outcome,
     as_other_user,
+    become_other_user,
     changed_paths,
     count_operations,
     held_at,
@@ -35,8 +36,26 @@ from nast_s2x.corpus import packing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes and files as Linux has them")
 
-FRESH = [(command, False) for command in COMMANDS]
-BOTH = [*FRESH, *((command, True) for command in COMMANDS if command.old is not None)]
+def cases(all_of_them: bool) -> list[Any]:
+    """Each command, and whether an older result is there: with ``--slow`` both, else the one that is more."""
+    found = []
+    for command in COMMANDS:
+        for with_old in (False, True) if command.old is not None else (False,):
+            is_slow = command.is_slow or (all_of_them and not with_old and command.old is not None)
+            marks = [pytest.mark.slow] if is_slow else []
+            if all_of_them:
+                found.append(pytest.param(command, with_old, marks=marks, id=_name(command, with_old)))
+            elif not with_old:
+                found.append(pytest.param(command, marks=marks, id=_name(command, with_old)))
+    return found
+
+
+def _name(command: Command, with_old: bool) -> str:
+    return command.name.replace(" ", "-") + ("-over-old" if with_old else "")
+
+
+each_command = pytest.mark.parametrize("command", cases(all_of_them=False))
+each_case = pytest.mark.parametrize(("command", "with_old"), cases(all_of_them=True))
 COMPLETE = re.compile(r"already (holds|exists)|exists: choose")
 """What a command says of a result that is complete, without ``--overwrite``."""
 FULL = ("File too large", "No space left on device")
@@ -48,6 +67,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.inputs = make_inputs(folder / "in")
+        self._operations: dict[tuple[str, bool], list[str]] = {}
         self._made: dict[tuple[str, str], Path] = {}
         self._count = 0
 
@@ -73,8 +93,12 @@ class World:
 
     def operations(self, command: Command, with_old: bool) -> list[str]:
         """Paths of the file operations of a run."""
-        out = self.fresh(command, with_old)
-        return [str(Path(path).relative_to(out)) for path in count_operations(self.run(command, out), out)]
+        key = (command.name, with_old)
+        if key not in self._operations:
+            out = self.fresh(command, with_old)
+            paths = count_operations(self.run(command, out), out)
+            self._operations[key] = [str(Path(path).relative_to(out)) for path in paths]
+        return self._operations[key]
 
     def finish(self, command: Command, out: Path, run: Callable[[], int], what: object) -> None:
         """Run the command again and compare; removes ``out``."""
@@ -126,13 +150,7 @@ def sizes(request: pytest.FixtureRequest, content: dict[str, Any], most: int) ->
     """Limits of file size at which a run cannot write its largest file."""
     largest = max(len(value) for value in content.values() if isinstance(value, bytes))
     random_ = random.Random(request.node.name)
-    return [round(largest ** random_.random()) for _ in range(10 * most if is_slow(request) else most)]
-
-
-def names(value: object) -> str:
-    if isinstance(value, Command):
-        return value.name.replace(" ", "-")
-    return {False: "new", True: "over-old"}[bool(value)]
+    return [round(largest ** random_.random()) - 1 for _ in range(20 * most if is_slow(request) else most)]
 
 
 def check_no_torn_file(command: Command, out: Path, *contents: dict[str, Any]) -> None:
@@ -159,13 +177,13 @@ def check_error(command: Command, outcome: Outcome, *words: str) -> None:
 # ---- killed
 
 
-@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+@each_case
 def test_killed_before_any_file_operation(
     world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
 ) -> None:
     """The next run ends with the result of an uninterrupted one, and nothing is left beside it."""
     old = world.content(command, "old" if with_old else "nothing")
-    for number in drawn(request, command, len(world.operations(command, with_old)), 4):
+    for number in drawn(request, command, len(world.operations(command, with_old)), 1):
         out = world.fresh(command, with_old)
         run = world.run(command, out)
         assert killed_before(run, out, number).was_killed, number
@@ -173,12 +191,12 @@ def test_killed_before_any_file_operation(
         world.finish(command, out, run, number)
 
 
-@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+@each_case
 def test_killed_in_the_middle_of_a_write(
     world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
 ) -> None:
     old = world.content(command, "old" if with_old else "nothing")
-    for size in sizes(request, world.content(command), 3):
+    for size in sizes(request, world.content(command), 1):
         out = world.fresh(command, with_old)
         run = world.run(command, out)
         outcome = with_file_limit(run, size, kill=True)
@@ -187,11 +205,12 @@ def test_killed_in_the_middle_of_a_write(
         world.finish(command, out, run, size)
 
 
-@pytest.mark.parametrize(("command", "with_old"), FRESH, ids=names)
-def test_killed_several_times(world: World, command: Command, with_old: bool, request: pytest.FixtureRequest) -> None:
+@pytest.mark.slow
+@each_case
+def test_killed_several_times(world: World, command: Command, with_old: bool) -> None:
     """Each run goes on from what the killed one before has left."""
-    places = drawn(request, command, len(world.operations(command, with_old)), 4)
-    random.Random(command.name).shuffle(places)
+    count = len(world.operations(command, with_old))
+    places = random.Random(command.name).choices(range(count), k=6)
     out = world.fresh(command, with_old)
     run = world.run(command, out)
     for number in places:
@@ -202,35 +221,35 @@ def test_killed_several_times(world: World, command: Command, with_old: bool, re
 # ---- full disks
 
 
-@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+@each_case
 def test_files_that_cannot_grow(
     world: World, command: Command, with_old: bool, request: pytest.FixtureRequest
 ) -> None:
     """An error in one line that names the file; what was there is still there; with room the result is right."""
     old = world.content(command, "old" if with_old else "nothing")
-    for size in [0, *sizes(request, world.content(command), 2)]:
+    for size in sizes(request, world.content(command), 1):
         out = world.fresh(command, with_old)
         run = world.run(command, out)
         outcome = with_file_limit(run, size, kill=False)
         if outcome.status != 0:
-            check_error(command, outcome, str(out), FULL[0])
+            check_error(command, outcome, FULL[0], f": '{tempfile.gettempdir()}/")
             check_kept(command, out, old, world.content(command))
         world.finish(command, out, run, size)
 
 
 def check_kept(command: Command, out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """After an error the older result is unchanged, or each of its files is an old or a new one."""
-    found = command.content(out)
-    if command.is_whole:
-        assert {name: found.get(name) for name in old} == old
-    else:
-        assert old.keys() <= found.keys()
-        check_no_torn_file(command, out, old, new)
-    assert not [name for name in found if name.endswith((".part", ".lock"))]
+    for name, value in old.items() if command.is_whole else ():
+        path = out / name
+        assert path.is_dir() or command.readers.get(path.name, bytes)(path.read_bytes()) == value, name
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert {name.rstrip("/") for name in old} <= names
+    check_no_torn_file(command, out, old, new)
+    assert not [name for name in names if name.endswith((".part", ".lock"))]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "with_old"), BOTH, ids=names)
+@each_case
 def test_a_full_disk(world: World, command: Command, with_old: bool) -> None:
     """The same on a small file system that is really full, at the first write or at a later one."""
     old = world.content(command, "old" if with_old else "nothing")
@@ -241,7 +260,7 @@ def test_a_full_disk(world: World, command: Command, with_old: bool) -> None:
             run = world.run(command, out)
             outcome = fill(disk, 4096 * free, partial(in_child, run))
             if outcome.status != 0:
-                check_error(command, outcome, FULL[1])
+                check_error(command, outcome, FULL[1], ": '")
                 check_kept(command, out, old, world.content(command))
             world.finish(command, out, run, free)
 
@@ -273,7 +292,7 @@ def fill(disk: Path, free: int, action: Callable[[], Outcome]) -> Outcome:
 # ---- two runs at once
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=names)
+@each_command
 def test_two_runs_at_once(world: World, command: Command, request: pytest.FixtureRequest) -> None:
     """Whenever the second comes, it says who is at work, and the first is not disturbed."""
     paths = world.operations(command, with_old=False)
@@ -282,7 +301,7 @@ def test_two_runs_at_once(world: World, command: Command, request: pytest.Fixtur
     assert len(held) == 2, f"{lock} is not made and removed: {paths}"
     made = [number for number, path in enumerate(paths) if path.startswith(command.output.split("/")[0])]
     assert not made or Path(command.output).parent.name or held[0] < made[0], "something is written before the lock"
-    places = drawn(request, command, held[1] - held[0] - 1, 2)
+    places = drawn(request, command, held[1] - held[0] - 1, 1)[:8]
     for number in places:
         out = world.fresh(command, with_old=False)
         run = world.run(command, out)
@@ -293,13 +312,13 @@ def test_two_runs_at_once(world: World, command: Command, request: pytest.Fixtur
             assert command.content(out) == before
         outcome = first.wait()
         assert outcome.status == 0, outcome
-        world.finish(command, out, run, number)
+        assert command.content(out) == world.content(command)
 
 
 # ---- folders that cannot be written
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=names)
+@each_command
 def test_read_only_output(world: World, command: Command) -> None:
     out = world.fresh(command, with_old=False)
     before = command.content(out)
@@ -313,32 +332,26 @@ def test_read_only_output(world: World, command: Command) -> None:
     world.finish(command, out, run, "read-only")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=names)
-def test_read_only_input(world: World, command: Command) -> None:
-    """Inputs of another user: nothing is written beside them."""
-    out = world.fresh(command, with_old=False)
-    for path in (out, *out.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
-    outcome = as_other_user(world.run(command, out))
-    assert outcome.status == 0, outcome
-    assert command.content(out) == world.content(command)
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=names)
+@each_command
 def test_nothing_is_written_elsewhere(world: World, command: Command, tmp_path: Path) -> None:
-    """But for temporary files, which are removed."""
+    """With inputs of another user. Temporary files are removed."""
     out = world.fresh(command, with_old=False)
-    for name in ("temporary", "work", "home"):
-        (tmp_path / name).mkdir()
+    places = [world.folder / name for name in ("temporary", "work", "home")]
+    for path in (*places, out, *out.rglob("*")):
+        if path in places:
+            path.mkdir(exist_ok=True)
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    temporary, work, home = map(str, places)
 
     def elsewhere() -> None:
-        os.chdir(tmp_path / "work")
-        os.environ |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
-        tempfile.tempdir = str(tmp_path / "temporary")
+        become_other_user()
+        os.chdir(work)
+        os.environ |= {"HOME": home, "TMPDIR": temporary}
+        tempfile.tempdir = temporary
 
     outcome, paths = changed_paths(world.run(command, out), elsewhere)
     assert outcome.status == 0, outcome
-    allowed = (str(out), str(tmp_path / "temporary"), "/dev/null")
+    allowed = (str(out), temporary, "/dev/null")
     assert not [path for path in paths if not path.startswith(allowed) and "__pycache__" not in path]
-    assert not [path for name in ("temporary", "work", "home") for path in (tmp_path / name).rglob("*")]
+    assert not [path for place in places for path in place.rglob("*")]
     assert command.content(out) == world.content(command)

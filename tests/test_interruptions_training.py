@@ -178,11 +178,12 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("only_parent", [True, False], ids=["the command alone", "all processes"])
 def test_the_command_is_killed_again_and_again(
-    data: Path, expected: dict[str, Any], tmp_path: Path, only_parent: bool
+    data: Path, expected: dict[str, Any], tmp_path: Path, only_parent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At drawn lines of its output; then it ends with the checkpoints of an uninterrupted one."""
     from plugin_runs import TINY
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums depend on it
     (tmp_path / "r.yaml").write_text("stages: {one: {arch: nast_s2t_tiny}}")
     flags = [*TINY, *FLAGS, "--restore-file", "checkpoint_last.pt"]
     words = ["train", str(tmp_path / "r.yaml"), "--data", str(data), "--save", str(tmp_path / "save"), "--", *flags]

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import locked, write_atomic
+from nast_s2x.files import append, locked, write_atomic
 from nast_s2x.processes import PARENT, cpu_count
 from nast_s2x.resources import USER_DIR
-from nast_s2x.temporary import naming_file
 from nast_s2x.training.cluster import launcher, node_rank
 from nast_s2x.training.output import StageOutput, last_lines
 from nast_s2x.training.recipe import Recipe, Stage
@@ -164,8 +163,7 @@ def _run(folder: Path, command: list[str], processes: int, output: StageOutput, 
         for rank, name in enumerate(names):
             words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
             file = stack.enter_context(FileIO(folder / name, "a"))
-            with naming_file(folder / name):
-                file.write(f"{shlex.join(words)}\n".encode())
+            append(file, f"{shlex.join(words)}\n".encode())
             ranks.append(
                 subprocess.Popen(
                     words,
@@ -218,8 +216,7 @@ def _show(lines: IO[str] | None, log: FileIO, output: StageOutput, unwritten: li
     for line in lines:
         if not unwritten:
             try:
-                with naming_file(log.name):
-                    log.write(line.encode())
+                append(log, line.encode())
             except OSError as error:
                 unwritten.append(error)
         if is_shown:

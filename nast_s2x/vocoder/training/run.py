@@ -30,10 +30,9 @@ from nast_s2x.corpus.manifest import Manifest
 from nast_s2x.corpus.packing import file_stem
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError, NastError
-from nast_s2x.files import check_output_folder, locked, write_atomic
+from nast_s2x.files import append, check_output_folder, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.progress import progress_bar
-from nast_s2x.temporary import naming_file
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
 from nast_s2x.vocoder.config import SAMPLE_RATE, UNIT_SAMPLES, VocoderConfig, check_unit_hash
 from nast_s2x.vocoder.network import UnitVocoder
@@ -111,8 +110,7 @@ class _Journal:
         if self.file is None:
             return
         line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in values.items()}
-        with naming_file(self.file.name):
-            self.file.write((json.dumps(line) + "\n").encode())
+        append(self.file, (json.dumps(line) + "\n").encode())
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, update)
