@@ -211,7 +211,7 @@ COMMANDS = [
             old=["--split", "dev"], new=["--overwrite"]),
     Command("prepare", _PREPARE, old=[*_VOCAB], new=["--vocab-size", "40", "--overwrite"], state=["prepare.json"]),
     Command("prepare npy", [*_PREPARE, "--features", "npy"], old=[*_VOCAB, "--float16"], new=[*_VOCAB, "--overwrite"],
-            state=["prepare.json"]),
+            state=["prepare.json"], is_slow=True),
     Command("prepare again", [*_PREPARE, *_VOCAB], old=["--features", "npy"], new=["--overwrite"],
             state=["prepare.json"]),
     Command("units fit", ["units", "fit", "IN/corpus/m.tsv", "--features", "mfcc", "--jobs", "1", "--quiet"]
@@ -232,7 +232,7 @@ COMMANDS = [
     Command("download", ["download", "nast-s2x-320", "--from", "IN/release", "--output", "OUT/out"],
             old=["--half"], new=["--overwrite"]),
     Command("download vocoder", ["download", "vocoder-en", "--from", "IN/release", "--output", "OUT/out"],
-            old=["--half"], new=["--overwrite"]),
+            old=["--half"], new=["--overwrite"], is_slow=True),
     Command("evaluate", [*_EVALUATE, "--output", "OUT/out", "--no-report"], new=["--chunk-ms", "320,offline"],
             old=["--chunk-ms", "320"], is_whole=False, state=_UNFINISHED, readers=_EVALUATION),
     Command("evaluate speech", [*_EVALUATE, "--output", "OUT/out", "--no-report", "--chunk-ms", "320"]
@@ -241,8 +241,8 @@ COMMANDS = [
     Command("score", ["score", "OUT/out", "--no-report"], before=_copy_evaluation, old=["--target-lang", "de"],
             new=["--target-lang", "en"], is_whole=False),
     Command("score with report", ["score", "OUT/out"], before=_copy_evaluation, is_whole=False, is_slow=True),
-    Command("compare", ["compare", "IN/a", "IN/b", "--output", "OUT/out"], old=["--samples", "20"], new=["--samples", "30"],
-            is_whole=False),
+    Command("compare", ["compare", "IN/a", "IN/b", "--output", "OUT/out"], old=["--samples", "20"],
+            new=["--samples", "30"], is_whole=False),
     Command("intelligibility", ["intelligibility", "IN/corpus/m.tsv", "--recogniser", "bundle:IN/recogniser"]
             + ["--no-progress", "--json", "OUT/figures.json", "--transcripts", "OUT/texts.tsv"], "figures.json",
             old=["--split", "dev"], new=["--split", "train", "--limit", "2"], is_whole=False),

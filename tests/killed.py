@@ -94,7 +94,7 @@ def _watch(folder: Path, seen: Callable[[int, str], None]) -> None:
 
 
 def in_child(action: Action, before: Action = lambda: None) -> Outcome:
-    """Run ``before`` and ``action`` in a forked child; the exit status is that of ``action``, 0 for anything but int."""
+    """Run ``before`` and ``action`` in a forked child; the exit status is what ``action`` returns, 0 if not an int."""
     return _started(action, before).wait()
 
 
@@ -142,7 +142,7 @@ def _run(action: Action, before: Action, out: int, err: int) -> None:
         faulthandler.disable()
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         before()
         result = action()
         status = result if isinstance(result, int) else _DONE

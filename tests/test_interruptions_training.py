@@ -89,7 +89,7 @@ def test_a_checkpoint_that_is_not_written_to_its_end(
     shutil.rmtree(save)
     for number, share in enumerate((0.02, 0.3, 0.6, 0.98)):
         if number == 1 or request.config.getoption("--slow"):
-            outcome = with_file_limit(lambda: failing(partial(run, data, save)), round(share * size), kill)
+            outcome = with_file_limit(partial(failing, partial(run, data, save)), round(share * size), kill)
             assert outcome.was_killed if kill else "[Errno 27] File too large: " in outcome.output, outcome
             checkpoints(save)
     assert in_child(partial(run, data, save)).status == 0
@@ -144,6 +144,10 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) ->
     return found
 
 
+def has_ended(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
+
+
 def begun(log: Path) -> int | None:
     words = log.read_text().split() if log.is_file() else []
     return int(words[words.index("begun") + 1]) if "begun" in words[:-1] else None
@@ -158,7 +162,7 @@ def test_a_training_ends_with_the_command_that_started_it(tmp_path: Path, proces
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     for child in children:
-        wait_for(lambda child=child: not Path(f"/proc/{child}").exists(), "it lives on", 10)
+        wait_for(partial(has_ended, child), "it lives on", 10)
     with locked(tmp_path / "save"):
         pass
 
@@ -175,6 +179,11 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def has_written(process: subprocess.Popen[bytes], log: Path, lines: int) -> bool:
+    """Whether the log has so many lines, or the process has ended."""
+    return process.poll() is not None or (log.is_file() and log.read_text().count("\n") >= lines)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("only_parent", [True, False], ids=["the command alone", "all processes"])
 def test_the_command_is_killed_again_and_again(
@@ -188,15 +197,11 @@ def test_the_command_is_killed_again_and_again(
     flags = [*TINY, *FLAGS, "--restore-file", "checkpoint_last.pt"]
     words = ["train", str(tmp_path / "r.yaml"), "--data", str(data), "--save", str(tmp_path / "save"), "--", *flags]
     log = tmp_path / "save" / "one" / "train.log"
-    for line in random.Random(7).sample(range(20, 60), 4):
-        before = log.read_text().count("\n") if log.is_file() else 0
+    for lines in random.Random(7).sample(range(20, 60), 4):
+        wanted = lines + (log.read_text().count("\n") if log.is_file() else 0)
         command = [sys.executable, "-m", "nast_s2x.cli.main", *words]
         process = subprocess.Popen(command, stdout=-3, stderr=-3, start_new_session=True)
-        wait_for(
-            lambda: process.poll() is not None or (log.is_file() and log.read_text().count("\n") >= before + line),
-            "it prints nothing",
-            120,
-        )
+        wait_for(partial(has_written, process, log, wanted), "it prints nothing", 120)
         if only_parent:
             process.kill()
         else:
