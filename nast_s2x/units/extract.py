@@ -101,6 +101,7 @@ def extract(
         work = output.with_name(output.name + ".partial")
         earlier = _earlier(output, work, record, overwrite)
         if earlier is not None and not (strict and earlier.problems):
+            work.unlink(missing_ok=True)  # of a run that was stopped at its very end
             return earlier
         found = _compute(table, keys, work, (back_end, centroids, windows, change_cost), jobs, progress)
         report = _write(table, found, output, audio_column, record, strict)
