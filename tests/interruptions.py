@@ -71,7 +71,7 @@ class World:
             name for name in found.keys() | expected.keys() if found.get(name, "-") != expected.get(name, "-")
         )
         assert not differing, (what, differing)
-        shutil.rmtree(out)
+        shutil.rmtree(out, ignore_errors=True)  # it may be the place of a mounted disk
 
     def _of(self, command: Command, what: str) -> Path:
         key = (command.name, what)

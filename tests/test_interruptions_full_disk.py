@@ -77,11 +77,10 @@ def test_a_full_disk(world: World, command: Command, with_old: bool) -> None:
     """The same on a small file system that is really full, at the first write or at a later one."""
     old = world.content(command, "old" if with_old else "nothing")
     for free in (0, 1, 4, 16, 64, 256, 1024):
-        with small_disk(world.folder / "disk") as disk:
-            out = disk / "out"
-            shutil.copytree(world.fresh(command, with_old), out)
+        with small_disk(world.folder / "disk") as out:
+            shutil.copytree(world.fresh(command, with_old), out, dirs_exist_ok=True)
             run = world.run(command, out)
-            outcome = fill(disk, 4096 * free, partial(in_child, run))
+            outcome = fill(out, 4096 * free, partial(in_child, run))
             if outcome.status != 0:
                 check_error(command, outcome, FULL[1], ": '")
                 check_kept(command, out, old, world.content(command))
@@ -102,9 +101,9 @@ def small_disk(folder: Path, size: str = "32m") -> Iterator[Path]:
 def fill(disk: Path, free: int, action: Callable[[], Outcome]) -> Outcome:
     """Run ``action`` while ``free`` bytes of the disk are left."""
     space = os.statvfs(disk)
-    with open(disk / "filling", "wb") as file:
+    with open(disk / ".filling", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_bsize - free)
     try:
         return action()
     finally:
-        (disk / "filling").unlink()
+        (disk / ".filling").unlink()
