@@ -96,7 +96,7 @@ def test_killed_while_its_processes_work(
     out = tmp_path / "out"
     progress = out / command.output
     is_slow = request.config.getoption("--slow")
-    moments = random.Random(command.name).sample(range(1, ROWS), 6 if is_slow else 1)
+    moments = random.Random(command.name).sample(range(1, ROWS), 3 if is_slow else 1)
     for place, moment in enumerate(moments if is_slow else sorted(moments)):
         if is_slow:
             shutil.rmtree(out, ignore_errors=True)
