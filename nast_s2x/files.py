@@ -5,24 +5,26 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import io
 import json
 import os
 import shutil
 import socket
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from nast_s2x.errors import ConfigError, NastError
+from nast_s2x.temporary import beside, claimed, is_still, naming_file, remove_leftovers
 from nast_s2x.texts import encodable
 
 AnyPath = str | os.PathLike[str]
 
 
 # Atomic files and folders
+
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -32,19 +34,45 @@ def open_atomic(path: AnyPath, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         mode: ``"w"`` (UTF-8, newlines as written) or ``"wb"``.
     Raises:
-        OSError: the file cannot be written; what was at ``path`` is unchanged.
+        OSError: the file cannot be written, names ``path``; what was there is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with open(temporary, mode, **text) as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = beside(path, "part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with naming_file(path, temporary), claimed(temporary, lambda: os.open(temporary, flags, 0o666)) as claim:
+        try:
+            with open(temporary, mode, opener=lambda *_: os.dup(claim), **text) as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def replace_end(path: AnyPath, start: int, data: bytes) -> None:
+    """Write ``data`` to a file from byte ``start`` on, and cut off what follows; the file is made if needed.
+
+    For files of lines that only grow: of an interrupted write, a line without its end is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_file(path), open(path, "r+b" if path.exists() else "w+b") as file:
+        file.truncate(start)
+        file.seek(start)
+        file.write(data)
+
+
+def append(file: io.FileIO, data: bytes) -> None:
+    """Write all of ``data`` to the end of a log, at once.
+
+    Raises:
+        OSError: it cannot be written; names the file.
+    """
+    with naming_file(file.name):
+        while data:
+            data = data[file.write(data) or 0 :]
 
 
 def write_atomic(path: AnyPath, content: str | bytes) -> None:
@@ -73,31 +101,35 @@ def replace_folder(folder: AnyPath) -> Iterator[Path]:
     """
     folder = Path(os.path.realpath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    try:
-        os.chmod(temporary, 0o777 & ~_umask())
-        yield temporary
-        if not folder.exists():
-            os.rename(temporary, folder)
-        elif _exchange(temporary, folder):
-            shutil.rmtree(temporary)
-        else:
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            os.rename(folder, old)
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                os.rename(old, folder)
-                raise
-            shutil.rmtree(old)
-    finally:
+    temporary = beside(folder, "part")
+
+    def create() -> int:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.mkdir(temporary)
+        return os.open(temporary, os.O_RDONLY)
+
+    with naming_file(folder, temporary), claimed(temporary, create):
+        try:
+            yield temporary
+            _take_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _take_place(new: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(new, folder)
+    elif _exchange(new, folder):
+        shutil.rmtree(new)
+    else:
+        old = beside(folder, "old")
+        os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except OSError:
+            os.rename(old, folder)
+            raise
+        shutil.rmtree(old)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -131,12 +163,17 @@ def check_output_folder(folder: AnyPath, what: str, marker: str, overwrite: bool
         return
     if not folder.is_dir():
         raise ConfigError(f"the output of a {what} must be a folder, but {folder} is a file")
-    if not any(folder.iterdir()):
+    if is_empty(folder):
         return
     if not (folder / marker).is_file():
         raise ConfigError(f"{folder} holds something other than a {what}: choose another output folder")
     if not overwrite:
         raise ConfigError(f"{folder} already holds a {what}: choose another output folder, or pass --overwrite")
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but a lock."""
+    return all(path.name == _LOCK for path in folder.iterdir())
 
 
 # Reading and digests
@@ -272,22 +309,28 @@ def file_stamp(path: AnyPath) -> str:
 def locked(output: AnyPath) -> Iterator[None]:
     """Keep other processes out of ``output``, a folder or a file that need not exist yet, until the block ends.
 
-    The lock is a file beside ``output`` that names its owner; it ends with the process, however that ends.
+    The lock is a file beside ``output`` (in it, where only it can be written) that names its owner; it ends with the
+    process, however that ends. What killed processes have left in ``output`` of unfinished files is removed first.
 
     Raises:
         ConfigError: another process holds the lock; names it.
         OSError: the file system cannot lock files, or the folder cannot be written.
     """
-    output = Path(os.path.abspath(output))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = Path(os.path.realpath(output))
+    with naming_file(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}.lock")
-    file = _acquire(path, output)
+    if output.is_dir() and not os.access(output.parent, os.W_OK):
+        path = output / _LOCK
+    with naming_file(output, path):
+        file = _acquire(path, output)
     try:
-        file.seek(0)
-        file.truncate()
         command = Path(sys.argv[0]).name + "".join(f" {word}" for word in sys.argv[1:2])
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})")
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk the lock names no owner
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} ({command})".encode())
+        remove_leftovers(output.parent, {output.name})
+        remove_leftovers(output)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -295,22 +338,21 @@ def locked(output: AnyPath) -> Iterator[None]:
         file.close()
 
 
-def _acquire(path: Path, output: Path) -> IO[str]:
+def _acquire(path: Path, output: Path) -> io.FileIO:
     while True:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            if not _lock(file):
+            file = stack.enter_context(io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), "r+"))
+            if not _lock(file, path):
                 file.seek(0)
-                owner = file.read().strip() or "another process"
+                owner = file.read().decode("utf-8", "replace").strip() or "another process"
                 raise ConfigError(f"{owner} is at work in {output}: wait until it ends")
             # The file may have been removed by its last owner between opening and locking.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    stack.pop_all()  # the file stays open as long as the lock is held
-                    return file
+            if is_still(file.fileno(), path):
+                stack.pop_all()  # the file stays open as long as the lock is held
+                return file
 
 
-def _lock(file: IO[str]) -> bool:
+def _lock(file: io.FileIO, path: Path) -> bool:
     """Lock an open file without waiting; False if another process has locked it."""
     try:
         if sys.platform == "win32":
@@ -325,5 +367,5 @@ def _lock(file: IO[str]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        raise OSError(f"{file.name} cannot be locked: {error.strerror or error}") from error
+        raise OSError(f"{path} cannot be locked: {error.strerror or error}") from error
     return True

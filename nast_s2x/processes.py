@@ -10,7 +10,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,11 +21,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import AnyPath, json_text
+from nast_s2x.files import AnyPath, json_text, replace_end
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+PARENT = "NAST_S2X_PARENT"
+"""Environment variable with the number of the process that started a program, see :func:`follow_parent`."""
 # One thread for each process: sums do not depend on the number of processes, and processes do not compete for CPUs.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -92,11 +96,7 @@ class ResultFile:
     def add(self, key: str, result: Any) -> None:
         """Store a result (anything that JSON holds) and write it to the file at once."""
         line = json_text({"key": key, "result": result}).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(self._size)
-            file.seek(self._size)
-            file.write(line)
+        replace_end(self.path, self._size, line)
         self._places[key] = self._size
         self._size += len(line)
 
@@ -239,6 +239,32 @@ def _end_with_parent() -> None:
     assert parent is not None, "only worker processes call this"
     parent.join()
     os._exit(1)
+
+
+def follow_parent() -> None:
+    """End this process within a second after the one that :data:`PARENT` names; without the variable nothing is done.
+
+    For programs that are started by their command line. The parent may be one further up.
+    """
+    number = os.environ.get(PARENT, "")
+    if number.isdigit() and sys.platform != "win32":
+        threading.Thread(target=_end_after, args=(int(number), os.getppid()), daemon=True).start()
+
+
+def _end_after(process: int, parent: int) -> None:
+    while os.getppid() == parent and _is_running(process):
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager

@@ -14,13 +14,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nast_s2x"
 
 BASE = {"torch", "numpy"}
 #: Rooms that every room may import.
-GROUND = {"errors", "files", "typed", "arrays", "processes", "progress", "texts", "device"}
+GROUND = {"errors", "files", "typed", "arrays", "temporary", "processes", "progress", "texts", "device"}
 _MODEL = {"batches", "chunking", "ctc", "labels", "network"}
 _SYSTEM = _MODEL | {"frontend", "checkpoints", "corpus", "vocoder"}
 #: room -> (rooms of this package, libraries); the standard library, numpy, GROUND and the room itself always count.
 #: Optional libraries are listed too: only functions that need one import it.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
+    "temporary": (set(), set()),
     "files": (set(), {"yaml"}),
     "typed": (set(), set()),
     "arrays": (set(), set()),

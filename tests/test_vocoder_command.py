@@ -125,7 +125,7 @@ def test_a_second_run_keeps_what_is_complete(folder: Path, tmp_path: Path, capsy
     # As if the run had been stopped: a file missing, one half written, results that end in the middle of a line.
     (output / "utt1.wav").unlink()
     (output / "utt3.wav").write_bytes((output / "utt3.wav").read_bytes()[:500])
-    (output / "utt3.wav").rename(output / ".utt3.wav.part")
+    (output / "utt3.wav").rename(output / ".utt3.wav.12-34.part")
     lines = (output / RESULTS).read_text().splitlines(keepends=True)
     assert '"utt2"' in lines[3]
     (output / RESULTS).write_text("".join(lines[:3]) + lines[3][:7])

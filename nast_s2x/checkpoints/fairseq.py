@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import SAFE_CLASSES, safe_load
-from nast_s2x.checkpoints.weights import check_tensors, is_finite
+from nast_s2x.checkpoints.weights import check_tensors, is_finite, write_checkpoint
 from nast_s2x.errors import CheckpointError
-from nast_s2x.files import open_atomic
 
 __all__ = ["SAFE_CLASSES", "average_checkpoints", "average_weights", "load_checkpoint", "num_updates", "settings"]
 
@@ -135,6 +134,5 @@ def average_checkpoints(paths: Sequence[str | Path], output: str | Path) -> dict
     extra = dict(result.get("extra_state") or {})
     extra["averaged_checkpoints"] = [Path(path).name for path in paths]
     result["extra_state"] = extra
-    with open_atomic(output, "wb") as file:
-        torch.save(result, file)
+    write_checkpoint(output, result)
     return result

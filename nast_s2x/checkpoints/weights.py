@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from nast_s2x.errors import CheckpointError, shown
-from nast_s2x.files import write_atomic
+from nast_s2x.files import open_atomic, write_atomic
+from nast_s2x.temporary import naming_file
 
 _LFS_POINTER = b"version https://git-lfs.github.com"
 
@@ -35,6 +36,30 @@ def write_weights(path: str | Path, weights: Mapping[str, Tensor], dtype: torch.
                 f"weights must be finite numbers in {stored[name].dtype}, but {name} is NaN, infinite or out of range"
             )
     write_atomic(path, safetensors.torch.save(stored, metadata={"format": "pt"}))
+
+
+def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a dictionary of tensors and plain values as ``torch.save`` does, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with open_atomic(path, "wb") as file:
+        _dump(file, state)
+
+
+def dump_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """:func:`write_checkpoint` into a new file, which is not whole after an error."""
+    with naming_file(path), open(path, "wb") as file:
+        _dump(file, state)
+
+
+def _dump(file: IO[bytes], state: Mapping[str, Any]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # torch replaces the error of a full disk by its own, which does not name the reason.
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 
@@ -30,10 +31,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison and, with ``--output``, write its files; returns the exit status."""
     from nast_s2x.evaluation.compare import compare, format_table, write
+    from nast_s2x.files import locked
 
-    comparison = compare(args.folders, args.samples)
-    print(format_table(comparison))
-    if args.output is not None:
-        for path in write(comparison, args.output):
-            print(path)
+    with contextlib.nullcontext() if args.output is None else locked(args.output):
+        comparison = compare(args.folders, args.samples)
+        print(format_table(comparison))
+        if args.output is not None:
+            for path in write(comparison, args.output):
+                print(path)
     return 0

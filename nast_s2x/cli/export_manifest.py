@@ -32,12 +32,14 @@ def run(args: argparse.Namespace) -> int:
     """Write the cuts and print their number."""
     from nast_s2x.corpus.converters.lhotse_export import export_lhotse
     from nast_s2x.corpus.manifest import read_manifest
+    from nast_s2x.files import locked
 
     if not args.output.name.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"--output must end in .jsonl or .jsonl.gz, but is {args.output}")
-    if args.output.exists() and not args.overwrite:
-        raise ConfigError(f"{args.output} exists: choose another file, or pass --overwrite")
-    table = read_manifest(args.manifest, required=("audio",), split=args.split, keep_extra=True, check_files=True)
-    count = export_lhotse(table, args.output, args.source_lang)
+    with locked(args.output):
+        if args.output.exists() and not args.overwrite:
+            raise ConfigError(f"{args.output} exists: choose another file, or pass --overwrite")
+        table = read_manifest(args.manifest, required=("audio",), split=args.split, keep_extra=True, check_files=True)
+        count = export_lhotse(table, args.output, args.source_lang)
     print(f"{args.output}: {count} cuts")
     return 0

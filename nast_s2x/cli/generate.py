@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from nast_s2x.cli.speech import DEFAULT_FOLDER, add_speech_flags, check_speech_flags, with_speech
 from nast_s2x.cli.system import add_system_flags, log_stderr, open_system
 from nast_s2x.errors import ConfigError
-from nast_s2x.files import json_text, open_atomic
+from nast_s2x.files import json_text, locked, open_atomic
 from nast_s2x.progress import progress_bar
 from nast_s2x.texts import printable
 
@@ -88,16 +88,20 @@ def run(args: argparse.Namespace) -> int:
     system, synthesis = with_speech(args, system)
     with_units = system.has_units and not args.no_units
     started = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        folder = _open_folder(stack, args, utterances) if args.speech else None
-        json_file = _open(stack, args.json) if args.json else None
-        # With JSON on standard output, the lines are written only if --output names a file.
-        lines = _open(stack, args.output) if args.output or args.json != "-" else None
-        results = _generated(args, system, policy, rows, synthesis)
-        done = list(_write(results, system, with_units, lines, json_file, folder))
-    _report(args, done, time.monotonic() - started, system.info.target_lang)
-    if args.as_manifest:
-        _write_manifest(args, done, system, with_units)
+    with contextlib.ExitStack() as locks:
+        for path in (args.output, args.json, args.as_manifest):
+            if path not in (None, "-"):
+                locks.enter_context(locked(path))
+        with contextlib.ExitStack() as stack:
+            folder = _open_folder(stack, args, utterances) if args.speech else None
+            json_file = _open(stack, args.json) if args.json else None
+            # With JSON on standard output, the lines are written only if --output names a file.
+            lines = _open(stack, args.output) if args.output or args.json != "-" else None
+            results = _generated(args, system, policy, rows, synthesis)
+            done = list(_write(results, system, with_units, lines, json_file, folder))
+        _report(args, done, time.monotonic() - started, system.info.target_lang)
+        if args.as_manifest:
+            _write_manifest(args, done, system, with_units)
     if folder is not None:
         seconds = folder.num_samples / system.sample_rate
         log_stderr(f"wrote {folder.num_files} sound files, {seconds:.1f} s of speech: {folder.list}")

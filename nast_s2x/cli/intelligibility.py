@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,15 +54,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the speech, print the table, write the files; returns the exit status."""
     from nast_s2x.evaluation.intelligibility import format_intelligibility
-    from nast_s2x.files import write_atomic, write_json
+    from nast_s2x.files import locked, write_atomic, write_json
 
-    results, columns = measure(args)
-    if args.json:
-        figures = {"split": args.split, "sentences": len(columns["id"]), "results": [asdict(item) for item in results]}
-        write_json(args.json, figures, indent=1)
-    if args.transcripts:
-        rows = [columns, *zip(*columns.values(), strict=True)]
-        write_atomic(args.transcripts, "".join("\t".join(row) + "\n" for row in rows))
+    with contextlib.ExitStack() as locks:
+        for path in filter(None, (args.json, args.transcripts)):
+            locks.enter_context(locked(path))
+        results, columns = measure(args)
+        if args.json:
+            summary = {"split": args.split, "sentences": len(columns["id"])}
+            write_json(args.json, summary | {"results": [asdict(item) for item in results]}, indent=1)
+        if args.transcripts:
+            rows = [columns, *zip(*columns.values(), strict=True)]
+            write_atomic(args.transcripts, "".join("\t".join(row) + "\n" for row in rows))
     print(format_intelligibility(results))
     return 0
 

@@ -74,7 +74,11 @@ class Clock:
 def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     """Translate until the file ends or Ctrl-C is given; returns the exit status."""
     _check(args)
+    from nast_s2x.files import locked
+
     with contextlib.ExitStack() as opened:
+        if args.output is not None:
+            opened.enter_context(locked(args.output))
         # First what needs no model: its errors are reported before the model is loaded.
         loudspeaker = opened.enter_context(_loudspeaker(args.device_out)) if args.voice else None
         translator: _Here | _There = _There(args, opened) if args.server else _Here(args)

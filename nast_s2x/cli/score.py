@@ -81,21 +81,23 @@ def run(args: argparse.Namespace) -> int:
     """Score, print the main figures, write the report; returns the exit status."""
     from nast_s2x.evaluation.score_files import table
     from nast_s2x.evaluation.scoring import score
+    from nast_s2x.files import locked
 
     comet = _comet(args)
     folder = _import_log(args) if Path(args.folder).is_file() else _folder(args)
     name = args.chunk_ms if folder == Path(args.folder) else None  # import_log has named the row of a log
-    scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang, name)
-    if comet is not None:
-        from nast_s2x.evaluation.comet import add_comet
+    with locked(folder):
+        scores = score(folder, _recogniser(args), sys.stderr.isatty(), args.target_lang, name)
+        if comet is not None:
+            from nast_s2x.evaluation.comet import add_comet
 
-        scores = add_comet(folder, comet, args.source_text)
-    print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
-    if args.no_report:
-        return 0
-    from nast_s2x.evaluation import report
+            scores = add_comet(folder, comet, args.source_text)
+        print(json.dumps(scores, ensure_ascii=False) if args.json else table(scores))
+        if args.no_report:
+            return 0
+        from nast_s2x.evaluation import report
 
-    log_stderr(f"report: {report.write(folder)[-1]}")
+        log_stderr(f"report: {report.write(folder)[-1]}")
     return 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +84,29 @@ def run(args: argparse.Namespace) -> int:
             synthesis=synthesis,
             with_transcript=args.transcript,
         )
-        try:
-            _translate_file(stream, Path(path), name, args)
-        except NastError as error:
-            log_stderr(str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}")
-            failures += 1
+        with _locked_outputs(args, name):
+            try:
+                _translate_file(stream, Path(path), name, args)
+            except NastError as error:
+                log_stderr(str(error) if str(error).startswith(f"{path}:") else f"{path}: {error}")
+                failures += 1
     return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _locked_outputs(args: argparse.Namespace, name: str) -> Iterator[None]:
+    """The lock of a recording's output files; none without ``--speech``."""
+    if not args.speech:
+        yield
+        return
+    from nast_s2x.files import locked
+    from nast_s2x.inference.recorder import output_paths
+    from nast_s2x.temporary import remove_leftovers
+
+    first, *others = output_paths(Path(args.output), name)
+    with locked(first):
+        remove_leftovers(first.parent, {path.name for path in others})
+        yield
 
 
 def _output_names(args: argparse.Namespace) -> list[str]:

@@ -192,10 +192,12 @@ def run_convert(args: argparse.Namespace) -> int:
             "confirm that you know the source of the file"
         )
     from nast_s2x.checkpoints.kmeans import read_kmeans_centers
+    from nast_s2x.files import locked
     from nast_s2x.units.centroids import Centroids
 
-    centroids = Centroids(read_kmeans_centers(args.pickle))
-    centroids.save(args.output)
+    with locked(args.output):
+        centroids = Centroids(read_kmeans_centers(args.pickle))
+        centroids.save(args.output)
     units, width = centroids.centers.shape
     print(f"{args.output}: {units} units of width {width}, hash {centroids.hash}")
     return 0

@@ -211,10 +211,14 @@ class Places(Protocol):
     def __call__(self, index: int, id: str) -> AudioRef: ...
 
 
-def pack_zip(parts: Iterable[Part], output: Path, bar: tqdm | None = None) -> Places:
-    """Write all features into one uncompressed zip of any size; returns the references."""
+def pack_zip(parts: Iterable[Part], folder: Path, bar: tqdm | None = None, home: Path | None = None) -> Places:
+    """Write all features into one uncompressed zip of any size; returns the references.
+
+    Args:
+        home: folder that the archive is moved to afterwards.
+    """
     starts, lengths = array("q"), array("q")
-    with open_atomic(output / ARCHIVE, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with open_atomic(folder / ARCHIVE, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.filelist, archive.NameToInfo = _Members(), _NoNames()
         for item, data in _stored(parts):
             # ZipInfo has a constant date: the same features give the same bytes.
@@ -223,20 +227,16 @@ def pack_zip(parts: Iterable[Part], output: Path, bar: tqdm | None = None) -> Pl
             lengths.append(len(data))
             if bar is not None:
                 bar.update()
-    return lambda index, id: AudioRef(output / ARCHIVE, starts[index], lengths[index], relative=True)
+    return lambda index, id: AudioRef((home or folder) / ARCHIVE, starts[index], lengths[index], relative=True)
 
 
-def pack_npy(parts: Iterable[Part], output: Path, bar: tqdm | None = None) -> Places:
-    """Write one ``.npy`` per recording; returns the references."""
-
-    def place(index: int, id: str) -> AudioRef:
-        return AudioRef(output / FOLDER / f"{file_stem(id)}.npy", relative=True)
-
-    for index, (item, data) in enumerate(_stored(parts)):
-        write_atomic(place(index, item.id).path, data)
+def pack_npy(parts: Iterable[Part], folder: Path, bar: tqdm | None = None, home: Path | None = None) -> Places:
+    """Write one ``.npy`` per recording; returns the references. ``home``: as for :func:`pack_zip`."""
+    for item, data in _stored(parts):
+        write_atomic(folder / FOLDER / f"{file_stem(item.id)}.npy", data)
         if bar is not None:
             bar.update()
-    return place
+    return lambda index, id: AudioRef((home or folder) / FOLDER / f"{file_stem(id)}.npy", relative=True)
 
 
 def _stored(parts: Iterable[Part]) -> Iterator[tuple[PackedFeatures, bytes]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from nast_s2x.writing import CHINESE, JAPANESE, primary_language
 NARROWBAND_HZ = 4000.0
 """Highest frequency of telephone speech, for the option ``narrowband``."""
 _FORMAT = 3  # of the record
-_WORK_NAME = ".prepare"
+_WORK_NAME, _NEW_NAME = ".prepare", "new"
 _WAYS_OUT = "choose another output folder, or pass --overwrite"
 _SPM_NAME, _VOCAB_NAME, _CMVN_NAME = "spm.model", "spm.txt", "gcmvn.npz"
 _PUBLISHED_MASKS = SpecAugment(freq_masks=1, freq_width=27, time_masks=1, time_width=100, time_p=1.0)
@@ -111,12 +112,13 @@ class _Preparation:
         self._unit_hash()
         settings, splits = self._settings(), sorted(table.splits)
         record = self._open_folder(settings, splits, overwrite)
+        work = self.output / _WORK_NAME
         if record.get("complete") and record["settings"] == settings:
+            shutil.rmtree(work, ignore_errors=True)  # of a run that was stopped at its very end
             done = PrepareReport(**{**record["report"], "already_complete": True})
             if not (strict and done.problems):
                 return done
         is_new = not self.output.exists()
-        work = self.output / _WORK_NAME
         work.mkdir(parents=True, exist_ok=True)
         self.on_phase("features")
         parts = compute_parts(
@@ -126,16 +128,28 @@ class _Preparation:
         if strict and self.table.problems:
             shutil.rmtree(self.output if is_new else work)
             _refuse(self.table.problems, "nothing was written")
+        new = work / _NEW_NAME
+        shutil.rmtree(new, ignore_errors=True)
+        report = self._write(parts, measured, new)
         begun = {"settings": settings, "splits": splits, "complete": False}
+        write_json(new / RECORD_NAME, {**begun, "complete": True, "report": asdict(report)})
         write_json(self.output / RECORD_NAME, begun)
-        for split in record.get("splits", ()):
-            (self.output / f"{split}.tsv").unlink(missing_ok=True)
-        report = self._write(parts, measured)
-        if record:
-            self._remove_other_features()
-        write_json(self.output / RECORD_NAME, {**begun, "complete": True, "report": asdict(report)})
+        self._replace(new, record)
         shutil.rmtree(work)
         return report
+
+    def _replace(self, new: Path, record: Mapping[str, Any]) -> None:
+        """Move everything to its place, the record last. This needs no room on the disk."""
+        names = {path.name for path in new.iterdir()} - {RECORD_NAME}
+        # Features of an earlier run, which may be in another form; no table refers to them any more.
+        removed = {ARCHIVE, FOLDER, *(f"{split}.tsv" for split in record["splits"])} if record else names & {FOLDER}
+        for name in removed - {FOLDER}:
+            (self.output / name).unlink(missing_ok=True)
+        if FOLDER in removed:
+            shutil.rmtree(self.output / FOLDER, ignore_errors=True)
+        for name in sorted(names):
+            os.replace(new / name, self.output / name)
+        os.replace(new / RECORD_NAME, self.output / RECORD_NAME)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that decides the content of the folder, for comparison with an earlier run."""
@@ -192,16 +206,15 @@ class _Preparation:
         kept[list(bad)] = False
         return _Measured(frames[kept], rates[kept], cmvn)
 
-    def _write(self, parts: Parts, measured: _Measured) -> PrepareReport:
-        """Write everything but the record; each file atomically."""
-        output = self.output
+    def _write(self, parts: Parts, measured: _Measured, output: Path) -> PrepareReport:
+        """Write everything but the record into the folder ``output``, for :meth:`_replace`."""
         report = PrepareReport(problems=[str(problem) for problem in self.table.problems])
         self.on_phase("vocabulary")
         cmvn, vocabulary = self._statistics(measured)
         rates = Counter(measured.rates[measured.rates > 0].tolist())
         report.sample_rates = {str(rate): rates[rate] for rate in sorted(rates)}
         self.on_phase("storing")
-        places = self._store(parts)
+        places = self._store(parts, output)
         self.on_phase("tables")
         if cmvn is not None:
             cmvn.save(output / _CMVN_NAME)
@@ -215,17 +228,20 @@ class _Preparation:
         config = yaml.safe_dump(self._config(report, cmvn is not None), sort_keys=False, allow_unicode=True)
         write_atomic(output / CONFIG_NAME, config)
         for split in self.table.splits:
-            self._write_split(split, measured.frames, places, report)
+            self._write_split(split, measured.frames, places, report, output)
         return report
 
-    def _store(self, parts: Parts) -> Places | None:
+    def _store(self, parts: Parts, output: Path) -> Places | None:
         """Store the features; None where they stay in the recordings."""
         if self.options.features == "audio":
             return None
         with progress_bar(len(self.table), "storing", show=self.progress) as bar:
-            return (pack_zip if self.options.features == "zip" else pack_npy)(parts, self.output, bar)
+            pack = pack_zip if self.options.features == "zip" else pack_npy
+            return pack(parts, output, bar, home=self.output)
 
-    def _write_split(self, split: str, frames: NDArray[np.int32], places: Places | None, report: PrepareReport) -> None:
+    def _write_split(
+        self, split: str, frames: NDArray[np.int32], places: Places | None, report: PrepareReport, output: Path
+    ) -> None:
         chosen = self.table.in_split(split)
         indices = np.flatnonzero(chosen)
         rows = (
@@ -234,16 +250,9 @@ class _Preparation:
         )
         with_units = bool((self.table.largest_unit[chosen] >= 0).any())
         columns = (*COLUMNS[:2], "n_frames", *COLUMNS[2:4], *(("tgt_audio", "tgt_n_frames") if with_units else ()))
-        write_manifest(self.output / f"{split}.tsv", rows, columns)
+        write_manifest(output / f"{split}.tsv", rows, columns, root=self.output)
         report.rows[split] = len(indices)
         report.hours[split] = int(frames[chosen].sum(dtype=np.int64)) / 360_000
-
-    def _remove_other_features(self) -> None:
-        """Remove features that an earlier run stored in another form; no table refers to them any more."""
-        if self.options.features != "zip":
-            (self.output / ARCHIVE).unlink(missing_ok=True)
-        if self.options.features != "npy":
-            shutil.rmtree(self.output / FOLDER, ignore_errors=True)
 
     def _statistics(self, measured: _Measured) -> tuple[GlobalCmvn | None, Vocabulary]:
         """CMVN and vocabulary: of the training rows, or those of another data folder."""

@@ -47,7 +47,7 @@ from nast_s2x.evaluation.settings import SETTINGS, read_settings
 from nast_s2x.evaluation.spoken import Heard, divide_speech, hear
 from nast_s2x.evaluation.stored import FORMAT
 from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
-from nast_s2x.files import digest, locked
+from nast_s2x.files import digest, is_empty, locked
 from nast_s2x.metrics.quality import (
     asr_bleu,
     asr_chrf,
@@ -127,7 +127,7 @@ def import_log(
         if (folder / SEGMENTS).is_file():
             if read_segmentation(folder / SEGMENTS, folder / REFERENCES) != recordings:
                 raise NastError(f"{folder} holds an evaluation of another segmentation: name another folder")
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        elif folder.exists() and (not folder.is_dir() or not is_empty(folder)):
             raise NastError(f"{folder} holds other files and no long-form evaluation: name another folder")
         lines = [hypothesis.line(index, rules.unit) for index, hypothesis in enumerate(hypotheses)]
         write_lines(folder / chunk / LOG_NAME, lines)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nast_s2x import __version__
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.stored import FORMAT, read_settings_file
-from nast_s2x.files import file_digest, write_json
+from nast_s2x.files import file_digest, is_empty, write_json
 
 if TYPE_CHECKING:
     from nast_s2x.evaluation.items import CheckedAudio, TestSet
@@ -136,7 +136,7 @@ def take_folder(folder: str | os.PathLike[str], settings: Mapping[str, Any]) -> 
             )
             raise NastError(f"{folder} holds an evaluation with other settings ({text}): name another folder")
         settings["chunks"] = sort_chunks([*stored["chunks"], *settings["chunks"]])
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or not is_empty(folder)):
         raise NastError(f"{folder} holds other files and no evaluation ({SETTINGS} is missing): name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings, indent=2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nast_s2x.errors import NastError
 from nast_s2x.evaluation.score_files import previous_scores
-from nast_s2x.files import json_text
+from nast_s2x.files import json_text, replace_end
 from nast_s2x.progress import progress_bar
 from nast_s2x.recognisers.base import (
     NOTHING,
@@ -102,11 +102,7 @@ class TranscriptStore:
     def _append(self, transcripts: Iterable[tuple[tuple[str, str], Transcript]]) -> None:
         written = [_write_line(*key, transcript).encode() for key, transcript in dict(transcripts).items()]
         lines = b"".join(written)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(self._whole)
-            file.seek(self._whole)
-            file.write(lines)
+        replace_end(self.path, self._whole, lines)
         self._whole += len(lines)
         # As they are read from the file, with rounded times: scores are the same from it.
         self._known.update(_read_line(line, str(self.path)) for line in written)

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from nast_s2x.checkpoints.download import RELEASES, Release, fetch
-from nast_s2x.files import check_output_folder, locked
+from nast_s2x.files import check_output_folder, locked, write_atomic
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.card import model_card
 from nast_s2x.inference.description import CONFIG
@@ -56,7 +56,7 @@ def download(
             return save_vocoder(load_vocoder(paths[0]), output, half, _card(release, source))
         weights, cmvn, sentencepiece, vocabulary = paths
         with tempfile.TemporaryDirectory() as data:
-            (Path(data) / "config.yaml").write_text(_data_config(cmvn, sentencepiece, vocabulary), encoding="utf-8")
+            write_atomic(Path(data) / "config.yaml", _data_config(cmvn, sentencepiece, vocabulary))
             system = system_from_checkpoints([weights], data)
         card = f"{_card(release, source)}\n{model_card(system)}"
         return save_bundle(replace(system, info=replace(system.info, card=card)), output, half)

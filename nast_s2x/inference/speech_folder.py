@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import IO, Any
 
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import ConfigError
+from nast_s2x.files import locked, open_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.generation import GeneratedRow
+from nast_s2x.temporary import remove_leftovers
 
 _COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")
 
 
 class SpeechFolder:
-    """Writes ``ID.wav`` for each translation, and a list of them, as a context.
+    """Writes ``ID.wav`` for each translation, and at the end a list of them, as a context.
 
     The list, ``speech.tsv`` (``speech.I-of-N.tsv`` of shard I), is itself a manifest: columns ``id, audio, n_samples,
     text`` (the translation) and ``tgt_text`` (the reference, where known), so that a recogniser can be run over it with
@@ -28,7 +31,7 @@ class SpeechFolder:
         utterances: all rows of the corpus, those of other shards too: file names must not depend on the shard.
         part: (shard, number of shards), or ``None``.
     Raises:
-        ConfigError: a recording of the corpus would be overwritten.
+        ConfigError: a recording of the corpus would be overwritten; another process writes the same list.
     """
 
     def __init__(self, folder: Path, utterances: Sequence[Utterance], part: tuple[int, int] | None = None) -> None:
@@ -37,16 +40,21 @@ class SpeechFolder:
         sources = [utterance.audio.path for utterance in utterances if utterance.audio is not None]
         protect_sources({folder / name: "--output-wav" for name in self._names}, sources)
         self.list = folder / ("speech.tsv" if part is None else f"speech.{part[0]}-of-{part[1]}.tsv")
+        shard, shards = part or (0, 1)
+        self._own = set(self._names[shard::shards])
         self.num_files = self.num_samples = 0
 
     def __enter__(self) -> SpeechFolder:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = self.list.open("w", encoding="utf-8")
-        self._file.write("\t".join(_COLUMNS) + "\n")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(self.list))
+            remove_leftovers(self.folder, self._own)
+            self._file: IO[str] = stack.enter_context(open_atomic(self.list))
+            self._file.write("\t".join(_COLUMNS) + "\n")
+            self._opened = stack.pop_all()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
     def add(self, result: GeneratedRow) -> dict[str, Any]:
         """Write the waveform of a translation; returns ``wav`` and ``spoken_seconds``."""
@@ -56,7 +64,6 @@ class SpeechFolder:
         write_wav(self.folder / name, samples)
         cells = (utterance.id, name, str(len(samples)), translation.text, utterance.target_text)
         self._file.write("\t".join(cells) + "\n")
-        self._file.flush()
         self.num_files += 1
         self.num_samples += len(samples)
         return {"wav": str(self.folder / name), "spoken_seconds": round(len(samples) / SAMPLE_RATE, 3)}

@@ -35,11 +35,15 @@ from nast_s2x.metrics.quality import bleu_counts, bleu_of_counts
 from nast_s2x.metrics.text import rules_of
 from nast_s2x.models import nast_s2x as _models  # noqa: F401 - registers the model
 from nast_s2x.network import NastOutput
+from nast_s2x.processes import follow_parent
+from nast_s2x.tasks import saving
 from nast_s2x.tasks.dataset import NastDataset
 from nast_s2x.tasks.generator import CtcGreedyGenerator, best_labels
 from nast_s2x.tasks.policies import draw_policy, extremes
 
 logger = logging.getLogger(__name__)
+follow_parent()
+saving.install()
 
 TARGET_TEXT_CHOICES = ChoiceEnum(["source", "target"])
 

@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
 from nast_s2x.errors import ConfigError, NastError
-from nast_s2x.files import locked, write_atomic
-from nast_s2x.processes import cpu_count
+from nast_s2x.files import append, locked, write_atomic
+from nast_s2x.processes import PARENT, cpu_count
 from nast_s2x.resources import USER_DIR
 from nast_s2x.training.cluster import launcher, node_rank
 from nast_s2x.training.output import StageOutput, last_lines
@@ -150,19 +151,19 @@ def _check_continued(folder: Path, stage: str, command: Sequence[str]) -> None:
 
 def _run(folder: Path, command: list[str], processes: int, output: StageOutput, log: str) -> None:
     """Run a command as ``processes`` ranks. Each has a log; ``output`` reads that of rank 0 too. If one fails, all are
-    ended."""
-    environment = dict(os.environ)
+    ended; if this process ends, they end too."""
+    environment = os.environ | {PARENT: str(os.getpid())}
     parallel = _parallel_flags(processes)
     if processes > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // processes)))
     names = [log, *(f"rank{rank}.log" for rank in range(1, processes))]
+    unwritten: list[OSError] = []
     with contextlib.ExitStack() as stack:
         ranks = []
         for rank, name in enumerate(names):
             words = [*command, *parallel, *(["--distributed-rank", str(rank)] if parallel else [])]
-            file = stack.enter_context(open(folder / name, "a", encoding="utf-8"))
-            file.write(shlex.join(words) + "\n")
-            file.flush()
+            file = stack.enter_context(FileIO(folder / name, "a"))
+            append(file, f"{shlex.join(words)}\n".encode())
             ranks.append(
                 subprocess.Popen(
                     words,
@@ -174,11 +175,13 @@ def _run(folder: Path, command: list[str], processes: int, output: StageOutput, 
                 )
             )
             if rank == 0:
-                shown = threading.Thread(target=_show, args=(ranks[0].stdout, file, output), daemon=True)
+                shown = threading.Thread(target=_show, args=(ranks[0].stdout, file, output, unwritten), daemon=True)
                 shown.start()
                 stack.callback(shown.join, timeout=10)  # after the process has ended, before its log is closed
             stack.callback(_end, ranks[-1])
         failed, status = _wait(ranks)
+    if unwritten:
+        raise unwritten[0]
     if status:
         path = folder / names[failed]
         raise NastError(
@@ -205,14 +208,17 @@ def _parallel_flags(processes: int) -> list[str]:
     ]
 
 
-def _show(lines: IO[str] | None, log: IO[str], output: StageOutput) -> None:
+def _show(lines: IO[str] | None, log: FileIO, output: StageOutput, unwritten: list[OSError]) -> None:
     """Log each line and show what is for the user. The lines are read to their end whatever happens: a full pipe would
-    stop the training."""
+    stop the training. The first error of the log is added to ``unwritten``; then nothing more is logged."""
     assert lines is not None
     is_shown = True
     for line in lines:
-        log.write(line)
-        log.flush()
+        if not unwritten:
+            try:
+                append(log, line.encode())
+            except OSError as error:
+                unwritten.append(error)
         if is_shown:
             try:
                 output.line(line)

@@ -127,7 +127,7 @@ def last_lines(log: Path) -> list[str]:
         lines = file.read().decode("utf-8", "replace").splitlines()
     lines = [line for line in lines if line.strip()]
     for line in reversed(lines):
-        if line.startswith("nast_s2x.errors."):
+        if line.startswith(("nast_s2x.errors.", "OSError: ", "PermissionError: ")):
             return [line.partition(": ")[2]]
     return [line[:300] for line in lines[-_TAIL_LINES:]]
 

@@ -25,6 +25,7 @@ from nast_s2x.errors import AudioError, ConfigError, ManifestError, NastError
 from nast_s2x.files import digest, file_digest, locked, read_json, write_json
 from nast_s2x.processes import ResultFile, resumable_map
 from nast_s2x.progress import progress_bar
+from nast_s2x.temporary import remove_leftovers
 from nast_s2x.units.centroids import Centroids, check_change_cost, check_fits
 from nast_s2x.units.features import BackEnd, UnitFeatures, Windows, one_thread
 
@@ -85,6 +86,7 @@ def extract(
     check_change_cost(change_cost)
     centroids = Centroids.load(centroids_file)
     with locked(output):
+        remove_leftovers(output.parent, {sidecar(output).name, _new(output).name})
         table = _read_table(manifest, audio_column)
         if strict and table.problems:
             raise ManifestError(f"{len(table.problems)} bad rows, nothing was written", map(str, table.problems))
@@ -99,6 +101,7 @@ def extract(
         work = output.with_name(output.name + ".partial")
         earlier = _earlier(output, work, record, overwrite)
         if earlier is not None and not (strict and earlier.problems):
+            work.unlink(missing_ok=True)  # of a run that was stopped at its very end
             return earlier
         found = _compute(table, keys, work, (back_end, centroids, windows, change_cost), jobs, progress)
         report = _write(table, found, output, audio_column, record, strict)
@@ -275,7 +278,7 @@ def _write(
     report.rows = len(rows)
     columns = [*(name for name in table.columns if name not in COLUMNS), *COLUMNS]
     summary = {name: value for name, value in asdict(report).items() if name != "already_complete"}
-    written = output.with_name(f".{output.name}.new")
+    written = _new(output)
     try:
         write_manifest(written, _moved(rows, table.path, output), columns, target_audio=audio_column)
         write_json(sidecar(output), record | {"report": summary, "sha256": file_digest(written)}, indent=1)
@@ -283,6 +286,11 @@ def _write(
     finally:
         written.unlink(missing_ok=True)
     return report
+
+
+def _new(output: Path) -> Path:
+    """The table before it takes the place of an older one."""
+    return output.with_name(f".{output.name}.new")
 
 
 def _moved(rows: Sequence[Utterance], manifest: Path, output: Path) -> list[Utterance]:

@@ -212,8 +212,6 @@ def synthesize_files(
         missing = [utterance for utterance in utterances if utterance.id not in done]
         if not overwrite:
             _refuse_other_files(folder, missing)
-        if len(results):
-            _remove_partial_files(folder)
         report = SynthesisReport(kept=len(done))
         advance(len(done))
         for utterance, samples in _in_batches(vocoder, missing, batch_size):
@@ -239,13 +237,6 @@ def _refuse_other_files(folder: Path, missing: Iterable[Utterance]) -> None:
             "--overwrite"
         )
     check_output_folder(folder, "synthesis", RESULTS, overwrite=True)
-
-
-def _remove_partial_files(folder: Path) -> None:
-    """Remove what a killed run has left of the sound files and the list that it was writing."""
-    for path in [*folder.rglob(".*.wav*.part"), *folder.glob(f".{LIST}*.part")]:
-        if path.is_file():
-            path.unlink()
 
 
 def _in_batches(

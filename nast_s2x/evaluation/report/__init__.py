@@ -37,12 +37,13 @@ def write(folder: Path, shown: int = 5) -> list[Path]:
         for latency in curves.pictures(rows, target_type)
     }
     html = page(results, pictures, utterances)
-    for old in folder.glob("quality_latency_*.png"):
-        old.unlink()
     curves.write_csv(folder / "curves.csv", rows, target_type)
     for latency, content in pictures.items():
         write_atomic(folder / f"quality_latency_{latency}.png", content)
     write_atomic(folder / "report.html", html)
+    for old in folder.glob("quality_latency_*.png"):  # of figures that the scores have no longer
+        if old.stem.removeprefix("quality_latency_") not in pictures:
+            old.unlink()
     return [
         folder / "curves.csv",
         *(folder / f"quality_latency_{name}.png" for name in pictures),

@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from nast_s2x.checkpoints.safe_load import safe_load
+from nast_s2x.checkpoints.weights import write_checkpoint
 from nast_s2x.corpus.manifest import Manifest
 from nast_s2x.corpus.packing import file_stem
 from nast_s2x.corpus.utterance import Utterance
 from nast_s2x.errors import AudioError, CheckpointError, ConfigError, ManifestError, NastError
-from nast_s2x.files import check_output_folder, locked, open_atomic
+from nast_s2x.files import append, check_output_folder, locked, write_atomic
 from nast_s2x.frontend.audio import write_wav
 from nast_s2x.progress import progress_bar
 from nast_s2x.vocoder.checkpoint import SUBFOLDER, save_vocoder
@@ -99,7 +101,7 @@ class RunOptions:
 class _Journal:
     """Log lines on disk (rank 0), TensorBoard if asked for; ``last`` holds the latest values of each kind."""
 
-    file: TextIO | None
+    file: FileIO | None
     board: Any = None
     last: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -108,8 +110,7 @@ class _Journal:
         if self.file is None:
             return
         line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in values.items()}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        append(self.file, (json.dumps(line) + "\n").encode())
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(f"{kind}/{name}", value, update)
@@ -168,7 +169,7 @@ def train(config: VocoderConfig, settings: TrainingSettings, manifest: Manifest,
         _check_all([*recordings, *dev], waiting)
         trainer = VocoderTrainer(config, settings, options.seed, options.device, options.amp)
         resume(trainer, options.output / CHECKPOINT)
-        journal = _open_journal(options)
+        journal = _open_journal(options, trainer.update)
         try:
             data = CropDataset(recordings, settings.crop_frames, settings.context_frames)
             _update_until_done(_Run(trainer, data, dev, options, journal, waiting))
@@ -236,16 +237,17 @@ def _update_until_done(run: _Run) -> None:
         for batch in _with_short_errors(_loader(run)):
             logs.append(trainer.step(batch))
             bar.update()
-            is_last = trainer.update == stop
-            if is_last or trainer.update % options.log_every == 0:
+            is_over = _is_time_over(run, begun)
+            # Losses are logged with every checkpoint: a run that continues from it begins with none.
+            saves = is_over or trainer.update == stop or trainer.update % options.save_every == 0
+            if saves or trainer.update % options.log_every == 0:
                 trainer.check()
                 losses = mean_losses(logs)
                 logs.clear()
                 run.journal.write(trainer.update, "train", losses | {"seconds": time.monotonic() - begun})
                 shown = [name for name in ("mel_loss", "stft_loss") if name in losses]
                 bar.set_postfix({name: f"{losses[name]:.3f}" for name in shown}, refresh=False)
-            is_over = _is_time_over(run, begun)
-            if is_over or is_last or trainer.update % options.save_every == 0:
+            if saves:
                 _save(run)
             if is_over:
                 return
@@ -282,7 +284,7 @@ def _save(run: _Run) -> None:
             run.journal.write(trainer.update, "dev", means)
             _write_samples(run, [samples for _, samples in evaluated])
         save_vocoder(model, output / SUBFOLDER, card=_card(run, model))
-        _write_checkpoint(output / CHECKPOINT, trainer.training_state())
+        write_checkpoint(output / CHECKPOINT, trainer.training_state())
     _gathered(None, run.waiting)
 
 
@@ -328,15 +330,6 @@ def _write_samples(run: _Run, copies: Sequence[NDArray[np.float32]]) -> None:
         write_wav(folder / f"{name}_{run.trainer.update:07d}.wav", copy)
 
 
-def _write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    try:
-        with open_atomic(path, "wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:
-        # torch replaces the error of a full disk by its own, which does not name the reason.
-        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-
-
 def resume(trainer: VocoderTrainer, path: Path) -> bool:
     """Continue from a checkpoint if there is one; returns whether there was.
 
@@ -355,7 +348,8 @@ def resume(trainer: VocoderTrainer, path: Path) -> bool:
     return True
 
 
-def _open_journal(options: RunOptions) -> _Journal:
+def _open_journal(options: RunOptions, update: int) -> _Journal:
+    """The journal; what an interrupted run has written after the checkpoint of ``update`` is removed."""
     if world()[0] != 0:
         return _Journal(None)
     board = None
@@ -365,8 +359,18 @@ def _open_journal(options: RunOptions) -> _Journal:
         except ImportError as error:
             raise ConfigError("--tensorboard needs the Python package 'tensorboard', which is not installed") from error
         board = SummaryWriter(str(options.tensorboard))
-    options.output.mkdir(parents=True, exist_ok=True)
-    return _Journal((options.output / LOG).open("a", encoding="utf-8"), board)
+    path = options.output / LOG
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    write_atomic(path, b"".join(line for line in lines if _is_up_to(line, update)))
+    return _Journal(FileIO(path, "a"), board)
+
+
+def _is_up_to(line: bytes, update: int) -> bool:
+    """Whether a line of the log is whole and not of a later update."""
+    try:
+        return line.endswith(b"\n") and bool(json.loads(line)["update"] <= update)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return True  # a remark of somebody else
 
 
 def _card(run: _Run, model: UnitVocoder) -> str:
