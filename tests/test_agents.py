@@ -322,8 +322,12 @@ def run_simuleval(corpus: Path, output: Path, arguments: list[str]) -> str:
     ("arguments", "chunk_ms"),
     [
         (["--system-dir", "bundle"], 320),
-        (["--system-dir", "bundle", "--system-config", "main-160.yaml"], 160),
-        (["--agent", "{repository}/examples/simuleval_agent.py", "--model", "bundle", "--chunk-ms", "640"], 640),
+        pytest.param(["--system-dir", "bundle", "--system-config", "main-160.yaml"], 160, marks=pytest.mark.slow),
+        pytest.param(
+            ["--agent", "{repository}/examples/simuleval_agent.py", "--model", "bundle", "--chunk-ms", "640"],
+            640,
+            marks=pytest.mark.slow,
+        ),
         (
             ["--agent-class", "nast_s2x.agents.speech_to_text.NastSpeechToTextAgent", "--model", "bundle"]
             + ["--user-dir", "{repository}/nast_s2x", "--chunk-ms", "offline"],

@@ -92,6 +92,7 @@ def test_the_recipe_has_the_sizes_of_the_example_and_trains(data: Path, trained:
     assert model.encoder_attention_heads == model.decoder_attention_heads == ours.encoder_heads
 
 
+@pytest.mark.slow
 def test_the_trained_baseline_stands_beside_the_bundle(data: Path, trained: Path, tmp_path: Path, capsys) -> None:
     sys.path.insert(0, str(ROOT / "examples"))
     from espeak_fr_en import autoregressive

@@ -359,8 +359,9 @@ def children(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by ps")
+@pytest.mark.slow
 def test_processes_end_with_their_parent(tmp_path: Path) -> None:
-    """H15: a killed run leaves no process, and the next one goes on from there."""
+    """A killed run leaves no process, and the next one goes on from there."""
     manifest = write_manifest(tmp_path, rows=12)
     long = np.concatenate([waveform(seed) for seed in range(80)])
     for i in range(12):

@@ -137,7 +137,16 @@ def test_from_a_server(release: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         assert not any(name == "chunk_320ms.pt" for _, name, _ in hub.requests)
     assert load_system(tmp_path / "bundle").num_units == 100
-    # Without a server: from the cache, and an error that says what to do where the cache is empty.
+
+
+@pytest.mark.slow
+def test_without_a_server(release: Path, tmp_path: Path) -> None:
+    """From the cache, and an error that says what to do where the cache is empty."""
+    pytest.importorskip("huggingface_hub")
+    hub = Hub("ICTNLP/NAST-S2X", downloads.RELEASES["nast-s2x-320"].revision, release)
+    arguments = ["download", "nast-s2x-320", "--output", str(tmp_path / "bundle")]
+    with serve(hub) as url:
+        assert hub_command(tmp_path / "hub", url, release, arguments).returncode == 0
     result = hub_command(tmp_path / "hub", "http://127.0.0.1:9", release, [*arguments, "--overwrite"])
     assert result.returncode == 0, result.stderr
     result = hub_command(tmp_path / "empty", "http://127.0.0.1:9", release, [*arguments, "--overwrite"])

@@ -184,7 +184,7 @@ def arguments(**changes: object) -> argparse.Namespace:
     return argparse.Namespace(**{**values, **changes})
 
 
-@pytest.mark.parametrize(("loss", "dtype"), [("nmla", "fp32"), ("ctc", "bf16")])
+@pytest.mark.parametrize(("loss", "dtype"), [("ctc", "bf16"), pytest.param("nmla", "fp32", marks=pytest.mark.slow)])
 def test_benchmark_training(loss: str, dtype: str) -> None:
     result = run_training(arguments(loss=loss, dtype=dtype))
     assert result["host_reads"] == 0 and result["launches"] > 1000

@@ -419,6 +419,7 @@ with run.joined_processes(torch.device("cpu"), timeout=timedelta(seconds=6)):
 """
 
 
+@pytest.mark.slow
 def test_a_slow_first_process_is_waited_for(voice: Path, tmp_path: Path) -> None:
     """Checking the recordings and writing take longer than an exchange of gradients may take."""
     config = write_config(tmp_path / "c.json", max_updates=2)
