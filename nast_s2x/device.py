@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from nast_s2x.errors import ConfigError
 
@@ -60,3 +62,23 @@ def parse_dtype(name: str) -> torch.dtype:
         raise ConfigError(f"a number type is one of {', '.join(DTYPES)}, got {name!r}")
     dtype: torch.dtype = getattr(torch, DTYPES[name])
     return dtype
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Networks built in the block have parameters on the meta device: names and shapes, no memory, no initial values.
+
+    Drawing initial values on that device would import torch's compiler, which takes seconds.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            is_initial = getattr(func, "__module__", "") == "torch.nn.init"
+            if is_initial or getattr(func, "__name__", "") in ("normal_", "uniform_"):
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Undrawn():
+        yield

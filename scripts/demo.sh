@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV=${VENV:-.venv}
-# Threads that wait without computing: on a busy machine the others take six times the CPU time.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+# The example models are small: a second thread saves nothing, and costs much on a machine with other work.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 example=examples/espeak_fr_en
 model=$example/bundle
 speech_model=$example/speech_bundle

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nast_s2x.chunking import FRAME_MS, ChunkPolicy, SlotRates
+from nast_s2x.device import without_memory
 from nast_s2x.errors import CheckpointError
 from nast_s2x.network import NastConfig, NastModel
 
@@ -103,7 +104,7 @@ def build_network(config: NastConfig, state: Mapping[str, Tensor]) -> NastModel:
     Raises:
         CheckpointError: see :func:`load_published_state`.
     """
-    with torch.device("meta"):
+    with without_memory():
         model = NastModel(config)
     load_published_state(model, state)
     return model

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nast_s2x.checkpoints.safe_load import safe_load
 from nast_s2x.checkpoints.weights import check_tensors, read_weights, write_weights
+from nast_s2x.device import without_memory
 from nast_s2x.errors import CheckpointError, ConfigError
 from nast_s2x.files import check_output_folder, read_json, replace_folder, write_atomic, write_json
 from nast_s2x.vocoder.config import VocoderConfig, check_unit_hash
@@ -50,7 +51,7 @@ def load_vocoder(path: str | Path, device: str | torch.device = "cpu") -> UnitVo
         state = _read_released(weights)
     # A copy: safetensors maps the file into memory, and the file may be replaced later.
     state = {name: value.to(torch.float32, copy=True) for name, value in fold_weight_norm(state).items()}
-    with torch.device("meta"):  # no memory is taken for sizes that the file does not confirm
+    with without_memory():  # none is taken for sizes that the file does not confirm
         model = UnitVocoder(config)
     _check(state, model, weights)
     model.load_state_dict(state, assign=True)

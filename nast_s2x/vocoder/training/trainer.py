@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import weight_norm
 
+from nast_s2x.device import without_memory
 from nast_s2x.errors import CheckpointError, ConfigError, NastError
 from nast_s2x.vocoder.checkpoint import fold_weight_norm
 from nast_s2x.vocoder.config import UNIT_SAMPLES, VocoderConfig, check_unit_hash
@@ -67,7 +68,7 @@ def check_sizes(config: VocoderConfig, settings: TrainingSettings) -> None:
     Raises:
         ConfigError: a network with more than :data:`MOST_PARAMETERS` parameters; names it.
     """
-    with torch.device("meta"):
+    with without_memory():
         networks: dict[str, nn.Module] = {"vocoder": UnitVocoder(config)}
         if settings.adversarial_from is not None:
             networks["discriminators"] = Discriminators(**vars(settings.discriminators))
