@@ -12,12 +12,13 @@ import soundfile
 from random_system import NUM_UNITS, make_bundle, make_signal, make_voice
 
 from nast_s2x.cli.main import main
+from nast_s2x.errors import ConfigError
 from nast_s2x.frontend.audio import load_audio
 from nast_s2x.inference.bundle import save_bundle
 from nast_s2x.inference.loading import load_system
 from nast_s2x.inference.offline import translate_samples
 from nast_s2x.inference.playback import Playback
-from nast_s2x.inference.speech_folder import file_names
+from nast_s2x.inference.speech_folder import SpeechFolder, file_names
 from nast_s2x.inference.streaming import Emission, TranslationStream
 from nast_s2x.inference.system import System
 from nast_s2x.vocoder.checkpoint import save_vocoder
@@ -274,3 +275,8 @@ def test_generate_in_shards_and_chunks(
     said, _ = soundfile.read(tmp_path / "row_3.wav", dtype="float32")
     streamed = emissions_of(bundle, folder / "two.flac", 320, lookahead_frames=2)
     assert np.abs(said - np.concatenate([emission.waveform for emission in streamed])).max() <= STEP
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must have a name in UTF-8"):
+        SpeechFolder(tmp_path / "d\udce9", [])

@@ -15,6 +15,7 @@ from nast_s2x.frontend.audio import write_wav
 from nast_s2x.frontend.samples import SAMPLE_RATE
 from nast_s2x.inference.generation import GeneratedRow
 from nast_s2x.temporary import remove_leftovers
+from nast_s2x.texts import encodable
 
 _COLUMNS = ("id", "audio", "n_samples", "text", "tgt_text")
 
@@ -31,10 +32,15 @@ class SpeechFolder:
         utterances: all rows of the corpus, those of other shards too: file names must not depend on the shard.
         part: (shard, number of shards), or ``None``.
     Raises:
-        ConfigError: a recording of the corpus would be overwritten; another process writes the same list.
+        ConfigError: a recording of the corpus would be overwritten; another process writes the same list; the name of
+            the folder is not UTF-8.
     """
 
     def __init__(self, folder: Path, utterances: Sequence[Utterance], part: tuple[int, int] | None = None) -> None:
+        if encodable(str(folder)) != str(folder):
+            raise ConfigError(
+                f"the folder must have a name in UTF-8, in which its list is written, but is {str(folder)!r}"
+            )
         self.folder = folder
         self._names = [f"{name}.wav" for name in file_names([utterance.id for utterance in utterances])]
         sources = [utterance.audio.path for utterance in utterances if utterance.audio is not None]
