@@ -19,6 +19,8 @@ from nast_s2x.evaluation.log import (
     read_output_with_gaps,
 )
 
+EMISSION = {"chunk": 0, "source_ms": 640.0, "written_ms": 640.0, "text": "two", "units": [7]}
+
 
 def text_line(index: int = 0, **changes: Any) -> dict[str, Any]:
     """Return a line as ``nast-s2x evaluate`` writes it."""
@@ -150,7 +152,11 @@ def test_lines_are_sorted_and_complete(tmp_path: Path) -> None:
         (text_line(1, prediction="one"), "1 words do not match 2 delays"),
         (text_line(1, elapsed=[1.0]), "1 elapsed times do not match 2 delays"),
         (text_line(1, delays=[960.0, 640.0]), "must not decrease"),
-        (text_line(1, delays=[1.0, "2"]), "delays must hold times of 0 ms or more, not '2'"),
+        (text_line(1, delays=[1.0, 1e308]), "delays must hold times from 0 to 1e.10 ms, not 1e.308"),
+        (text_line(1, emissions=[{**EMISSION, "chunk": float("inf")}]), "an emission must be an object of numbers"),
+        (text_line(1, emissions=[{**EMISSION, "source_ms": float("nan")}]), "source_ms must hold times"),
+        (text_line(1, emissions=[{**EMISSION, "units": [float("inf")]}]), "units must be whole numbers"),
+        (text_line(1, delays=[1.0, "2"]), "delays must hold times from 0 to 1e.10 ms, not '2'"),
         (text_line(1, delays=[-1.0, 2.0]), "not -1.0"),
         (text_line(1, delays=7), "delays must be a list of times in ms, not 7"),
         (text_line(1, source_length=None), "source_length must hold times"),

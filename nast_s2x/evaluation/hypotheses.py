@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.errors import NastError, shown
-from nast_s2x.evaluation.log import read_lines
+from nast_s2x.evaluation.log import LONGEST_MS, read_lines
 from nast_s2x.files import parse_json
 from nast_s2x.metrics.longform import real_time_elapsed
 from nast_s2x.metrics.text import Unit, join_units, units_of
@@ -120,8 +119,8 @@ def _hypothesis(line: dict[str, Any], unit: Unit) -> Hypothesis:
 
 
 def _number(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
-        raise NastError(f"`{key}` must hold times of 0 or more, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_MS:
+        raise NastError(f"`{key}` must hold times from 0 to {LONGEST_MS:g}, not {shown(value)}")
     return float(value)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from nast_s2x.metrics.latency import playback_intervals
 from nast_s2x.metrics.text import Unit, join_units, units_of
 
 LOG_NAME = "instances.log"
+LONGEST_MS = 1e10
+"""Largest time in a log, 115 days: sums of times stay finite."""
 WAVS = "wavs"
 """Folder of the sound files, beside the log."""
 
@@ -281,8 +282,8 @@ def _string(line: dict[str, Any], key: str, default: str | None = None) -> str:
 
 
 def _time(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 0:
-        raise NastError(f"{key} must hold times of 0 ms or more, not {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_MS:
+        raise NastError(f"{key} must hold times from 0 to {LONGEST_MS:g} ms, not {shown(value)}")
     return float(value)
 
 
@@ -315,7 +316,7 @@ def _units(units: Any) -> tuple[int, ...]:
     """Units from a string, or from a list of numbers."""
     try:
         return tuple(int(unit) for unit in (units.split() if isinstance(units, str) else units))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise NastError(f"units must be whole numbers, not {shown(units)}") from None
 
 
@@ -329,8 +330,8 @@ def _emission(emission: Any) -> LoggedEmission:
     try:
         return LoggedEmission(
             chunk=int(emission["chunk"]),
-            source_ms=float(emission["source_ms"]),
-            written_ms=float(emission["written_ms"]),
+            source_ms=_time(emission["source_ms"], "source_ms"),
+            written_ms=_time(emission["written_ms"], "written_ms"),
             text=str(emission["text"]),
             units=_units(emission["units"]),
             samples=int(emission.get("samples", 0)),
@@ -339,7 +340,7 @@ def _emission(emission: Any) -> LoggedEmission:
         )
     except KeyError as error:
         raise NastError(f"an emission lacks the key {error}") from None
-    except TypeError:
+    except (TypeError, OverflowError):
         raise NastError(f"an emission must be an object of numbers and text, not {shown(emission)}") from None
 
 

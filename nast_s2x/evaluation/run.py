@@ -234,7 +234,7 @@ def is_complete(home: Path, num_utterances: int) -> bool:
 def _index(line: bytes, path: Path) -> int:
     try:
         return int(json.loads(line)["index"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         shown = line[:60].decode("utf-8", "replace")
         raise NastError(
             f"{path} is damaged: a line is not the record of an utterance ({shown}): delete {path.parent} to repeat it"

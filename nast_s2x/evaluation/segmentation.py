@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from nast_s2x.errors import ManifestError, NastError, shown
+from nast_s2x.evaluation.log import LONGEST_MS
 from nast_s2x.files import parse_json, parse_yaml, write_atomic
 
 SEGMENTS, REFERENCES = "segments.yaml", "references.txt"
@@ -148,8 +148,10 @@ def _text(path: Path) -> str:
 def _seconds(entry: Mapping[str, Any], key: str, place: str) -> float:
     value = entry.get(key)
     least = "0 or more" if key == "offset" else "more than 0"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ManifestError(f"{place}: `{key}` must be a number of seconds, but is {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LONGEST_MS / 1000:
+        raise ManifestError(
+            f"{place}: `{key}` must be a number of seconds up to {LONGEST_MS / 1000:g}, but is {shown(value)}"
+        )
     if value < 0 or (key == "duration" and not value):
         raise ManifestError(f"{place}: `{key}` must be {least} seconds, but is {value}")
     return float(value)
