@@ -201,7 +201,11 @@ def test_a_folder_with_something_else(tmp_path: Path) -> None:
         ("[]", "a JSON object, not list"),
         ("{}", "must have format 1"),
         ('{"format": 1}', "lacks `chunks`"),
-        ('{"format": 1, "chunks": ["../x"]}', "must be a number of ms or offline"),
+        ('{"format": 1, "chunks": [], "num_utterances": 1}', "lacks `target_type`"),
+        (
+            '{"format": 1, "num_utterances": 1, "target_type": "text", "chunks": ["../x"]}',
+            "must be a number of ms or offline",
+        ),
     ):
         (tmp_path / "used" / "settings.json").write_text(content)
         with pytest.raises(ValueError, match=message):

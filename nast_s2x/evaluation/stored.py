@@ -160,8 +160,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """Read ``settings.json``; errors as for :func:`read_scores`."""
     values = _of_format(path, read_json(path))
     settings = _checked(path, SettingsFile, values)
-    if "chunks" not in values:
-        raise NastError(f"{path} must be the record of an evaluation: it lacks `chunks`")
+    lacking = [name for name in ("chunks", "num_utterances", "target_type") if values.get(name) is None]
+    if lacking:
+        raise NastError(f"{path} must be the record of an evaluation: it lacks `{lacking[0]}`")
     wrong = [chunk for chunk in settings.chunks if chunk != "offline" and not (chunk.isascii() and chunk.isdecimal())]
     if wrong:
         raise NastError(f"{path}: each of `chunks` must be a number of ms or offline, but one is {shown(wrong[0])}")
