@@ -164,6 +164,8 @@ def test_audio_is_read_before_anything_runs(tmp_path: Path) -> None:
 SETTINGS = {
     "format": 1,
     "model": {"path": "/a", "sha256": "0" * 64},
+    "num_utterances": 2,
+    "target_type": "text",
     "chunks": ["320"],
     "segment_ms": 40,
     "units": None,
