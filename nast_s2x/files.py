@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import socket
@@ -179,19 +180,29 @@ def is_empty(folder: Path) -> bool:
 # Reading and digests
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, finite: bool = False) -> Any:
     """Return the value of a JSON text; bytes are UTF-8.
 
+    Args:
+        finite: refuse NaN, infinity and numbers beyond the range of floats, which JSON cannot hold when it is written.
     Raises:
         NastError: "not valid JSON" and the reason; also for what is nested too deeply or too large.
     """
     try:
-        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(text, parse_float=_finite, parse_constant=_finite) if finite else json.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
         raise NastError(f"not valid JSON: {_reason(error)}") from None
 
 
 _DEEPEST = 200  # nested lists and tables of a YAML file
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"numbers must be finite, but one is {text[:40]}")
+    return value
 
 
 def parse_yaml(text: str | bytes) -> Any:
@@ -235,7 +246,7 @@ def read_json(path: AnyPath) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        values = parse_json(path.read_bytes())
+        values = parse_json(path.read_bytes(), finite=True)
     except NastError as error:
         raise NastError(f"{path} is {error}") from None
     if not isinstance(values, dict):

@@ -23,6 +23,7 @@ from nast_s2x.files import (
     locked,
     open_atomic,
     parse_yaml,
+    read_json,
     replace_end,
     replace_folder,
     write_atomic,
@@ -184,3 +185,12 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path: Path) -> None:
 
     fails(in_folder, folder / "file")
     assert sorted(os.listdir(tmp_path)) == ["lines", "log"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_of_settings_are_finite(tmp_path: Path, number: str) -> None:
+    (tmp_path / "a.json").write_text(f'{{"a": [1.5, {number}]}}')
+    with pytest.raises(NastError, match=f"a.json is not valid JSON: numbers must be finite, but one is {number}"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('{"a": [1.5, 1e-999]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1.5, 0.0]}

@@ -261,7 +261,6 @@ def test_shipped_configurations_can_be_read() -> None:
         ({"decay": -1}, "`training.decay` must be a finite number above 0, but is -1"),
         ({"clip_norm": 0}, "`training.clip_norm` must be a finite number above 0, but is 0"),
         ({"init_std": "0.1"}, "`training.init_std` must be a finite number of at least 0, but is '0.1'"),
-        ({"learning_rate": float("inf")}, "`training.learning_rate` must be a finite number above 0, but is inf"),
         (
             {"final_fraction": 2},
             "`training.final_fraction` must be a finite number of at least 0 and at most 1, but is 2",
