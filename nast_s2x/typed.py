@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from nast_s2x.errors import ConfigError, check_whole_number, shown
+from nast_s2x.errors import LARGEST, ConfigError, check_whole_number, shown
 
 Record = TypeVar("Record")
 _LONGEST_LIST = 1000
@@ -138,7 +138,7 @@ def _check_one(name: str, value: Any, kind: Any, rule: Mapping[str, Any]) -> Non
     if kind is Any:
         return
     if kind is int:
-        check_whole_number(name, value, rule.get("least", 1), **{k: v for k, v in rule.items() if k == "most"})
+        check_whole_number(name, value, rule.get("least", 1), rule.get("most", LARGEST))
     elif kind is float:
         check_number(name, value, **{key: rule[key] for key in ("least", "most", "above", "below") if key in rule})
     elif kind is str:

@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--long-form",
         action="store_true",
         help="long recordings: --source lists whole recordings, --segments says where each sentence is spoken, and "
-        "--target has one reference a sentence. The translation, or what --recogniser hears in the speech, is "
+        "--target has one reference a sentence. The translation, or the transcript of its speech by --recogniser, is "
         "divided among the sentences; LongYAAL, LongLAAL, StreamLAAL",
     )
     group.add_argument("--segments", metavar="YAML", help="list of {wav, offset, duration} in seconds; for --long-form")

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = _first_word(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be UTF-8, and a terminal need not know every letter.
+        # File names may not be UTF-8, and the encoding of a terminal may lack letters.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         parser = build_parser(name if name in SUBCOMMANDS else None)

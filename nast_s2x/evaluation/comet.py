@@ -7,7 +7,6 @@ the tokenizer of its encoder from the cache of the Hugging Face hub or from the 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 from nast_s2x.errors import ConfigError, NastError
 from nast_s2x.evaluation.report.results import Results, load_results
 from nast_s2x.evaluation.score_files import SCORES, write_scores
-from nast_s2x.files import file_digest, locked
+from nast_s2x.files import file_digest, locked, read_json
 
 COMMAND = "comet-score"
 CHECKPOINT = Path("checkpoints") / "model.ckpt"
@@ -92,7 +91,7 @@ class Comet:
             if done.returncode or not result.is_file():
                 said = (done.stderr.strip() or done.stdout.strip() or "without a message").splitlines()[-1]
                 raise NastError(f"{self.program} ended with status {done.returncode}: {said[:300]}")
-            (entries,) = json.loads(result.read_text(encoding="utf-8")).values()
+            (entries,) = read_json(result).values()
         if len(entries) != len(outputs):
             raise NastError(f"{self.program} has scored {len(entries)} texts, {len(outputs)} were given")
         return [float(entry["COMET"]) for entry in entries]

@@ -29,7 +29,7 @@ class ScoredSegment:
         times: ``""`` and ``"_CA"`` -> delays and elapsed times of its units from the start of the segment, in ms; of
             speech those of the units of ``transcript``.
         latency: figures, ``None`` where there is none.
-        transcript, transcript_silence: of speech, the parts of what a recogniser has heard in it without gaps and as
+        transcript, transcript_silence: of speech, the parts of its transcript without gaps and as
             it is played; ``None`` for text and without a recogniser.
     """
 

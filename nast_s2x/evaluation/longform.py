@@ -3,7 +3,7 @@
 The folder of an evaluation holds ``segments.yaml`` and ``references.txt``, and in the folder of each chunk size a log
 of whole recordings in SimulEval's form. Of text OmniSTEval reads these three files, and what is written beside the log,
 ``instances.resegmented.jsonl``, has its form. Speech (:mod:`nast_s2x.evaluation.spoken`) is scored by the words that a
-recogniser hears in it.
+recogniser transcribes in it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from nast_s2x.evaluation.segmentation import (
     write_segmentation,
 )
 from nast_s2x.evaluation.settings import SETTINGS, read_settings
-from nast_s2x.evaluation.spoken import Heard, divide_speech, hear
+from nast_s2x.evaluation.spoken import Recognised, divide_speech, recognise
 from nast_s2x.evaluation.stored import FORMAT
 from nast_s2x.evaluation.transcripts import TranscriptMissingError, TranscriptStore, recogniser_for
 from nast_s2x.files import digest, is_empty, locked
@@ -211,23 +211,23 @@ def _speech_talks(
     names = [str(utterance.audio) for utterance in utterances]
     order = match_names(names, recordings, f"the recordings of {place / LOG_NAME}")
     chosen = [utterances[index] for index in order]
-    heard: list[Heard | None] = [None] * len(chosen)
+    recognised: list[Recognised | None] = [None] * len(chosen)
     if recogniser is not None:
         store = TranscriptStore(place.parent / TRANSCRIPTS)
         try:
             with progress_bar(len(chosen), "transcribing", "recording", show=progress) as bar:
                 for number, utterance in enumerate(chosen):
-                    heard[number] = hear(utterance, partial(store.transcribe, recogniser), rules.unit)
+                    recognised[number] = recognise(utterance, partial(store.transcribe, recogniser), rules.unit)
                     bar.update()
         except TranscriptMissingError:
-            heard = [None] * len(chosen)
+            recognised = [None] * len(chosen)
             notes.append(
                 f"{place.name}: parts of the speech have no stored transcript of {recogniser.identity}: give the "
                 "recogniser again for ASR-BLEU and latency"
             )
     return [
         divide_speech(number, item, utterance, found, rules)
-        for number, (item, utterance, found) in enumerate(zip(recordings, chosen, heard))
+        for number, (item, utterance, found) in enumerate(zip(recordings, chosen, recognised))
     ]
 
 
@@ -280,10 +280,10 @@ def _lines(segments: Sequence[ScoredSegment], rules: TextRules) -> list[dict[str
         }
         for index, item in enumerate(segments)
     ]
-    heard = _transcripts(segments)
-    if heard is not None:
-        asr_bleus = sentence_asr_bleu(heard[0], references, rules.unit)
-        for line, text, silence, value in zip(lines, *heard, asr_bleus, strict=True):
+    recognised = _transcripts(segments)
+    if recognised is not None:
+        asr_bleus = sentence_asr_bleu(recognised[0], references, rules.unit)
+        for line, text, silence, value in zip(lines, *recognised, asr_bleus, strict=True):
             line |= {"transcript": text, "transcript_silence": silence, "ASR_BLEU": value}
     return lines
 
@@ -300,13 +300,13 @@ def _figures(segments: Sequence[ScoredSegment], playback: Sequence[dict[str, Any
     texts, references = [item.text for item in segments], [item.reference for item in segments]
     scored = {"BLEU": bleu(texts, references, rules.tokenizer), "chrF": chrf(texts, references)}
     quality: dict[str, float | None] = dict.fromkeys(QUALITY_FIGURES)
-    heard = _transcripts(segments)
-    if heard is not None:
-        scored["ASR_BLEU"] = asr_bleu(heard[0], references, rules.unit)
-        scored["ASR_chrF"] = asr_chrf(heard[0], references, rules.unit)
-        scored["ASR_BLEU_silence"] = asr_bleu(heard[1], references, rules.unit)
+    recognised = _transcripts(segments)
+    if recognised is not None:
+        scored["ASR_BLEU"] = asr_bleu(recognised[0], references, rules.unit)
+        scored["ASR_chrF"] = asr_chrf(recognised[0], references, rules.unit)
+        scored["ASR_BLEU_silence"] = asr_bleu(recognised[1], references, rules.unit)
         if any(normalise(text, rules.unit) for text in references):
-            quality["ASR_WER"] = word_error_rate(heard[0], references, rules.unit)
+            quality["ASR_WER"] = word_error_rate(recognised[0], references, rules.unit)
     return {
         "empty": sum(not text for text in texts),
         "quality": quality | {name: result.value for name, result in scored.items()},
@@ -361,6 +361,6 @@ def _notes(row: dict[str, Any], talks: Sequence[ScoredRecording], rules: TextRul
         return notes
     if any(segment.transcript and not segment.times[""] for segment in segments):
         notes.append(f"{row['chunk']}: {NO_TIMES[rules.unit]}")
-    elif unheard := sum(bool(segment.text) and not segment.transcript for segment in segments):
-        notes.append(f"{row['chunk']}: no word was recognised in {unheard} segments: they are left out of latency")
+    elif wordless := sum(bool(segment.text) and not segment.transcript for segment in segments):
+        notes.append(f"{row['chunk']}: no word was recognised in {wordless} segments: they are left out of latency")
     return notes

@@ -1,4 +1,4 @@
-"""Speech of long recordings: its playback, and the words that a recogniser hears in it, each with its time.
+"""Speech of long recordings: its playback, and the words of its transcript, each with its time.
 
 A word counts when its end is played, as in the latency of words of single utterances
 (:func:`~nast_s2x.metrics.latency.word_ends`). The recogniser is given parts of the speech that end in its pauses, of
@@ -32,8 +32,8 @@ Transcribe = Callable[[Sequence[Waveform]], list[Transcript]]
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a recogniser has heard in the speech of a recording.
+class Recognised:
+    """Transcript of the speech of a recording.
 
     Attributes:
         speech: units of the transcript of the pieces joined without gaps, with the times at which they have been
@@ -45,7 +45,7 @@ class Heard:
     with_silence: list[str]
 
 
-def hear(utterance: LoggedUtterance, transcribe: Transcribe, unit: Unit) -> Heard:
+def recognise(utterance: LoggedUtterance, transcribe: Transcribe, unit: Unit) -> Recognised:
     """Transcribe the speech of a recording, part by part.
 
     Args:
@@ -70,34 +70,34 @@ def hear(utterance: LoggedUtterance, transcribe: Transcribe, unit: Unit) -> Hear
             word_ends(playback_intervals(values, utterance.durations), ends_s) if values else [] for values in times
         )
     played = _transcripts(output_with_gaps(utterance), transcribe)
-    return Heard(speech, [unit_ for _, transcript in played for unit_ in _units(transcript, unit)])
+    return Recognised(speech, [unit_ for _, transcript in played for unit_ in _units(transcript, unit)])
 
 
 def divide_speech(
-    number: int, item: SegmentedRecording, utterance: LoggedUtterance, heard: Heard | None, rules: TextRules
+    number: int, item: SegmentedRecording, utterance: LoggedUtterance, recognised: Recognised | None, rules: TextRules
 ) -> ScoredRecording:
-    """The segments of a recording with their parts of the text and of what has been heard; times are those of speech.
+    """The segments of a recording with their parts of the text and of the transcript; times are those of speech.
 
     Args:
-        heard: ``None`` without a recogniser.
+        recognised: ``None`` without a recogniser.
     """
     written = Hypothesis(item.name, units_of(utterance.text, rules.unit))
     segments = divide(number, item, written, rules)
-    if heard is not None:
+    if recognised is not None:
         plain = replace(
             item,
             segments=tuple(replace(part, reference=normalise(part.reference, rules.unit)) for part in item.segments),
         )
-        silences = resegment(plain.references, heard.with_silence, rules.unit)
+        silences = resegment(plain.references, recognised.with_silence, rules.unit)
         segments = [
             replace(
                 segment,
                 times=spoken.times,
                 latency=spoken.latency,
                 transcript=spoken.text,
-                transcript_silence=join_part(heard.with_silence, part, rules),
+                transcript_silence=join_part(recognised.with_silence, part, rules),
             )
-            for segment, spoken, part in zip(segments, divide(number, plain, heard.speech, rules), silences)
+            for segment, spoken, part in zip(segments, divide(number, plain, recognised.speech, rules), silences)
         ]
     assert utterance.durations is not None
     playback = {
